@@ -1,0 +1,262 @@
+//! Host functions: how the crates above give a guest its imports.
+//!
+//! A host function is a plain `fn` item (no captured state) that takes a [`Caller`] and numbers:
+//!
+//! ```
+//! use faas_wasm_engine::{Caller, Linker, Stop};
+//!
+//! struct Counter { calls: u32 }
+//!
+//! fn add(caller: &mut Caller<'_, Counter>, amount: u32) -> Result<u32, Stop> {
+//!     caller.data.calls += amount;
+//!     Ok(caller.data.calls)
+//! }
+//!
+//! let mut linker = Linker::new();
+//! linker.function("env", "add", add);
+//! ```
+//!
+//! It runs on the host's stack whatever the guest did to its own, a panic in it ends the instance
+//! and nothing else, and a deadline that fires meanwhile takes effect on the way out. A host
+//! function that waits must wait no longer than [`Caller::deadline`].
+//!
+//! This file holds the unsafe shims between the guest's native calling convention and such
+//! functions. They rely on: the engine passes the `HostEnv` of the running instance as first
+//! argument (`instance.rs` binds it), and the signature was compared at link time.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use wasmer_vm::{VMFunctionBody, VMMemoryDefinition, on_host_stack};
+
+use crate::memory::GuestMemory;
+use crate::signal;
+use crate::stop::Stop;
+use faas_wasm_artifact::ValueType;
+
+/// What a host function sees of the instance that called it.
+pub struct Caller<'a, T> {
+    /// The embedder's state of this run.
+    pub data: &'a mut T,
+    /// The instance's linear memory; empty if it has none.
+    pub memory: GuestMemory<'a>,
+    deadline: Option<Instant>,
+}
+
+impl<'a, T> Caller<'a, T> {
+    /// Makes a caller outside of a run, for tests of host functions.
+    pub fn new(data: &'a mut T, memory: GuestMemory<'a>, deadline: Option<Instant>) -> Self {
+        Self {
+            data,
+            memory,
+            deadline,
+        }
+    }
+
+    /// The instant at which the run is stopped; a host function must not wait beyond it, and
+    /// returns [`Stop::DEADLINE`] if it has to give up.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+/// The state that the shims find behind the first argument. One per instance, at a fixed address.
+#[derive(Debug)]
+pub(crate) struct HostEnv<T> {
+    /// Set for the length of a run only.
+    pub(crate) data: *mut T,
+    /// Memory 0 of the instance, or null.
+    pub(crate) memory: *const VMMemoryDefinition,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// A number that crosses the boundary between guest and host.
+pub trait Value: Copy + 'static {
+    /// Its type in WebAssembly.
+    const TYPE: ValueType;
+}
+macro_rules! values {
+    ($($number:ty => $value:ident),*) => {$(impl Value for $number { const TYPE: ValueType = ValueType::$value; })*};
+}
+values!(i32 => I32, u32 => I32, i64 => I64, u64 => I64, f32 => F32, f64 => F64);
+
+/// What a host function returns to the guest: a number or nothing.
+pub trait Returned: 'static {
+    /// The types of the results in WebAssembly.
+    const TYPES: &'static [ValueType];
+    /// Placeholder for the unreachable end of a run that was stopped.
+    fn nothing() -> Self;
+}
+impl Returned for () {
+    const TYPES: &'static [ValueType] = &[];
+    fn nothing() -> Self {}
+}
+macro_rules! returned {
+    ($($number:ty),*) => {$(impl Returned for $number {
+        const TYPES: &'static [ValueType] = &[<$number as Value>::TYPE];
+        fn nothing() -> Self { Self::default() }
+    })*};
+}
+returned!(i32, u32, i64, u64, f32, f64);
+
+/// A `fn` item that can be imported by a guest. Implemented for functions of up to twelve numbers.
+pub trait HostFunction<T, Arguments, R>: Copy + 'static {
+    /// Parameter types in WebAssembly.
+    const PARAMETERS: &'static [ValueType];
+    /// Result types in WebAssembly.
+    const RESULTS: &'static [ValueType];
+    /// The entry point for native guest code.
+    fn shim() -> *const VMFunctionBody;
+}
+
+macro_rules! host_function {
+    ($($argument:ident: $ty:ident),*) => {
+        impl<T, F, R, $($ty),*> HostFunction<T, ($($ty,)*), R> for F
+        where
+            T: 'static,
+            F: Fn(&mut Caller<'_, T>, $($ty),*) -> Result<R, Stop> + Copy + 'static,
+            R: Returned,
+            $($ty: Value,)*
+        {
+            const PARAMETERS: &'static [ValueType] = &[$($ty::TYPE),*];
+            const RESULTS: &'static [ValueType] = R::TYPES;
+
+            fn shim() -> *const VMFunctionBody {
+                const { assert!(size_of::<F>() == 0, "a host function captures nothing") };
+
+                unsafe extern "C" fn shim<T, F, R, $($ty),*>(env: *mut HostEnv<T>, $($argument: $ty),*) -> R
+                where
+                    T: 'static,
+                    F: Fn(&mut Caller<'_, T>, $($ty),*) -> Result<R, Stop> + Copy + 'static,
+                    R: Returned,
+                    $($ty: Value,)*
+                {
+                    // SAFETY: `instance.rs` binds this shim with the `HostEnv<T>` of the instance
+                    // and sets `data` and `memory` for the whole run.
+                    unsafe {
+                        enter(env, |caller| {
+                            // SAFETY: `F` has no size (asserted above), so any well-aligned
+                            // pointer is a valid value of it.
+                            let function = std::ptr::NonNull::<F>::dangling().read();
+                            function(caller, $($argument),*)
+                        })
+                    }
+                }
+                shim::<T, F, R, $($ty),*> as *const VMFunctionBody
+            }
+        }
+    };
+}
+host_function!();
+host_function!(a: A);
+host_function!(a: A, b: B);
+host_function!(a: A, b: B, c: C);
+host_function!(a: A, b: B, c: C, d: D);
+host_function!(a: A, b: B, c: C, d: D, e: E);
+host_function!(a: A, b: B, c: C, d: D, e: E, f: G);
+host_function!(a: A, b: B, c: C, d: D, e: E, f: G, g: H);
+host_function!(a: A, b: B, c: C, d: D, e: E, f: G, g: H, h: I);
+host_function!(a: A, b: B, c: C, d: D, e: E, f: G, g: H, h: I, i: J);
+host_function!(a: A, b: B, c: C, d: D, e: E, f: G, g: H, h: I, i: J, j: K);
+host_function!(a: A, b: B, c: C, d: D, e: E, f: G, g: H, h: I, i: J, j: K, k: L);
+host_function!(a: A, b: B, c: C, d: D, e: E, f: G, g: H, h: I, i: J, j: K, k: L, l: M);
+
+/// Runs `function` for a guest that has just called out.
+///
+/// # Safety
+///
+/// `env` must be the environment of the instance that runs on this thread, with `data` and
+/// `memory` valid for the run. No value with a destructor may live in the calling frame.
+unsafe fn enter<T: 'static, R: Returned>(
+    env: *mut HostEnv<T>,
+    function: impl FnOnce(&mut Caller<'_, T>) -> Result<R, Stop>,
+) -> R {
+    let result = on_host_stack(|| {
+        catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: the caller vouches for `env`; the guest is suspended in this call, so
+            // neither its memory nor the data are accessed by anybody else until it returns.
+            let mut caller = unsafe {
+                let env = &*env;
+                let memory = match env.memory.as_ref() {
+                    Some(memory) => GuestMemory::new(memory.base, memory.current_length),
+                    None => GuestMemory::new(std::ptr::NonNull::dangling().as_ptr(), 0),
+                };
+                Caller::new(&mut *env.data, memory, env.deadline)
+            };
+            function(&mut caller)
+        }))
+        .unwrap_or_else(|panic| Err(Stop::HostPanic(panic_message(&*panic).into())))
+    });
+    let stop = match result {
+        Ok(value) => {
+            signal::leave_host();
+            return value;
+        }
+        Err(stop) => stop,
+    };
+    // SAFETY: a guest is on this stack (it called), and `stop` is moved: nothing is left to drop.
+    unsafe { signal::raise(stop) };
+    #[allow(unreachable_code)]
+    R::nothing()
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panic without a message")
+}
+
+/// A host function with its type erased.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) body: *const VMFunctionBody,
+    pub(crate) parameters: &'static [ValueType],
+    pub(crate) results: &'static [ValueType],
+}
+
+/// The host functions that modules can import, by module and field name.
+#[derive(Debug)]
+pub struct Linker<T> {
+    entries: HashMap<(&'static str, &'static str), Entry>,
+    data: std::marker::PhantomData<fn(&mut T)>,
+}
+
+impl<T: 'static> Linker<T> {
+    /// A linker that provides nothing yet.
+    pub fn new() -> Self {
+        Self {
+            entries: HashMap::new(),
+            data: std::marker::PhantomData,
+        }
+    }
+
+    /// Provides `function` as `module.field`; a later definition replaces an earlier one.
+    pub fn function<Arguments, R, F: HostFunction<T, Arguments, R>>(
+        &mut self,
+        module: &'static str,
+        field: &'static str,
+        _function: F,
+    ) -> &mut Self {
+        let entry = Entry {
+            body: F::shim(),
+            parameters: F::PARAMETERS,
+            results: F::RESULTS,
+        };
+        self.entries.insert((module, field), entry);
+        self
+    }
+
+    pub(crate) fn get(&self, module: &str, field: &str) -> Option<Entry> {
+        self.entries.get(&(module, field)).copied()
+    }
+}
+
+impl<T: 'static> Default for Linker<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
