@@ -1,14 +1,61 @@
-//! Skeleton.
-/// A type of a WebAssembly number or reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[allow(missing_docs)]
-pub enum ValueType {
-    I32,
-    I64,
-    F32,
-    F64,
-    V128,
-    FuncRef,
-    ExternRef,
-    ExnRef,
+//! The artifact format: what `faas-wasm build` writes and the runner maps.
+//!
+//! An artifact is one ELF shared object that tools such as readelf and objdump understand, with
+//! sections of our own behind what the linker wrote and a fixed [`Header`] as its last bytes.
+//! `FORMAT.md` beside this crate's `Cargo.toml` is the specification.
+//!
+//! Both sides depend on this crate and neither on the other. It knows bytes and checks them; it
+//! deliberately maps nothing, runs nothing and knows no compiler.
+#![forbid(unsafe_code)]
+
+mod cpu;
+mod header;
+mod manifest;
+mod module;
+mod read;
+mod tables;
+#[cfg(feature = "build")]
+mod verify;
+#[cfg(feature = "build")]
+mod write;
+
+pub use cpu::{CpuFeature, UnknownFeature, host_features, host_triple};
+pub use header::{FORMAT_VERSION, HEADER_SIZE, Header, Range, Region};
+pub use manifest::{Backend, Import, Manifest, MemorySummary, OptLevel};
+pub use module::{
+    ConstantExpression, ConstantOp, ElementSegment, Export, FunctionNames, FunctionType, Global,
+    GlobalInit, ImageRun, ImportKind, LoadPlan, MemoryType, ModuleImport, ModuleMetadata,
+    PassiveData, PassiveElements, Protection, Relocation, Segment, TableType, TrapCode, ValueType,
+    trap_at,
+};
+pub use read::{Artifact, ReadError, is_artifact, is_elf};
+pub use tables::{NULL_FUNCTION, Tables, TablesBuilder};
+#[cfg(feature = "build")]
+pub use verify::{VerifyError, verify};
+#[cfg(feature = "build")]
+pub use write::{Contents, Image, WriteError, Written, write};
+
+/// Alignment of memory-image runs in guest memory and in the file, in bytes: one WebAssembly page,
+/// which is also the largest page of the hosts we target, so that a run can always be mapped.
+pub const IMAGE_ALIGNMENT: u64 = 65536;
+
+/// Names of our sections, each with its writer and reader.
+pub mod section {
+    /// [`crate::Manifest`] (postcard). Read at every load, and by `inspect`.
+    pub const MANIFEST: &str = ".faaswasm.manifest";
+    /// [`crate::ModuleMetadata`] (postcard). Read at every load.
+    pub const MODULE: &str = ".faaswasm.module";
+    /// Flat arrays of little-endian `u32`, see [`crate::Tables`]. Read at every load.
+    pub const TABLES: &str = ".faaswasm.tables";
+    /// [`crate::FunctionNames`] (postcard). Read only when a backtrace is printed.
+    pub const NAMES: &str = ".faaswasm.names";
+    /// Pairs of little-endian `u32`, ascending: address of an instruction that traps, and its
+    /// [`crate::TrapCode`]. Read after a trap.
+    pub const TRAPS: &str = ".faaswasm.traps";
+    /// Bytes of passive data segments. Read by `memory.init`.
+    pub const DATA: &str = ".faaswasm.data";
+    /// Initial content of linear memories. Mapped private into every instance.
+    pub const IMAGE: &str = ".faaswasm.image";
+    /// [`crate::Header`]. Always the last bytes of the file.
+    pub const HEADER: &str = ".faaswasm.header";
 }

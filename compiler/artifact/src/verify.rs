@@ -1,0 +1,46 @@
+//! The full check of an artifact: SHA-256 over every byte.
+
+use sha2::{Digest, Sha256};
+
+use crate::header::{HEADER_SIZE, SHA256};
+use crate::read::{Artifact, ReadError};
+
+/// Why an artifact is not what was built.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum VerifyError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(
+        "SHA-256 is {}, expected {}: the artifact is damaged; copy or build it again",
+        hex(found),
+        hex(expected)
+    )]
+    Sha256 { expected: [u8; 32], found: [u8; 32] },
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Checks every byte of an artifact.
+///
+/// # Errors
+///
+/// What [`Artifact::parse`] finds wrong, or a checksum that differs.
+pub fn verify(file: &[u8]) -> Result<Artifact<'_>, VerifyError> {
+    let artifact = Artifact::parse(file)?;
+    let header = file.len() - HEADER_SIZE;
+    let mut sha256 = Sha256::new();
+    sha256.update(&file[..header + SHA256.start]);
+    sha256.update([0; SHA256.end - SHA256.start]);
+    sha256.update(&file[header + SHA256.end..]);
+    let found: [u8; 32] = sha256.finalize().into();
+    if found != artifact.header.sha256 {
+        return Err(VerifyError::Sha256 {
+            expected: artifact.header.sha256,
+            found,
+        });
+    }
+    Ok(artifact)
+}
