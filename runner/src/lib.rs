@@ -1,1 +1,16 @@
-//! Skeleton.
+//! The runner of faas-wasm: a watchdog for OpenFaaS functions that is a drop-in for of-watchdog and serves compiled
+//! WebAssembly modules.
+
+pub mod app;
+pub mod artifact;
+pub mod cli;
+pub mod config;
+pub mod gotext;
+pub mod jwt;
+pub mod log;
+pub mod metrics;
+pub mod modes;
+pub mod process;
+pub mod request;
+pub mod response;
+pub mod server;

@@ -1,0 +1,79 @@
+//! Finds the artifact that `fprocess` names.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// What the first word of `fprocess` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A compiled artifact.
+    Artifact(PathBuf),
+    /// Only a WebAssembly module, which has to be compiled first.
+    ModuleOnly(PathBuf),
+    /// Neither.
+    Nothing,
+}
+
+/// Looks for the first word of the command as given, with `.so` added, and with `.wasm` replaced by `.so`.
+#[must_use]
+pub fn find(fprocess: &str) -> Found {
+    let word = fprocess.split(' ').next().unwrap_or_default();
+    if word.is_empty() {
+        return Found::Nothing;
+    }
+    let given = PathBuf::from(word);
+    let replaced = word.strip_suffix(".wasm").map(|stem| PathBuf::from(format!("{stem}.so")));
+    let candidates = [Some(given), Some(PathBuf::from(format!("{word}.so"))), replaced];
+    if let Some(artifact) = candidates.iter().flatten().find(|path| is_artifact(path)) {
+        return Found::Artifact(artifact.clone());
+    }
+    [word.to_owned(), format!("{word}.wasm")]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| starts_with(path, b"\0asm"))
+        .map_or(Found::Nothing, Found::ModuleOnly)
+}
+
+/// The message that says how to get an artifact for a module.
+#[must_use]
+pub fn build_hint(module: &Path) -> String {
+    format!(
+        "{module} is a WebAssembly module and has not been compiled\nhint: run `faas-wasm build {module}`",
+        module = module.display()
+    )
+}
+
+fn is_artifact(path: &Path) -> bool {
+    starts_with(path, b"\x7fELF") && path.extension().is_some_and(|extension| extension == "so")
+}
+
+fn starts_with(path: &Path, magic: &[u8; 4]) -> bool {
+    let mut found = [0; 4];
+    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut found)).is_ok() && found == *magic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_for_artifacts_before_modules() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("a.so"), b"\x7fELF...").expect("written");
+        std::fs::write(path("a.wasm"), b"\0asm....").expect("written");
+        std::fs::write(path("b.wasm"), b"\0asm....").expect("written");
+        std::fs::write(path("text"), b"x").expect("written");
+        let found = |name: &str| find(&format!("{} argument", path(name).display()));
+        assert_eq!(found("a"), Found::Artifact(path("a.so")));
+        assert_eq!(found("a.so"), Found::Artifact(path("a.so")));
+        assert_eq!(found("a.wasm"), Found::Artifact(path("a.so")));
+        assert_eq!(found("b"), Found::ModuleOnly(path("b.wasm")));
+        assert_eq!(found("b.wasm"), Found::ModuleOnly(path("b.wasm")));
+        for nothing in ["text", "missing", ""] {
+            assert_eq!(found(nothing), Found::Nothing, "{nothing}");
+        }
+        assert_eq!(find(" cat"), Found::Nothing);
+    }
+}

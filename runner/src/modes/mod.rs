@@ -1,0 +1,116 @@
+//! What the runner does with a request that reaches the function: one file a mode behind one trait.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::artifact::{self, Found};
+use crate::config::{Config, ModeName};
+use crate::log::Logger;
+use crate::metrics::Metrics;
+use crate::request::Request;
+use crate::response::Response;
+
+/// Why a mode cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    /// What to tell, in of-watchdog's words where it has some.
+    pub message: String,
+}
+
+impl StartError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+/// Sets up the mode of the configuration.
+///
+/// `failures` takes a message when the mode cannot go on; the runner then ends at once with exit code 1.
+///
+/// # Errors
+/// If the mode cannot start.
+pub fn start(
+    config: &Config,
+    logger: &Logger,
+    metrics: &Metrics,
+    failures: UnboundedSender<String>,
+) -> Result<Arc<dyn Mode>, StartError> {
+    let found = match config.mode {
+        None | Some(ModeName::Wasm) => artifact::find(&config.fprocess),
+        Some(_) => Found::Nothing,
+    };
+    match (config.mode, found) {
+        (None | Some(ModeName::Wasm), Found::ModuleOnly(module)) => Err(StartError::new(artifact::build_hint(&module))),
+        (None | Some(ModeName::Wasm), Found::Artifact(path)) => {
+            let _ = (logger, metrics, failures);
+            Err(StartError::new(format!("{}: wasm mode is not part of this build", path.display())))
+        }
+        (Some(ModeName::Wasm), Found::Nothing) => Err(StartError::new(format!(
+            "no artifact for \"{}\": looked for it as given, with .so added, and with .wasm replaced by .so\nhint: run `faas-wasm build MODULE.wasm`",
+            config.fprocess.split(' ').next().unwrap_or_default()
+        ))),
+        (None | Some(ModeName::Streaming), _) => Err(StartError::new("streaming")),
+        (Some(ModeName::Serializing), _) => Err(StartError::new("serializing")),
+        (Some(ModeName::Http), _) => Err(StartError::new("http")),
+        (Some(ModeName::Static), _) => Err(StartError::new("static")),
+    }
+}
+
+/// A boxed future.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A way of serving requests.
+///
+/// The server calls a mode only for requests that are the function's: probes, redirects of unclean paths, the
+/// concurrency limit and token checks happen before. It counts and times each request; a mode writes its own access
+/// line, as their forms differ.
+///
+/// # Cancellation
+/// A client that leaves drops the future of [`handle`](Mode::handle), or after it the response's body. With
+/// [`survives_disconnect`](Mode::survives_disconnect) the connection is not watched while the function runs, so that
+/// this happens only when a write fails. Work that must outlive the client belongs into a task of its own that keeps
+/// a clone of the request's `ticket`, which keeps the request counted and its place under the limit taken. The
+/// request's body gives an error when the client breaks off or `read_timeout` runs out.
+pub trait Mode: Send + Sync + 'static {
+    /// Which mode it is.
+    fn name(&self) -> ModeName;
+
+    /// Answers a request.
+    ///
+    /// The future resolves when the response's head is known. An error of the response's body aborts the connection,
+    /// so that the client sees a cut stream; the error itself is not logged, that is the mode's part.
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response>;
+
+    /// Whether a client that closes its sending side, or leaves, is still answered to.
+    fn survives_disconnect(&self) -> bool {
+        false
+    }
+
+    /// Whether a path is one of the mode's own, outside limit, token checks, metrics and logs.
+    fn owns_path(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
+
+    /// Answers a request to one of the mode's own paths.
+    fn handle_own(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+        self.handle(request)
+    }
+
+    /// Whether `/_/ready` may say yes.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Called at once on SIGTERM, while requests are still served.
+    fn terminate(&self) {}
+
+    /// Called after the connections are drained, before the process ends.
+    fn drain(self: Arc<Self>) -> BoxFuture<()> {
+        Box::pin(async {})
+    }
+}

@@ -1,0 +1,261 @@
+//! A request as the modes see it: its head with the forms that the contract names, its body, and what is derived
+//! from the head alone (environment of the function, time limit).
+
+mod body;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use hyper::upgrade::OnUpgrade;
+
+pub use body::{BodyError, RequestBody};
+
+use crate::gotext::{GoDuration, canonical_header_name};
+use crate::server::{ConnectionState, Ticket};
+
+/// The head of a request.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// The method as sent.
+    pub method: Method,
+    /// The request URI as sent.
+    pub target: String,
+    /// The path, still percent-encoded; begins with a slash, except for `*` of `OPTIONS *`.
+    pub path: String,
+    /// The text after the question mark, undecoded; `None` without one.
+    pub query: Option<String>,
+    /// The host that was asked for: of an absolute request URI, else the `Host` header.
+    pub host: Option<HeaderValue>,
+    /// All headers but `Host`, in order.
+    pub headers: HeaderMap,
+    /// HTTP/1.0 or HTTP/1.1.
+    pub version: Version,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Our address on that connection.
+    pub local: SocketAddr,
+    /// When the head was complete.
+    pub received: Instant,
+}
+
+impl RequestHead {
+    /// The path with its percent escapes decoded; escapes that are not valid stay as they are.
+    #[must_use]
+    pub fn decoded_path(&self) -> Vec<u8> {
+        percent_decode(self.path.as_bytes())
+    }
+
+    /// Whether the body has no announced length.
+    #[must_use]
+    pub fn is_chunked(&self) -> bool {
+        self.headers.contains_key(TRANSFER_ENCODING)
+    }
+
+    /// The announced length of the body.
+    #[must_use]
+    pub fn content_length(&self) -> Option<u64> {
+        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// A header's first value as text, if it is text.
+    #[must_use]
+    pub fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether the client is a probe of Kubernetes, which access logs leave out.
+    #[must_use]
+    pub fn is_kube_probe(&self) -> bool {
+        self.headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"kube-probe"))
+    }
+
+    /// The time that the function may take in http and wasm mode: `exec_timeout`, or a shorter `X-Timeout`.
+    ///
+    /// `X-Timeout` must be a Go duration above zero; it cannot lift or lengthen the limit, and does nothing where
+    /// there is none.
+    #[must_use]
+    pub fn execution_limit(&self, exec_timeout: GoDuration) -> Option<Duration> {
+        let configured = exec_timeout.limit()?;
+        let asked = self.header("x-timeout").and_then(GoDuration::parse).and_then(GoDuration::limit);
+        Some(asked.map_or(configured, |asked| asked.min(configured)))
+    }
+}
+
+/// A request with its body.
+#[derive(Debug)]
+pub struct Request {
+    /// The head, shared with what outlives the call.
+    pub head: Arc<RequestHead>,
+    /// The body as it arrives.
+    pub body: RequestBody,
+    /// Turns the connection into a raw one after a 101 response; `None` where the client did not ask.
+    pub upgrade: Option<OnUpgrade>,
+    /// Keeps the request counted as in flight; clone it into tasks that outlive the response.
+    pub ticket: Arc<Ticket>,
+    /// The connection it came on; `None` for the runner's own requests to `ready_path`.
+    pub connection: Option<Arc<ConnectionState>>,
+}
+
+/// The variables that tell a function about its request, in the order in which later ones win.
+///
+/// For every header `Http_<Name>` with its first value, the name in Go's canonical form with underscores for hyphens;
+/// then `Http_Method`, `Http_Query` if there is one, `Http_Path` percent-decoded, and
+/// `Http_Transfer_Encoding=chunked` for a chunked body. Values are bytes: neither headers nor decoded paths need be
+/// text.
+#[must_use]
+pub fn request_environment(head: &RequestHead) -> Vec<(String, Vec<u8>)> {
+    let mut variables = Vec::with_capacity(head.headers.keys_len() + 4);
+    for name in head.headers.keys() {
+        if is_outside_header_set(name) {
+            continue;
+        }
+        if let Some(value) = head.headers.get(name) {
+            let name = canonical_header_name(name.as_str()).replace('-', "_");
+            variables.push((format!("Http_{name}"), value.as_bytes().to_vec()));
+        }
+    }
+    variables.push(("Http_Method".to_owned(), head.method.as_str().as_bytes().to_vec()));
+    if let Some(query) = head.query.as_deref().filter(|query| !query.is_empty()) {
+        variables.push(("Http_Query".to_owned(), query.as_bytes().to_vec()));
+    }
+    // A NUL cannot be in an environment; the path ends there for the function, as it would for any C program.
+    let mut path = head.decoded_path();
+    if let Some(end) = path.iter().position(|b| *b == 0) {
+        path.truncate(end);
+    }
+    variables.push(("Http_Path".to_owned(), path));
+    if head.is_chunked() {
+        variables.push(("Http_Transfer_Encoding".to_owned(), b"chunked".to_vec()));
+    }
+    variables
+}
+
+/// Headers that Go's server takes out of the header set.
+fn is_outside_header_set(name: &HeaderName) -> bool {
+    *name == HOST || *name == TRANSFER_ENCODING || *name == TRAILER
+}
+
+/// Decodes percent escapes; text after a lone `%` stays as it is.
+#[must_use]
+pub fn percent_decode(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        match (first, after) {
+            (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                decoded.push(hex_value(*high) << 4 | hex_value(*low));
+                rest = tail;
+            }
+            _ => {
+                decoded.push(*first);
+                rest = after;
+            }
+        }
+    }
+    decoded
+}
+
+/// The value of a hexadecimal digit; other bytes count as zero.
+fn hex_value(digit: u8) -> u8 {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A head for tests of what is derived from one.
+    pub(crate) fn head(target: &str, headers: &[(&str, &str)]) -> RequestHead {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (target, None),
+        };
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+                HeaderValue::from_bytes(value.as_bytes()).expect("a value"),
+            );
+        }
+        RequestHead {
+            method: Method::GET,
+            target: target.to_owned(),
+            path: path.to_owned(),
+            query,
+            host: Some(HeaderValue::from_static("localhost")),
+            headers: map,
+            version: Version::HTTP_11,
+            peer: ([127, 0, 0, 1], 4711).into(),
+            local: ([127, 0, 0, 1], 8080).into(),
+            received: Instant::now(),
+        }
+    }
+
+    fn variables(head: &RequestHead) -> Vec<(String, String)> {
+        request_environment(head)
+            .into_iter()
+            .map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn names_variables_after_canonical_headers() {
+        let head = head(
+            "/a%2fb%00c?x=%20",
+            &[("x-call-id", "7"), ("foo_bar", ""), ("X-a.b", "é"), ("accept", "a"), ("accept", "b"), ("trailer", "t")],
+        );
+        let found = variables(&head);
+        for (name, value) in [
+            ("Http_X_Call_Id", "7"),
+            ("Http_Foo_bar", ""),
+            ("Http_X_A.b", "é"),
+            ("Http_Accept", "a"),
+            ("Http_Method", "GET"),
+            ("Http_Query", "x=%20"),
+            ("Http_Path", "/a/b"),
+        ] {
+            assert!(found.contains(&(name.to_owned(), value.to_owned())), "{name} in {found:?}");
+        }
+        assert_eq!(found.len(), 7, "{found:?}");
+    }
+
+    #[test]
+    fn real_values_come_after_headers_of_the_same_name() {
+        let head = head("/real?", &[("Path", "fake"), ("Method", "fake"), ("transfer-encoding", "chunked")]);
+        let found = variables(&head);
+        let last = |name: &str| found.iter().rfind(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        assert_eq!(last("Http_Path"), Some("/real"));
+        assert_eq!(last("Http_Method"), Some("GET"));
+        assert_eq!(last("Http_Transfer_Encoding"), Some("chunked"));
+        assert_eq!(last("Http_Query"), None);
+    }
+
+    #[test]
+    fn x_timeout_only_shortens() {
+        let limit = |header: &str, exec: &str| {
+            let exec = GoDuration::parse(exec).expect("a duration");
+            head("/", &[("x-timeout", header)]).execution_limit(exec).map(|limit| limit.as_millis())
+        };
+        for (header, exec, expected) in [
+            ("500ms", "2s", Some(500)),
+            ("5s", "2s", Some(2000)),
+            ("1", "2s", Some(2000)),
+            ("junk", "2s", Some(2000)),
+            ("0s", "2s", Some(2000)),
+            ("-1s", "2s", Some(2000)),
+            ("1s", "0s", None),
+        ] {
+            assert_eq!(limit(header, exec), expected, "{header} {exec}");
+        }
+    }
+
+    #[test]
+    fn decodes_escapes() {
+        for (text, decoded) in [("/a%20b", "/a b"), ("%zz%4", "%zz%4"), ("%2E%2e", ".."), ("", "")] {
+            assert_eq!(percent_decode(text.as_bytes()), decoded.as_bytes(), "{text}");
+        }
+    }
+}

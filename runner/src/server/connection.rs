@@ -1,0 +1,68 @@
+//! What a connection's transport and the requests on it know of each other: which request is being served, until when
+//! its response may be written, and whether the connection has become a raw one.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The shared state of one client connection.
+#[derive(Debug)]
+pub struct ConnectionState {
+    accepted: Instant,
+    /// Nanoseconds after `accepted`; 0 for none.
+    write_deadline: AtomicU64,
+    idle_since: AtomicU64,
+    serving: AtomicBool,
+    raw: AtomicBool,
+}
+
+impl ConnectionState {
+    pub(crate) fn new() -> Self {
+        Self {
+            accepted: Instant::now(),
+            write_deadline: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            serving: AtomicBool::new(false),
+            raw: AtomicBool::new(false),
+        }
+    }
+
+    /// Lifts every time limit, for a connection that is a tunnel from now on.
+    pub fn become_raw(&self) {
+        self.raw.store(true, Ordering::Relaxed);
+        self.write_deadline.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn begin_request(&self, received: Instant, write_timeout: Option<Duration>) {
+        self.serving.store(true, Ordering::Relaxed);
+        let deadline = write_timeout.map_or(0, |timeout| self.nanos(received + timeout).max(1));
+        self.write_deadline.store(deadline, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_request(&self) {
+        self.idle_since.store(self.nanos(Instant::now()), Ordering::Relaxed);
+        self.serving.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_raw(&self) -> bool {
+        self.raw.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn idle_since(&self) -> Instant {
+        self.accepted + Duration::from_nanos(self.idle_since.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn write_deadline(&self) -> Option<Instant> {
+        match self.write_deadline.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(self.accepted + Duration::from_nanos(nanos)),
+        }
+    }
+
+    fn nanos(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.accepted).as_nanos()).unwrap_or(u64::MAX)
+    }
+}

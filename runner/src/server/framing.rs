@@ -1,0 +1,305 @@
+//! Follows where one request ends and the next begins in a connection's bytes, and finds framing that two readers
+//! could understand differently: Content-Length beside Transfer-Encoding, a Transfer-Encoding other than `chunked`,
+//! repeated lengths, malformed chunks. It changes nothing that is well-formed and parses nothing else.
+//!
+//! ```text
+//!            first byte          empty line, no body
+//!   Idle ----------------> Head --------------------> Idle
+//!                           | Content-Length n          ^
+//!                           +--------> Fixed(n) --------+
+//!                           | chunked                   | last trailer line
+//!                           +--------> Chunk... --------+
+//!                           | Upgrade
+//!                           +--------> Opaque (to the end of the connection)
+//! ```
+//! The HTTP parser behind it drops a Content-Length that it finds beside chunked, as RFC 9112 allows; that is why
+//! the check has to see the bytes first.
+
+/// Longest prefix of a line that is kept across reads; no line that matters is longer.
+const LINE_PREFIX: usize = 128;
+
+/// Where in a request a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Between requests.
+    Idle,
+    /// Within a head.
+    Head,
+    /// Within a body.
+    Body,
+    /// Whatever follows is not to be understood as requests.
+    Opaque,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Head,
+    Fixed(u64),
+    ChunkSize,
+    ChunkData(u64),
+    ChunkEnd,
+    Trailers,
+    Opaque,
+    Rejected,
+}
+
+/// The framing of the request whose head is being read.
+#[derive(Clone, Copy, Debug, Default)]
+struct HeadFraming {
+    lengths: u32,
+    length: u64,
+    encodings: u32,
+    upgrade: bool,
+    lines: u32,
+    ambiguous: bool,
+}
+
+/// The tracker of one connection.
+#[derive(Debug)]
+pub(super) struct FramingTracker {
+    state: State,
+    head: HeadFraming,
+    /// The beginning of a line that has not ended yet.
+    line: Vec<u8>,
+    line_overflowed: bool,
+}
+
+impl FramingTracker {
+    pub(super) fn new() -> Self {
+        Self { state: State::Idle, head: HeadFraming::default(), line: Vec::new(), line_overflowed: false }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.state {
+            State::Idle => Phase::Idle,
+            State::Head | State::Rejected => Phase::Head,
+            State::Fixed(_) | State::ChunkSize | State::ChunkData(_) | State::ChunkEnd | State::Trailers => Phase::Body,
+            State::Opaque => Phase::Opaque,
+        }
+    }
+
+    /// Follows the next bytes of the connection.
+    ///
+    /// Where their framing is ambiguous and the request's head has not been handed on completely, the rest of `data`
+    /// is overwritten with NUL bytes, which no HTTP parser accepts: the client gets 400 and the connection ends.
+    pub(super) fn inspect(&mut self, data: &mut [u8]) {
+        let mut position = 0;
+        // Where the current request begins in `data`; 0 if it began before.
+        let mut request_start = 0;
+        let mut head_is_here = matches!(self.state, State::Idle | State::Head);
+        while position < data.len() {
+            let rest = &data[position..];
+            match self.state {
+                State::Opaque => return,
+                State::Rejected => {
+                    data[position..].fill(0);
+                    return;
+                }
+                State::Idle => {
+                    request_start = position;
+                    head_is_here = true;
+                    self.head = HeadFraming::default();
+                    self.state = State::Head;
+                }
+                State::Fixed(left) => {
+                    let step = left.min(rest.len() as u64);
+                    self.state = if step == left { State::Idle } else { State::Fixed(left - step) };
+                    // `step` is at most the length of a slice.
+                    position += step as usize;
+                }
+                State::ChunkData(left) => {
+                    let step = left.min(rest.len() as u64);
+                    self.state = if step == left { State::ChunkEnd } else { State::ChunkData(left - step) };
+                    position += step as usize;
+                }
+                State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
+                    let Some(end) = memchr::memchr(b'\n', rest) else {
+                        self.keep(rest);
+                        return;
+                    };
+                    let next = if self.line.is_empty() && !self.line_overflowed {
+                        line_end(self.state, &mut self.head, &rest[..end], false)
+                    } else {
+                        self.keep(&data[position..position + end]);
+                        let next = line_end(self.state, &mut self.head, &self.line, self.line_overflowed);
+                        self.line.clear();
+                        self.line_overflowed = false;
+                        next
+                    };
+                    position += end + 1;
+                    self.state = next;
+                    if next == State::Rejected {
+                        if head_is_here {
+                            data[request_start..].fill(0);
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        let room = LINE_PREFIX.saturating_sub(self.line.len());
+        self.line_overflowed |= piece.len() > room;
+        self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+}
+
+/// The state after a line, which is given without its newline.
+fn line_end(state: State, head: &mut HeadFraming, line: &[u8], truncated: bool) -> State {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match state {
+        State::ChunkSize => match chunk_size(line) {
+            Some(0) => State::Trailers,
+            Some(size) => State::ChunkData(size),
+            None => State::Rejected,
+        },
+        State::ChunkEnd if line.is_empty() => State::ChunkSize,
+        State::ChunkEnd => State::Rejected,
+        State::Trailers if line.is_empty() => State::Idle,
+        State::Head if line.is_empty() && !truncated => {
+            if head.lines == 0 {
+                // Empty lines before a request line are skipped.
+                return State::Head;
+            }
+            after_head(*head)
+        }
+        State::Head => {
+            if head.lines > 0 {
+                header_line(head, line, truncated);
+            }
+            head.lines = head.lines.saturating_add(1);
+            State::Head
+        }
+        other => other,
+    }
+}
+
+fn after_head(head: HeadFraming) -> State {
+    if head.ambiguous || head.encodings > 1 || (head.encodings > 0 && head.lengths > 0) {
+        return State::Rejected;
+    }
+    match (head.encodings, head.length) {
+        (1.., _) => State::ChunkSize,
+        (0, 0) if head.upgrade => State::Opaque,
+        (0, 0) => State::Idle,
+        (0, length) => State::Fixed(length),
+    }
+}
+
+fn header_line(head: &mut HeadFraming, line: &[u8], truncated: bool) {
+    let Some(colon) = line.iter().take(20).position(|b| *b == b':') else { return };
+    let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+    if name.eq_ignore_ascii_case(b"content-length") {
+        let length = decimal(value).filter(|_| !truncated);
+        head.ambiguous |= length.is_none() || (head.lengths > 0 && length != Some(head.length));
+        head.length = length.unwrap_or(0);
+        head.lengths = head.lengths.saturating_add(1);
+    } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+        head.ambiguous |= truncated || !value.eq_ignore_ascii_case(b"chunked");
+        head.encodings = head.encodings.saturating_add(1);
+    } else if name.eq_ignore_ascii_case(b"upgrade") {
+        head.upgrade = true;
+    }
+}
+
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |value, b| {
+        if !b.is_ascii_digit() {
+            return None;
+        }
+        value.checked_mul(10)?.checked_add(u64::from(b - b'0'))
+    })
+}
+
+/// The size in a chunk's first line; extensions are skipped.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    let after = line[digits..].trim_ascii_start();
+    if digits == 0 || digits > 16 || !(after.is_empty() || after.starts_with(b";")) {
+        return None;
+    }
+    line[..digits].iter().try_fold(0_u64, |value, digit| {
+        Some(value << 4 | u64::from(char::from(*digit).to_digit(16)?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The phase after `text` and whether it was overwritten, the same however the text is cut.
+    fn check(text: &str) -> (Phase, bool) {
+        let mut whole = FramingTracker::new();
+        let mut data = text.as_bytes().to_vec();
+        whole.inspect(&mut data);
+        let rejected = data != text.as_bytes();
+
+        let mut cut = FramingTracker::new();
+        for byte in text.bytes() {
+            cut.inspect(&mut [byte]);
+        }
+        assert_eq!(whole.state, cut.state, "{text:?} depends on how it is cut");
+        (whole.phase(), rejected)
+    }
+
+    #[test]
+    fn finds_the_end_of_requests() {
+        for (text, phase) in [
+            ("", Phase::Idle),
+            ("GET / HTTP/1.1\r\nHost: a\r\n", Phase::Head),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Phase::Idle),
+            ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Phase::Idle),
+            ("GET / HTTP/1.1\nHost: a\n\n", Phase::Idle),
+            ("POST / HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\nabc", Phase::Body),
+            ("POST / HTTP/1.1\r\nContent-Length:5 \r\n\r\nabcde", Phase::Idle),
+            ("POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", Phase::Idle),
+            ("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET", Phase::Head),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n", Phase::Body),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: v\r\n\r\n", Phase::Idle),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: v\r\n", Phase::Body),
+            ("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n\x01\x02\x03", Phase::Opaque),
+        ] {
+            assert_eq!(check(text), (phase, false), "{text:?}");
+        }
+        let long = format!("GET / HTTP/1.1\r\nCookie: {}\r\nContent-Length: 3\r\n\r\nabc", "x".repeat(5000));
+        assert_eq!(check(&long), (Phase::Idle, false));
+    }
+
+    #[test]
+    fn rejects_ambiguous_framing() {
+        for text in [
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: +5\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11111111111111111\r\n",
+        ] {
+            assert_eq!(check(text), (Phase::Head, true), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn overwrites_only_the_rejected_request() {
+        let good = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
+        let bad = "GET /bad HTTP/1.1\r\nContent-Length: x\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n";
+        let mut data = format!("{good}{bad}").into_bytes();
+        FramingTracker::new().inspect(&mut data);
+        assert_eq!(&data[..good.len()], good.as_bytes());
+        assert!(data[good.len()..].iter().all(|b| *b == 0));
+    }
+}

@@ -1,0 +1,149 @@
+//! The function server: listens, keeps connections within their limits, and routes requests.
+//!
+//! ```text
+//! listen -> transport (time-outs, framing) -> HTTP parser -> service (routing, probes)
+//!                                                              -> ticket (metrics, limit) -> tokens -> mode
+//! ```
+//! It knows nothing of what a mode does with a request.
+
+mod connection;
+mod framing;
+mod health;
+mod listen;
+mod metrics_endpoint;
+mod path;
+mod service;
+mod ticket;
+mod transport;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+pub use connection::ConnectionState;
+pub use health::Health;
+pub use listen::{ListenError, bind};
+pub use metrics_endpoint::serve_metrics;
+pub use service::{Service, ServiceOptions};
+pub use ticket::Ticket;
+
+use crate::log::Logger;
+use transport::Transport;
+
+/// Largest head of a request, with the slack that Go's server grants.
+const MAX_HEAD_BYTES: usize = (1 << 20) + 4096;
+
+/// Most header lines of a request.
+const MAX_HEADER_LINES: usize = 4096;
+
+/// The function server.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    service: Arc<Service>,
+    read_timeout: Option<Duration>,
+    logger: Logger,
+    /// One permit for each connection that may be open.
+    connections: Arc<Semaphore>,
+    max_connections: usize,
+    /// Turns true when the server stops.
+    stopping: watch::Sender<bool>,
+}
+
+impl Server {
+    /// A server on a listening socket, which does nothing before [`run`](Server::run).
+    #[must_use]
+    pub fn new(
+        listener: TcpListener,
+        service: Arc<Service>,
+        read_timeout: Option<Duration>,
+        max_connections: usize,
+        logger: Logger,
+    ) -> Self {
+        let max_connections = max_connections.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        Self {
+            listener,
+            service,
+            read_timeout,
+            logger,
+            connections: Arc::new(Semaphore::new(max_connections)),
+            max_connections,
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// Serves until `stop` resolves; then closes the listener and idle connections and waits at most `drain` for the
+    /// active ones. Connections that became raw are not waited for.
+    ///
+    /// Returns whether all of them ended in time.
+    pub async fn run(self, stop: impl Future<Output = ()>, drain: Option<Duration>) -> bool {
+        let accept = listen::accept_loop(&self.listener, &self.connections, &self.logger, |stream, peer, permit| {
+            tokio::spawn(serve_connection(
+                stream,
+                peer,
+                Arc::clone(&self.service),
+                self.read_timeout,
+                self.stopping.subscribe(),
+                permit,
+            ));
+        });
+        tokio::select! {
+            () = accept => {}
+            () = stop => {}
+        }
+        let Self { listener, connections, max_connections, stopping, .. } = self;
+        drop(listener);
+        stopping.send_replace(true);
+        // The constructor bounds the number by u32::MAX.
+        let all_closed = connections.acquire_many(u32::try_from(max_connections).unwrap_or(u32::MAX));
+        match drain {
+            Some(limit) => tokio::time::timeout(limit, all_closed).await.is_ok(),
+            None => all_closed.await.is_ok(),
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: Arc<Service>,
+    read_timeout: Option<Duration>,
+    mut stopping: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) {
+    let Ok(local) = stream.local_addr() else { return };
+    // Small answers must not wait for an acknowledgment; a socket that refuses is slower, not wrong.
+    let _ = stream.set_nodelay(true);
+    let state = Arc::new(ConnectionState::new());
+    let transport = Transport::new(stream, Arc::clone(&state), read_timeout);
+    let half_close = service.survives_disconnect();
+    let connection = hyper::server::conn::http1::Builder::new()
+        .half_close(half_close)
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADER_LINES)
+        .title_case_headers(true)
+        .serve_connection(
+            TokioIo::new(transport),
+            hyper::service::service_fn(move |request| {
+                let service = Arc::clone(&service);
+                let state = Arc::clone(&state);
+                async move { Ok::<_, std::convert::Infallible>(service.respond(request, state, peer, local).await) }
+            }),
+        )
+        .with_upgrades();
+    tokio::pin!(connection);
+    // How a connection ends is the client's business: resets, cut bodies and time-outs are not logged.
+    let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = stop => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}

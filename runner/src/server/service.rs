@@ -1,0 +1,347 @@
+//! What happens to a request before the function: Go's protocol checks and path cleaning, the probes, the
+//! concurrency limit and the token check.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::connection::ConnectionState;
+use super::health::Health;
+use super::path;
+use super::ticket::{Limiter, Place, Ticket};
+use crate::jwt::Authenticator;
+use crate::metrics::Metrics;
+use crate::modes::Mode;
+use crate::request::{Request, RequestBody, RequestHead};
+use crate::response::{self, Response, ResponseBody, ResponseError, X_OPENFAAS_INTERNAL};
+
+const HEALTH_PATH: &str = "/_/health";
+const READY_PATH: &str = "/_/ready";
+
+/// What stands between the connections and the mode.
+pub struct Service {
+    mode: Arc<dyn Mode>,
+    metrics: Metrics,
+    health: Arc<Health>,
+    limiter: Option<Arc<Limiter>>,
+    authenticator: Option<Authenticator>,
+    ready_path: Option<String>,
+    write_timeout: Option<Duration>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("mode", &self.mode.name()).finish_non_exhaustive()
+    }
+}
+
+/// The limits of a service.
+#[derive(Debug, Default)]
+pub struct ServiceOptions {
+    /// Most requests in the function.
+    pub max_inflight: Option<usize>,
+    /// The function's own readiness path.
+    pub ready_path: Option<String>,
+    /// From the end of a request's head to the end of its response.
+    pub write_timeout: Option<Duration>,
+    /// The token check.
+    pub authenticator: Option<Authenticator>,
+}
+
+impl Service {
+    /// A service in front of a mode.
+    #[must_use]
+    pub fn new(mode: Arc<dyn Mode>, metrics: Metrics, health: Arc<Health>, options: ServiceOptions) -> Self {
+        Self {
+            mode,
+            metrics,
+            health,
+            limiter: options.max_inflight.map(Limiter::new),
+            authenticator: options.authenticator,
+            ready_path: options.ready_path,
+            write_timeout: options.write_timeout,
+        }
+    }
+
+    pub(super) fn survives_disconnect(&self) -> bool {
+        self.mode.survives_disconnect()
+    }
+
+    /// Answers a request of a connection.
+    pub(super) async fn respond(
+        &self,
+        request: http::Request<Incoming>,
+        connection: Arc<ConnectionState>,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> http::Response<TrackedBody> {
+        let received = Instant::now();
+        connection.begin_request(received, self.write_timeout);
+        let tracked = Arc::clone(&connection);
+        let (response, ticket) = self.route(request, connection, received, peer, local).await;
+        if let Some(ticket) = &ticket {
+            ticket.set_code(response.status());
+        }
+        response.map(|body| TrackedBody { body, ticket, connection: tracked })
+    }
+
+    async fn route(
+        &self,
+        mut request: http::Request<Incoming>,
+        connection: Arc<ConnectionState>,
+        received: Instant,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> (Response, Option<Arc<Ticket>>) {
+        let upgrade =
+            request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+        let (parts, incoming) = request.into_parts();
+        let head = match check_head(parts, received, peer, local) {
+            Ok(head) => head,
+            Err(response) => return (response, None),
+        };
+        if let Some(location) = path::cleaned(&head.path) {
+            return (redirect(&head, location), None);
+        }
+        if path::is(&head.path, HEALTH_PATH) {
+            return (self.health(&head), None);
+        }
+        let body = RequestBody::new(incoming, peer, local);
+        if path::is(&head.path, READY_PATH) {
+            return (self.ready(head).await, None);
+        }
+        if self.mode.owns_path(&head.path) {
+            let ticket = Ticket::uncounted(None);
+            let request = Request { head: Arc::new(head), body, upgrade, ticket, connection: Some(connection) };
+            return (Arc::clone(&self.mode).handle_own(request).await, None);
+        }
+        let place = self.limiter.as_ref().map(Limiter::take);
+        let refused = place.as_ref().is_some_and(Option::is_none);
+        let ticket = Ticket::counted(&self.metrics, head.method.clone(), place.flatten());
+        if refused {
+            return (self.too_many_requests(), Some(ticket));
+        }
+        let request =
+            Request { head: Arc::new(head), body, upgrade, ticket: Arc::clone(&ticket), connection: Some(connection) };
+        (self.authorized(request).await, Some(ticket))
+    }
+
+    /// Calls the function if the token allows it.
+    async fn authorized(&self, mut request: Request) -> Response {
+        if let Some(authenticator) = &self.authenticator {
+            match authenticator.check(&request.head) {
+                Ok(seconds) => {
+                    // The head was made for this call and is not shared yet.
+                    if let Some(head) = Arc::get_mut(&mut request.head) {
+                        head.headers.insert("x-auth-seconds", seconds);
+                    }
+                }
+                Err(response) => return *response,
+            }
+        }
+        Arc::clone(&self.mode).handle(request).await
+    }
+
+    fn too_many_requests(&self) -> Response {
+        let limit = self.limiter.as_ref().map_or(0, |limiter| limiter.limit());
+        let message = format!("Concurrent request limit exceeded. Max concurrent requests: {limit}\n");
+        let mut response = response::with_body(StatusCode::TOO_MANY_REQUESTS, message.into());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        headers.insert(X_OPENFAAS_INTERNAL, HeaderValue::from_static("faas-middleware"));
+        response
+    }
+
+    fn health(&self, head: &RequestHead) -> Response {
+        if head.method != Method::GET {
+            response::empty(StatusCode::METHOD_NOT_ALLOWED)
+        } else if self.health.is_healthy() {
+            response::text(StatusCode::OK, "OK")
+        } else {
+            response::empty(StatusCode::SERVICE_UNAVAILABLE)
+        }
+    }
+
+    async fn ready(&self, head: RequestHead) -> Response {
+        if head.method != Method::GET {
+            return response::empty(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        if !self.health.is_healthy() || !self.mode.is_ready() {
+            return response::empty(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        if self.limiter.as_ref().is_some_and(|limiter| limiter.is_met()) {
+            return response::empty(StatusCode::TOO_MANY_REQUESTS);
+        }
+        let Some(ready_path) = &self.ready_path else { return response::empty(StatusCode::OK) };
+        let place: Option<Place> = match &self.limiter {
+            Some(limiter) => match limiter.take() {
+                None => return self.too_many_requests(),
+                place => place,
+            },
+            None => None,
+        };
+        let body = RequestBody::empty(head.peer, head.local);
+        let head = RequestHead { target: ready_path.clone(), path: ready_path.clone(), query: None, ..head };
+        let ticket = Ticket::uncounted(place);
+        let kept = Arc::clone(&ticket);
+        let request = Request { head: Arc::new(head), body, upgrade: None, ticket, connection: None };
+        let response = self.authorized(request).await;
+        drop(kept);
+        response
+    }
+}
+
+/// Go's checks of a request head, or the answer to one that fails them.
+fn check_head(
+    parts: http::request::Parts,
+    received: Instant,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> Result<RequestHead, Response> {
+    let http::request::Parts { method, uri, version, mut headers, .. } = parts;
+    if method == Method::CONNECT {
+        return Err(response::error(StatusCode::NOT_FOUND, "404 page not found".to_owned()));
+    }
+    let host = check_host(&uri, version, &mut headers).map_err(bad_request)?;
+    if let Some(expectation) = headers.get(EXPECT)
+        && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Err(closing(response::empty(StatusCode::EXPECTATION_FAILED)));
+    }
+    if uri.path() == "*" {
+        return Err(if method == Method::OPTIONS {
+            response::empty(StatusCode::OK)
+        } else {
+            closing(response::empty(StatusCode::BAD_REQUEST))
+        });
+    }
+    if !path::has_valid_escapes(uri.path()) || !uri.path().starts_with('/') {
+        return Err(bad_request(""));
+    }
+    let target = match (uri.scheme(), uri.path_and_query()) {
+        (None, Some(path_and_query)) => path_and_query.as_str().to_owned(),
+        _ => uri.to_string(),
+    };
+    Ok(RequestHead {
+        method,
+        target,
+        path: uri.path().to_owned(),
+        query: uri.query().map(str::to_owned),
+        host,
+        headers,
+        version,
+        peer,
+        local,
+        received,
+    })
+}
+
+/// Takes the host out of the headers; what an absolute request URI says wins.
+fn check_host(
+    uri: &http::Uri,
+    version: Version,
+    headers: &mut HeaderMap,
+) -> Result<Option<HeaderValue>, &'static str> {
+    if headers.get_all(HOST).iter().count() > 1 {
+        return Err("too many Host headers");
+    }
+    let header = headers.remove(HOST);
+    if header.is_none() && version == Version::HTTP_11 {
+        return Err("missing required Host header");
+    }
+    if header.as_ref().is_some_and(|host| !host.as_bytes().iter().all(|b| is_host_byte(*b))) {
+        return Err("malformed Host header");
+    }
+    // An authority is made of bytes that a header value may hold.
+    let of_target = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    Ok(of_target.or(header))
+}
+
+/// The bytes that Go's server admits in a Host header.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(&byte)
+}
+
+fn bad_request(detail: &str) -> Response {
+    let separator = if detail.is_empty() { "" } else { ": " };
+    closing(response::text(StatusCode::BAD_REQUEST, format!("400 Bad Request{separator}{detail}")))
+}
+
+fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn redirect(head: &RequestHead, mut location: String) -> Response {
+    if let Some(query) = &head.query {
+        location.push('?');
+        location.push_str(query);
+    }
+    let body = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escape_html(&location));
+    let mut response = response::with_body(StatusCode::TEMPORARY_REDIRECT, body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    // A request target holds no control characters.
+    if let Ok(location) = HeaderValue::from_bytes(location.as_bytes()) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// Escapes text for HTML the way Go does.
+pub(crate) fn escape_html(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&#34;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A response's body that keeps its request counted until it has been sent or given up.
+#[derive(Debug)]
+pub(super) struct TrackedBody {
+    body: ResponseBody,
+    ticket: Option<Arc<Ticket>>,
+    connection: Arc<ConnectionState>,
+}
+
+impl Drop for TrackedBody {
+    fn drop(&mut self) {
+        self.connection.end_request();
+        drop(self.ticket.take());
+    }
+}
+
+impl Body for TrackedBody {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
