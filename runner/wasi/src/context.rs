@@ -1,0 +1,176 @@
+//! What one instance has of the world: arguments, environment, streams, files, clocks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fs::{Dir, FileSystem, Namespace};
+use crate::stream::{Discard, Empty, InputStream, OutputStream};
+use crate::table::{Descriptor, Object, Table};
+
+/// Upper layer of one instance in bytes, unless set otherwise.
+pub const DEFAULT_QUOTA: u64 = 64 << 20;
+
+/// Open descriptors of one instance, unless set otherwise.
+pub const DEFAULT_DESCRIPTORS: usize = 256;
+
+/// An embedder's state of a run that has a [`WasiContext`] in it.
+pub trait WasiHost {
+    /// The context of the instance that is running.
+    fn wasi(&mut self) -> &mut WasiContext;
+}
+
+impl WasiHost for WasiContext {
+    fn wasi(&mut self) -> &mut WasiContext {
+        self
+    }
+}
+
+/// Everything that one instance can reach through WASI. Made for one run, and cheap to make: one
+/// allocation, and none for files before the guest touches them.
+pub struct WasiContext {
+    pub(crate) arguments: Arc<[Vec<u8>]>,
+    pub(crate) environment: Arc<[Vec<u8>]>,
+    pub(crate) own_environment: Vec<Vec<u8>>,
+    pub(crate) stdin: Box<dyn InputStream>,
+    pub(crate) stdout: Box<dyn OutputStream>,
+    pub(crate) stderr: Box<dyn OutputStream>,
+    pub(crate) fs: FileSystem,
+    pub(crate) table: Table,
+    /// CPU time of the thread when the guest first asked for it.
+    pub(crate) cpu_start: Option<Duration>,
+}
+
+impl WasiContext {
+    /// Begins a context that sees `namespace` as its `/`, has no arguments and no environment,
+    /// reads nothing and whose output is discarded.
+    pub fn builder(namespace: Arc<Namespace>) -> WasiContextBuilder {
+        WasiContextBuilder {
+            namespace,
+            arguments: Arc::default(),
+            environment: Arc::default(),
+            own_environment: Vec::new(),
+            stdin: Box::new(Empty),
+            stdout: Box::new(Discard),
+            stderr: Box::new(Discard),
+            quota: DEFAULT_QUOTA,
+            descriptors: DEFAULT_DESCRIPTORS,
+        }
+    }
+
+    /// Stdout as it was given, for what is to be done once the guest has ended.
+    pub fn stdout_mut(&mut self) -> &mut dyn OutputStream {
+        &mut *self.stdout
+    }
+
+    /// Stderr as it was given.
+    pub fn stderr_mut(&mut self) -> &mut dyn OutputStream {
+        &mut *self.stderr
+    }
+
+    /// Stdin as it was given.
+    pub fn stdin_mut(&mut self) -> &mut dyn InputStream {
+        &mut *self.stdin
+    }
+}
+
+impl fmt::Debug for WasiContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WasiContext")
+            .field("arguments", &self.arguments.len())
+            .field("fs", &self.fs)
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`WasiContext`].
+#[must_use]
+pub struct WasiContextBuilder {
+    namespace: Arc<Namespace>,
+    arguments: Arc<[Vec<u8>]>,
+    environment: Arc<[Vec<u8>]>,
+    own_environment: Vec<Vec<u8>>,
+    stdin: Box<dyn InputStream>,
+    stdout: Box<dyn OutputStream>,
+    stderr: Box<dyn OutputStream>,
+    quota: u64,
+    descriptors: usize,
+}
+
+impl fmt::Debug for WasiContextBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WasiContextBuilder").finish_non_exhaustive()
+    }
+}
+
+impl WasiContextBuilder {
+    /// The arguments, the program's name first. A NUL ends an argument for most guests.
+    pub fn arguments(mut self, arguments: impl Into<Arc<[Vec<u8>]>>) -> Self {
+        self.arguments = arguments.into();
+        self
+    }
+
+    /// The environment that is the same for many instances, as `KEY=VALUE`.
+    pub fn environment(mut self, environment: impl Into<Arc<[Vec<u8>]>>) -> Self {
+        self.environment = environment.into();
+        self
+    }
+
+    /// What this instance has in its environment besides, as `KEY=VALUE`.
+    pub fn own_environment(mut self, environment: Vec<Vec<u8>>) -> Self {
+        self.own_environment = environment;
+        self
+    }
+
+    /// Where stdin comes from.
+    pub fn stdin(mut self, stream: Box<dyn InputStream>) -> Self {
+        self.stdin = stream;
+        self
+    }
+
+    /// Where stdout goes.
+    pub fn stdout(mut self, stream: Box<dyn OutputStream>) -> Self {
+        self.stdout = stream;
+        self
+    }
+
+    /// Where stderr goes.
+    pub fn stderr(mut self, stream: Box<dyn OutputStream>) -> Self {
+        self.stderr = stream;
+        self
+    }
+
+    /// Bytes of upper layer, nodes and names included.
+    pub fn quota(mut self, bytes: u64) -> Self {
+        self.quota = bytes;
+        self
+    }
+
+    /// Most descriptors open at once, the four that are there at the start included.
+    pub fn descriptors(mut self, limit: usize) -> Self {
+        self.descriptors = limit;
+        self
+    }
+
+    /// Makes the context.
+    pub fn build(self) -> WasiContext {
+        let first = [
+            Descriptor::stream(Object::Stdin),
+            Descriptor::stream(Object::Stdout),
+            Descriptor::stream(Object::Stderr),
+            Descriptor::preopened(Dir::ROOT),
+        ];
+        WasiContext {
+            arguments: self.arguments,
+            environment: self.environment,
+            own_environment: self.own_environment,
+            stdin: self.stdin,
+            stdout: self.stdout,
+            stderr: self.stderr,
+            fs: FileSystem::new(self.namespace, self.quota),
+            table: Table::new(first, self.descriptors),
+            cpu_start: None,
+        }
+    }
+}

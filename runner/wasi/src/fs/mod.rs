@@ -1,0 +1,30 @@
+//! The guest's file system: a copy-on-write view of directories of the host.
+//!
+//! ```text
+//! namespace   tree 0 = wasm_root, trees 1.. = wasm_mounts            shared, read-only
+//!   lower     one directory of the host per tree, only ever entered by canonical paths
+//! upper       nodes of what this instance changed: names, whiteouts, chunks of data, times
+//! ```
+//! It knows nothing of descriptors, rights or guest memory.
+
+mod change;
+mod content;
+mod device;
+mod direct;
+mod list;
+mod lower;
+mod metadata;
+mod namespace;
+mod open;
+mod tree;
+mod upper;
+mod walk;
+
+pub(crate) use change::Moved;
+pub(crate) use device::Device;
+pub(crate) use list::Name;
+pub use lower::{Root, RootError};
+pub(crate) use metadata::{Kind, Metadata, NewTime};
+pub use namespace::{Access, Mount, MountError, MountProblem, Namespace, parse_mounts};
+pub(crate) use open::{File, OpenOptions, Opened};
+pub(crate) use tree::{At, Dir, FileSystem, device_metadata};

@@ -1,0 +1,407 @@
+//! The nodes of the upper layer: what one instance has changed, in memory.
+//!
+//! Two ways lead from the lower layer to a node, so that opening or changing one file needs no
+//! copy of the directories above it:
+//!
+//! - a *directory* has a node as soon as a name in it changes. Its `origin` is the lower directory
+//!   that shows through; the nodes of all directories above exist then too, and `origins` finds
+//!   the node by the lower path. Renaming a directory moves its node; the origin stays.
+//! - any other lower file has a node once its data or times change or it gets another name. It is
+//!   found by device and inode (`overrides`), so hard links of the lower layer stay one file. The
+//!   node holds a descriptor of the lower file, so its inode cannot be reused meanwhile.
+//!
+//! Every node and every name is charged to the budget, and given back when the last name and the
+//! last descriptor are gone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+
+use super::content::{Budget, Content};
+use super::device::Device;
+use super::metadata::{Kind, Metadata, Times, now};
+use super::namespace::TreeId;
+use crate::errno::Errno;
+
+/// Index of a node.
+pub(crate) type NodeId = usize;
+
+/// A file of the lower layer: tree, device, inode.
+pub(crate) type Key = (TreeId, u64, u64);
+
+/// What a node is charged for, besides its data.
+const NODE_COST: usize = 512;
+/// What a name is charged for, besides its bytes.
+const NAME_COST: usize = 128;
+/// Most descriptors of the host that the upper layer of one instance holds.
+const HELD_LIMIT: usize = 1024;
+/// Inodes of the upper layer begin here, beyond those of usual file systems.
+const FIRST_INODE: u64 = 1 << 62;
+/// Device of what has no lower file.
+pub(crate) const UPPER_DEVICE: u64 = 0x00fa_a500;
+
+/// A file or directory of the upper layer.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// Names; for a directory, 1 while it is in the tree.
+    pub(crate) links: u64,
+    /// Descriptors of the guest.
+    pub(crate) handles: u32,
+    pub(crate) times: Times,
+    pub(crate) body: Body,
+    /// The lower file that this node stands for.
+    key: Option<Key>,
+    /// Keeps the inode of the lower file from being reused, where `body` does not.
+    _held: Option<OwnedFd>,
+}
+
+/// What a node is.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Directory(Directory),
+    File(Content),
+    Symlink(Vec<u8>),
+    Device(Device),
+    /// A device, socket or fifo of the host that got another name; it cannot be opened.
+    Special(Kind),
+}
+
+/// A directory of the upper layer.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) parent: Option<NodeId>,
+    /// Canonical path of the lower directory that shows through.
+    pub(crate) origin: Option<Vec<u8>>,
+    pub(crate) names: BTreeMap<Vec<u8>, Slot>,
+}
+
+/// What a name in an upper directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// The name is gone, whatever the lower directory says.
+    Whiteout,
+    Node(NodeId),
+}
+
+/// The upper layer of one instance.
+#[derive(Debug)]
+pub(crate) struct Upper {
+    nodes: Vec<Option<Node>>,
+    free: Vec<NodeId>,
+    /// By tree: lower path to directory.
+    origins: Vec<HashMap<Vec<u8>, NodeId>>,
+    overrides: HashMap<Key, NodeId>,
+    /// Lower files that are open as such, once for each descriptor.
+    open: Vec<Key>,
+    pub(crate) budget: Budget,
+    made: u64,
+    held: usize,
+}
+
+impl Upper {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self {
+            nodes: Vec::new(),
+            free: Vec::new(),
+            origins: Vec::new(),
+            overrides: HashMap::new(),
+            open: Vec::new(),
+            budget: Budget::new(limit),
+            made: 0,
+            held: 0,
+        }
+    }
+
+    /// A node that is known to exist.
+    ///
+    /// # Panics
+    ///
+    /// If it does not: ids come from this layer and are dropped with the node.
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        match self.nodes.get(id) {
+            Some(Some(node)) => node,
+            _ => unreachable!("node {id} was freed while in use"),
+        }
+    }
+
+    /// As [`Upper::node`].
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        match self.nodes.get_mut(id) {
+            Some(Some(node)) => node,
+            _ => unreachable!("node {id} was freed while in use"),
+        }
+    }
+
+    /// The directory behind a node that is known to be one.
+    pub(crate) fn directory(&self, id: NodeId) -> &Directory {
+        match &self.node(id).body {
+            Body::Directory(directory) => directory,
+            body => unreachable!("node {id} is no directory but {body:?}"),
+        }
+    }
+
+    /// As [`Upper::directory`].
+    pub(crate) fn directory_mut(&mut self, id: NodeId) -> &mut Directory {
+        match &mut self.node_mut(id).body {
+            Body::Directory(directory) => directory,
+            body => unreachable!("node {id} is no directory but {body:?}"),
+        }
+    }
+
+    /// The node and the budget, for writes.
+    pub(crate) fn content_mut(&mut self, id: NodeId) -> Option<(&mut Content, &mut Budget)> {
+        match self.nodes.get_mut(id) {
+            Some(Some(Node {
+                body: Body::File(content),
+                ..
+            })) => Some((content, &mut self.budget)),
+            _ => None,
+        }
+    }
+
+    /// The node of a lower directory.
+    pub(crate) fn origin(&self, tree: TreeId, path: &[u8]) -> Option<NodeId> {
+        self.origins.get(tree)?.get(path).copied()
+    }
+
+    /// The node that stands for a lower file.
+    pub(crate) fn replacement(&self, key: &Key) -> Option<NodeId> {
+        if self.overrides.is_empty() {
+            return None;
+        }
+        self.overrides.get(key).copied()
+    }
+
+    /// Makes a node without a lower file.
+    pub(crate) fn create(&mut self, body: Body) -> Result<NodeId, Errno> {
+        let inode = FIRST_INODE + self.made;
+        let times = Times::all(now());
+        let id = self.insert(body, None, (UPPER_DEVICE, inode, 1), times, None)?;
+        self.made += 1;
+        Ok(id)
+    }
+
+    /// Makes the node of a lower directory, or of one that exists by the namespace alone.
+    pub(crate) fn create_over(
+        &mut self,
+        (tree, path): (TreeId, Vec<u8>),
+        parent: Option<NodeId>,
+        lower: Metadata,
+    ) -> Result<NodeId, Errno> {
+        self.budget.charge(path.len())?;
+        let directory = Directory {
+            parent,
+            origin: Some(path.clone()),
+            names: BTreeMap::new(),
+        };
+        let identity = (lower.device, lower.inode, 1);
+        let id = self
+            .insert(
+                Body::Directory(directory),
+                None,
+                identity,
+                lower.times,
+                None,
+            )
+            .inspect_err(|_| self.budget.release(path.len()))?;
+        while self.origins.len() <= tree {
+            self.origins.push(HashMap::new());
+        }
+        self.origins[tree].insert(path, id);
+        Ok(id)
+    }
+
+    /// Makes the node that stands for a lower file from now on.
+    pub(crate) fn replace(
+        &mut self,
+        key: Key,
+        body: Body,
+        lower: Metadata,
+        held: Option<OwnedFd>,
+    ) -> Result<NodeId, Errno> {
+        if self.held >= HELD_LIMIT {
+            return Err(Errno::Nfile);
+        }
+        let identity = (lower.device, lower.inode, lower.links);
+        let id = self.insert(body, Some(key), identity, lower.times, held)?;
+        self.overrides.insert(key, id);
+        self.held += 1;
+        Ok(id)
+    }
+
+    fn insert(
+        &mut self,
+        body: Body,
+        key: Option<Key>,
+        (device, inode, links): (u64, u64, u64),
+        times: Times,
+        held: Option<OwnedFd>,
+    ) -> Result<NodeId, Errno> {
+        self.budget.charge(NODE_COST + body_cost(&body))?;
+        let node = Node {
+            device,
+            inode,
+            links,
+            handles: 0,
+            times,
+            body,
+            key,
+            _held: held,
+        };
+        Ok(match self.free.pop() {
+            Some(id) => {
+                self.nodes[id] = Some(node);
+                id
+            }
+            None => {
+                self.nodes.push(Some(node));
+                self.nodes.len() - 1
+            }
+        })
+    }
+
+    /// Sets a name in a directory; the caller keeps the count of links.
+    pub(crate) fn set_name(&mut self, id: NodeId, name: &[u8], slot: Slot) -> Result<(), Errno> {
+        let cost = NAME_COST + name.len();
+        let Self { nodes, budget, .. } = self;
+        let Some(Some(Node {
+            body: Body::Directory(directory),
+            ..
+        })) = nodes.get_mut(id)
+        else {
+            return Err(Errno::Notdir);
+        };
+        if let Some(present) = directory.names.get_mut(name) {
+            *present = slot;
+            return Ok(());
+        }
+        budget.charge(cost)?;
+        directory.names.insert(name.to_vec(), slot);
+        Ok(())
+    }
+
+    /// Takes a name out of a directory, so that the lower one shows again if there is one.
+    pub(crate) fn clear_name(&mut self, id: NodeId, name: &[u8]) {
+        if self.directory_mut(id).names.remove(name).is_some() {
+            self.budget.release(NAME_COST + name.len());
+        }
+    }
+
+    /// Notes that the names in a directory changed.
+    pub(crate) fn touch(&mut self, id: NodeId) {
+        let now = now();
+        let times = &mut self.node_mut(id).times;
+        times.modified = now;
+        times.changed = now;
+    }
+
+    /// Notes that a lower file was opened as such.
+    pub(crate) fn open_lower(&mut self, key: Key) {
+        self.open.push(key);
+    }
+
+    /// Notes that a lower file was closed.
+    pub(crate) fn close_lower(&mut self, key: &Key) {
+        if let Some(index) = self.open.iter().rposition(|open| open == key) {
+            self.open.swap_remove(index);
+        }
+        if let Some(id) = self.replacement(key) {
+            self.free_if_unused(id);
+        }
+    }
+
+    /// Whether a lower file is open as such.
+    pub(crate) fn is_open(&self, key: &Key) -> bool {
+        self.open.contains(key)
+    }
+
+    /// Takes one name away from a node that is not a directory.
+    pub(crate) fn unlink(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        node.links = node.links.saturating_sub(1);
+        node.times.changed = now();
+        self.free_if_unused(id);
+    }
+
+    /// Takes a directory out of the tree; descriptors of it see an empty one.
+    pub(crate) fn remove_directory(&mut self, id: NodeId) {
+        let names = std::mem::take(&mut self.directory_mut(id).names);
+        for (name, _) in names {
+            self.budget.release(NAME_COST + name.len());
+        }
+        self.node_mut(id).links = 0;
+        self.free_if_unused(id);
+    }
+
+    /// Notes that a descriptor for a node was closed.
+    pub(crate) fn close(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        node.handles = node.handles.saturating_sub(1);
+        self.free_if_unused(id);
+    }
+
+    fn free_if_unused(&mut self, id: NodeId) {
+        let node = self.node(id);
+        if node.links > 0 || node.handles > 0 || node.key.is_some_and(|key| self.is_open(&key)) {
+            return;
+        }
+        // A removed lower directory stays known as such: descriptors may still name its path.
+        if matches!(
+            &node.body,
+            Body::Directory(Directory {
+                origin: Some(_),
+                ..
+            })
+        ) {
+            return;
+        }
+        let Some(node) = self.nodes[id].take() else {
+            return;
+        };
+        self.free.push(id);
+        self.budget.release(NODE_COST + body_cost(&node.body));
+        if let Some(key) = node.key {
+            self.overrides.remove(&key);
+            self.held -= 1;
+        }
+        if let Body::File(content) = node.body {
+            content.release(&mut self.budget);
+        }
+    }
+}
+
+fn body_cost(body: &Body) -> usize {
+    match body {
+        Body::Symlink(target) => target.len(),
+        _ => 0,
+    }
+}
+
+impl Node {
+    pub(crate) fn kind(&self) -> Kind {
+        match &self.body {
+            Body::Directory(_) => Kind::Directory,
+            Body::File(_) => Kind::RegularFile,
+            Body::Symlink(_) => Kind::SymbolicLink,
+            Body::Device(_) => Kind::CharacterDevice,
+            Body::Special(kind) => *kind,
+        }
+    }
+
+    pub(crate) fn metadata(&self) -> Metadata {
+        let size = match &self.body {
+            Body::File(content) => content.length(),
+            Body::Symlink(target) => target.len() as u64,
+            _ => 0,
+        };
+        Metadata {
+            device: self.device,
+            inode: self.inode,
+            kind: self.kind(),
+            links: self.links,
+            size,
+            times: self.times,
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! From a path to what it names, through both layers.
+//!
+//! A guest's path is relative to a directory it holds. `..` in it may not lead above that
+//! directory (EPERM, as wasmtime says); symlinks are resolved inside the guest's `/`, as in a
+//! chroot: an absolute one begins there, and `..` ends there.
+//!
+//! As long as nothing of the upper layer or the namespace can lie on the way, the kernel walks the
+//! rest of a path in one call. That is so in every directory without a node: whatever has one also
+//! has nodes for all directories above it.
+
+use std::borrow::Cow;
+
+use super::device::Device;
+use super::lower::Probe;
+use super::metadata::Kind;
+use super::namespace::{TreeId, push_component, truncate_to_parent};
+use super::tree::{At, Dir, FileSystem};
+use super::upper::{Body, NodeId, Slot};
+use crate::errno::Errno;
+
+/// Symlinks on one path, as in Linux.
+const MAX_LINKS: usize = 40;
+/// Longest path and longest name, as in Linux.
+const PATH_MAX: usize = 4096;
+const NAME_MAX: usize = 255;
+
+/// What a name refers to.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Directory(Dir),
+    /// Anything of the upper layer but a directory.
+    Node(NodeId),
+    /// Anything of the lower layer but a directory.
+    Lower(LowerFile),
+    /// A virtual device under its first name.
+    Device(Device),
+}
+
+/// A file of the lower layer that no node stands for.
+#[derive(Debug)]
+pub(crate) struct LowerFile {
+    pub(crate) tree: TreeId,
+    pub(crate) path: Vec<u8>,
+    pub(crate) probe: Probe,
+}
+
+/// The end of a walk.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) parent: Dir,
+    /// Empty if the path ends in `.` or `..` or is a root.
+    pub(crate) name: Vec<u8>,
+    /// None if there is no such name in `parent`.
+    pub(crate) entry: Option<Entry>,
+    /// The path ends with a slash, so only a directory will do.
+    pub(crate) slash: bool,
+}
+
+impl Target {
+    /// What the path names.
+    pub(crate) fn found(self) -> Result<Entry, Errno> {
+        match self.entry {
+            Some(entry) if self.slash && !matches!(entry, Entry::Directory(_)) => {
+                Err(Errno::Notdir)
+            }
+            Some(entry) => Ok(entry),
+            None => Err(Errno::Noent),
+        }
+    }
+}
+
+/// What is left of a path while symlinks are put in its place.
+struct Rest<'a> {
+    path: Cow<'a, [u8]>,
+    position: usize,
+    /// So many bytes at the end of `path` are the guest's own words.
+    own: usize,
+    links: usize,
+    /// A symlink lies on the way, so the kernel cannot walk the rest at once.
+    by_steps: bool,
+}
+
+impl<'a> Rest<'a> {
+    fn skip_slashes(&mut self) {
+        while self.path.get(self.position) == Some(&b'/') {
+            self.position += 1;
+        }
+    }
+
+    fn left(&self) -> &[u8] {
+        &self.path[self.position..]
+    }
+
+    /// Whether the next component comes from the guest and not from a symlink.
+    fn is_own(&self) -> bool {
+        self.left().len() <= self.own
+    }
+
+    /// Puts the target of a symlink in front of what is left.
+    fn follow(&mut self, target: &[u8]) -> Result<(), Errno> {
+        self.links += 1;
+        if self.links > MAX_LINKS {
+            return Err(Errno::Loop);
+        }
+        if target.is_empty() {
+            return Err(Errno::Noent);
+        }
+        let left = self.left();
+        let mut path = Vec::with_capacity(target.len() + 1 + left.len());
+        path.extend_from_slice(target);
+        // What is left begins with the slash that ended the symlink's name.
+        path.extend_from_slice(left);
+        if path.len() > 2 * PATH_MAX {
+            return Err(Errno::Nametoolong);
+        }
+        self.own = self.own.min(left.len());
+        self.by_steps = false;
+        self.path = Cow::Owned(path);
+        self.position = 0;
+        Ok(())
+    }
+}
+
+impl FileSystem {
+    /// Finds what `path` names from `base` on. A symlink at its end is followed if `follow`, or if
+    /// a slash comes after it.
+    pub(crate) fn walk(&mut self, base: &Dir, path: &[u8], follow: bool) -> Result<Target, Errno> {
+        if path.is_empty() {
+            return Err(Errno::Noent);
+        }
+        if path[0] == b'/' {
+            return Err(Errno::Perm);
+        }
+        if path.len() >= PATH_MAX {
+            return Err(Errno::Nametoolong);
+        }
+        if path.contains(&0) {
+            return Err(Errno::Inval);
+        }
+        let base = self.current(base.clone());
+        let mut dir = base.clone();
+        let mut rest = Rest {
+            path: Cow::Borrowed(path),
+            position: 0,
+            own: path.len(),
+            links: 0,
+            by_steps: false,
+        };
+        loop {
+            rest.skip_slashes();
+            if rest.left().is_empty() {
+                return Ok(directory_target(dir, true));
+            }
+            let at_once = match rest.by_steps {
+                true => None,
+                false => self.walk_lower(&dir, rest.left())?,
+            };
+            let (parent, name, entry, slash) = match at_once {
+                Some(found) => {
+                    rest.position = rest.path.len();
+                    found
+                }
+                None => {
+                    rest.by_steps = matches!(dir.at, At::Lower(_));
+                    let name = first_component(rest.left()).to_vec();
+                    match name.as_slice() {
+                        b"." => {
+                            rest.position += 1;
+                            continue;
+                        }
+                        b".." => {
+                            if rest.is_own() && dir == base {
+                                return Err(Errno::Perm);
+                            }
+                            dir = self.parent(&dir);
+                            rest.position += 2;
+                            continue;
+                        }
+                        _ if name.len() > NAME_MAX => return Err(Errno::Nametoolong),
+                        _ => {}
+                    }
+                    rest.position += name.len();
+                    let slash = !rest.left().is_empty();
+                    let entry = self.lookup(&dir, &name)?;
+                    (dir.clone(), name, entry, slash)
+                }
+            };
+            let last = rest.left().iter().all(|&byte| byte == b'/');
+            if let Some(link) = entry.as_ref().and_then(|entry| self.link(entry))
+                && (!last || follow || slash)
+            {
+                let target = link?;
+                // What comes after the link is still in `rest`, but for the slash of a path that
+                // the kernel has walked to its end.
+                if slash && rest.left().is_empty() {
+                    rest.path = Cow::Borrowed(b"/");
+                    rest.position = 0;
+                }
+                rest.follow(&target)?;
+                dir = match rest.path.first() {
+                    Some(b'/') => self.current(Dir::ROOT),
+                    _ => parent,
+                };
+                continue;
+            }
+            match entry {
+                _ if last => {
+                    return Ok(Target {
+                        parent,
+                        name,
+                        entry,
+                        slash,
+                    });
+                }
+                Some(Entry::Directory(found)) => dir = found,
+                Some(_) => return Err(Errno::Notdir),
+                None => return Err(Errno::Noent),
+            }
+        }
+    }
+
+    /// Lets the kernel walk a whole path below a directory that has no node.
+    ///
+    /// None if the path has to be walked by components.
+    #[allow(clippy::type_complexity)]
+    fn walk_lower(
+        &self,
+        dir: &Dir,
+        left: &[u8],
+    ) -> Result<Option<(Dir, Vec<u8>, Option<Entry>, bool)>, Errno> {
+        let At::Lower(above) = &dir.at else {
+            return Ok(None);
+        };
+        let trimmed = trim_slashes(left);
+        let plain = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAX;
+        let mut path = above.clone();
+        push_component(&mut path, trimmed);
+        let tree = self.tree(dir.tree);
+        if !trimmed.split(|&byte| byte == b'/').all(plain)
+            || !tree.is_plain(&path)
+            || path.len() >= PATH_MAX
+        {
+            return Ok(None);
+        }
+        let slash = trimmed.len() < left.len();
+        let entry = match tree.root.probe(&path) {
+            Ok(probe) => Some(self.lower_entry(dir.tree, path.clone(), probe)),
+            Err(Errno::Noent) => {
+                // The last name is missing, or one before.
+                if trimmed.contains(&b'/') {
+                    let mut parent = path.clone();
+                    truncate_to_parent(&mut parent);
+                    let probe = tree.root.probe(&parent)?;
+                    if probe.metadata.kind != Kind::Directory {
+                        return Ok(None);
+                    }
+                }
+                None
+            }
+            Err(Errno::Loop | Errno::Notdir | Errno::Acces) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let name = truncate_to_parent(&mut path);
+        let parent = Dir {
+            tree: dir.tree,
+            at: At::Lower(path),
+        };
+        Ok(Some((parent, name, entry, slash)))
+    }
+
+    /// What `name` is in a directory.
+    pub(crate) fn lookup(&self, dir: &Dir, name: &[u8]) -> Result<Option<Entry>, Errno> {
+        let path = match &dir.at {
+            At::Lower(path) => path,
+            At::Upper(id) => {
+                let directory = self.upper.directory(*id);
+                match directory.names.get(name) {
+                    Some(Slot::Whiteout) => return Ok(None),
+                    Some(Slot::Node(id)) => return Ok(Some(self.node_entry(dir.tree, *id))),
+                    None => {}
+                }
+                if self.upper.node(*id).links == 0 {
+                    return Ok(None);
+                }
+                match &directory.origin {
+                    Some(path) => path,
+                    None => return Ok(None),
+                }
+            }
+        };
+        self.lookup_lower(dir.tree, path, name)
+    }
+
+    /// What `name` is in a lower directory and the namespace.
+    pub(crate) fn lookup_lower(
+        &self,
+        tree: TreeId,
+        directory: &[u8],
+        name: &[u8],
+    ) -> Result<Option<Entry>, Errno> {
+        let place = self.tree(tree);
+        let mut path = directory.to_vec();
+        push_component(&mut path, name);
+        if let Some(mounted) = place.point(&path) {
+            let root = self.current(Dir::root_of(mounted));
+            return Ok(Some(Entry::Directory(root)));
+        }
+        if let Some(device) = place.device(directory, name) {
+            return Ok(Some(Entry::Device(device)));
+        }
+        let skeleton = |path| {
+            let at = At::Lower(path);
+            Some(Entry::Directory(self.current(Dir { tree, at })))
+        };
+        match place.root.probe(&path) {
+            Ok(probe) if probe.metadata.kind != Kind::Directory && place.is_skeleton(&path) => {
+                Ok(skeleton(path))
+            }
+            Ok(probe) => Ok(Some(self.lower_entry(tree, path, probe))),
+            Err(_) if place.is_skeleton(&path) => Ok(skeleton(path)),
+            Err(Errno::Noent) => Ok(None),
+            Err(Errno::Notdir) if place.is_skeleton(directory) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn lower_entry(&self, tree: TreeId, path: Vec<u8>, probe: Probe) -> Entry {
+        if probe.metadata.kind == Kind::Directory {
+            let at = At::Lower(path);
+            return Entry::Directory(self.current(Dir { tree, at }));
+        }
+        let file = LowerFile { tree, path, probe };
+        match self.upper.replacement(&file.key()) {
+            Some(id) => Entry::Node(id),
+            None => Entry::Lower(file),
+        }
+    }
+
+    fn node_entry(&self, tree: TreeId, id: NodeId) -> Entry {
+        match &self.upper.node(id).body {
+            Body::Directory(_) => Entry::Directory(Dir {
+                tree,
+                at: At::Upper(id),
+            }),
+            _ => Entry::Node(id),
+        }
+    }
+
+    /// The target if `entry` is a symlink.
+    pub(crate) fn link(&self, entry: &Entry) -> Option<Result<Vec<u8>, Errno>> {
+        match entry {
+            Entry::Lower(file) if file.probe.is_link() => Some(file.probe.read_link()),
+            Entry::Node(id) => match &self.upper.node(*id).body {
+                Body::Symlink(target) => Some(Ok(target.clone())),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+fn directory_target(dir: Dir, slash: bool) -> Target {
+    Target {
+        parent: dir.clone(),
+        name: Vec::new(),
+        entry: Some(Entry::Directory(dir)),
+        slash,
+    }
+}
+
+fn first_component(path: &[u8]) -> &[u8] {
+    let end = path.iter().position(|&byte| byte == b'/');
+    &path[..end.unwrap_or(path.len())]
+}
+
+fn trim_slashes(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|&byte| byte != b'/');
+    &path[..end.map_or(0, |end| end + 1)]
+}
