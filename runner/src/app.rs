@@ -15,7 +15,7 @@ use crate::gotext;
 use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::modes::{self, Mode, StartError};
-use crate::process::io_error_text;
+use crate::process::{Children, io_error_text};
 use crate::server::{self, Health, Server, Service, ServiceOptions};
 
 /// The exit codes of the runner.
@@ -157,7 +157,9 @@ async fn serve(config: Config, logger: &Logger) -> Exit {
         }
     };
     let (failures, mut failed) = mpsc::unbounded_channel();
-    let mode = match modes::start(&config, logger, &metrics, failures) {
+    let children = Children::default();
+    tokio::spawn(children.clone().reap_orphans());
+    let mode = match modes::start(&config, logger, &metrics, children, failures) {
         Ok(mode) => mode,
         Err(StartError { message }) => {
             logger.error(&message);

@@ -1,5 +1,7 @@
 //! Child processes in the words of Go's `os/exec`: command splitting, look-up in PATH, exit texts, error texts.
 
+mod children;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use rustix::io::Errno;
+
+pub use children::{Child, Children};
 
 /// A command that could not be started; the text is Go's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

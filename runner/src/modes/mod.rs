@@ -1,5 +1,10 @@
 //! What the runner does with a request that reaches the function: one file a mode behind one trait.
 
+mod access;
+mod forking;
+mod serializing;
+mod streaming;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,8 +15,12 @@ use crate::artifact::{self, Found};
 use crate::config::{Config, ModeName};
 use crate::log::Logger;
 use crate::metrics::Metrics;
+use crate::process::Children;
 use crate::request::Request;
 use crate::response::Response;
+use forking::Forking;
+use serializing::Serializing;
+use streaming::Streaming;
 
 /// Why a mode cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +46,7 @@ pub fn start(
     config: &Config,
     logger: &Logger,
     metrics: &Metrics,
+    children: Children,
     failures: UnboundedSender<String>,
 ) -> Result<Arc<dyn Mode>, StartError> {
     let found = match config.mode {
@@ -53,8 +63,8 @@ pub fn start(
             "no artifact for \"{}\": looked for it as given, with .so added, and with .wasm replaced by .so\nhint: run `faas-wasm build MODULE.wasm`",
             config.fprocess.split(' ').next().unwrap_or_default()
         ))),
-        (None | Some(ModeName::Streaming), _) => Err(StartError::new("streaming")),
-        (Some(ModeName::Serializing), _) => Err(StartError::new("serializing")),
+        (None | Some(ModeName::Streaming), _) => Ok(Arc::new(Streaming::new(Forking::new(config, logger, children)?))),
+        (Some(ModeName::Serializing), _) => Ok(Arc::new(Serializing::new(Forking::new(config, logger, children)?))),
         (Some(ModeName::Http), _) => Err(StartError::new("http")),
         (Some(ModeName::Static), _) => Err(StartError::new("static")),
     }

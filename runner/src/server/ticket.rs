@@ -81,7 +81,8 @@ impl Ticket {
         })
     }
 
-    pub(super) fn set_code(&self, status: StatusCode) {
+    /// What the metrics will say; the status of the response replaces it when there is one.
+    pub fn set_code(&self, status: StatusCode) {
         self.code.store(status.as_u16(), Ordering::Relaxed);
     }
 }
