@@ -1,1 +1,128 @@
-//! Skeleton.
+//! The build tool `faas-wasm`: compiles WebAssembly modules to artifacts, and looks at them.
+//!
+//! The pipeline of a build, a module each: [`input`] and [`imports`] reject what cannot become an
+//! artifact, [`lift`] takes the data out of the module, [`backend`] compiles it, [`convert`]
+//! brings the result into our own format, the artifact crate writes it, [`output`] saves it.
+//!
+//! This crate never loads or runs an artifact: that is the runner's, which [`run`] executes.
+#![forbid(unsafe_code)]
+
+mod args;
+mod backend;
+mod build;
+mod convert;
+mod error;
+mod imports;
+mod input;
+mod inspect;
+mod lift;
+mod module;
+mod output;
+mod progress;
+mod run;
+mod summary;
+mod target;
+mod version;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Arguments, BuildArguments, Command, CompileArguments, RunArguments};
+use crate::build::{Options, RawOptions};
+pub use crate::error::Exit;
+use crate::error::Error;
+
+/// Runs the program with this process's arguments and environment.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.version {
+        return finish(print(&version::describe(arguments.verbose)));
+    }
+    match arguments.command {
+        // clap prints its help if there is nothing at all.
+        None => Exit::Usage.into(),
+        Some(Command::Build(arguments)) => finish(build(&arguments)),
+        Some(Command::Inspect(arguments)) => finish(
+            inspect::inspect(&arguments.artifact, arguments.json).and_then(|text| print(&text)),
+        ),
+        Some(Command::Verify(arguments)) => finish(
+            inspect::verify(&arguments.artifact)
+                .and_then(|()| print(&format!("{}: intact\n", arguments.artifact.display()))),
+        ),
+        Some(Command::Run(arguments)) => {
+            let Err(error) = run(arguments);
+            report(&error);
+            Exit::RunFailed.into()
+        }
+    }
+}
+
+fn build(arguments: &BuildArguments) -> Result<(), Error> {
+    let options = options(&arguments.compile)?;
+    let output = match &arguments.output {
+        Some(path) => path.clone(),
+        None => build::default_output(&arguments.module),
+    };
+    let summary = build::build(&arguments.module, &output, &options, arguments.quiet)?;
+    if arguments.quiet {
+        return Ok(());
+    }
+    if let Some(notes) = summary.notes() {
+        print_error(&format!("{notes}\n"));
+    }
+    print(&summary.to_string())
+}
+
+fn run(arguments: RunArguments) -> Result<std::convert::Infallible, Error> {
+    let (file, guest_arguments) = run::split_command(&arguments.command);
+    let guest = run::Guest {
+        directories: arguments.dir,
+        environment: arguments.env,
+        argv0: arguments.argv0,
+        arguments: guest_arguments,
+    };
+    let compile = &arguments.compile;
+    run::run(file, &guest, || options(compile), arguments.quiet)
+}
+
+fn options(arguments: &CompileArguments) -> Result<Options, Error> {
+    // Images set variables to nothing where there is nothing to say.
+    let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+    Options::resolve(&RawOptions {
+        backend: arguments.backend,
+        target: given(&arguments.target).as_deref().map(str::trim),
+        levels: &arguments.cpu,
+        features: given(&arguments.cpu_features).as_deref(),
+        opt_level: arguments.opt_level,
+        jobs: arguments.jobs,
+    })
+}
+
+fn finish(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => {
+            report(&error);
+            error.exit().into()
+        }
+    }
+}
+
+fn report(error: &Error) {
+    print_error(&error.report());
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(Error::Stdout)
+}
+
+fn print_error(text: &str) {
+    // If standard error is gone there is nobody to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,251 @@
+//! The command line: what was typed. What it means is found out in [`crate::build`] and
+//! [`crate::run`]. The doc comments are the manual page that `--help` prints.
+
+use std::ffi::OsString;
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand};
+use faas_wasm_artifact::{Backend, OptLevel};
+
+use crate::run::Directory;
+use crate::target::Level;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done
+  1    the input was rejected, the compilation failed, or a file could not be read or written
+  2    wrong usage
+  3    internal error
+`faas-wasm run` exits with the guest's own code, with 134 if the guest trapped, and with 125 if \
+the guest could not be started.
+
+Environment:
+  wasm_c_target         default of --target
+  wasm_c_cpu_features   default of --cpu-features
+  FAAS_WASM_CACHE_DIR   where `run` keeps compiled modules; else $XDG_CACHE_HOME/faas-wasm, else
+                        ~/.cache/faas-wasm. It may be deleted at any time
+  FAAS_WASM_RUNNER      the runner that `run` executes if there is none beside this program;
+                        else it is looked for on PATH";
+
+/// Compile WebAssembly (WASI preview1) to native artifacts for faas-wasm-runner.
+#[derive(Debug, Parser)]
+#[command(
+    name = "faas-wasm",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_long_help = AFTER_HELP
+)]
+pub(crate) struct Arguments {
+    /// Print the version; with --verbose also the backends and their licences
+    #[arg(short = 'V', long)]
+    pub(crate) version: bool,
+
+    /// Print more
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Build(BuildArguments),
+    Run(RunArguments),
+    Inspect(InspectArguments),
+    Verify(VerifyArguments),
+}
+
+/// Compile a module to an artifact
+///
+/// The module is a WASI command: a core WebAssembly module with an exported function `_start`. The
+/// artifact is an ELF shared object that faas-wasm-runner maps and serves. The same module and
+/// options give the same bytes. The artifact appears complete or not at all.
+///
+/// Prints a summary on standard output, everything else on standard error.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    /// The WebAssembly module
+    #[arg(value_name = "MODULE.wasm")]
+    pub(crate) module: PathBuf,
+
+    /// The artifact [default: the module's path with .so for .wasm]
+    #[arg(short, long, value_name = "OUT.so")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) compile: CompileArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Compilation")]
+pub(crate) struct CompileArguments {
+    /// Code generator [default: llvm where it is part of this build]
+    ///
+    /// llvm makes faster code (about 1.2 times on scalar code) and takes about 20 times the time.
+    /// Its licence is BUSL-1.1: production use asks for an agreement with Wasmer. cranelift is
+    /// licensed permissively.
+    #[arg(long, value_name = "BACKEND", value_parser = backend_parser())]
+    pub(crate) backend: Option<Backend>,
+
+    /// Target triple, or amd64, arm64, riscv64 [default: this machine's]
+    #[arg(long, env = "wasm_c_target", value_name = "TRIPLE")]
+    pub(crate) target: Option<String>,
+
+    /// CPU level whose features the code may use
+    ///
+    /// The artifact lists exactly the part of it that the backend can use, and the runner refuses
+    /// to start on a CPU that lacks one.
+    #[arg(long, value_enum, value_name = "LEVEL", value_delimiter = ',')]
+    pub(crate) cpu: Vec<Level>,
+
+    /// CPU features that the code may use beside the level's
+    ///
+    /// A list separated by commas, spaces, tabs or newlines. Without this option and without
+    /// --cpu the features are this machine's own.
+    #[arg(long, env = "wasm_c_cpu_features", value_name = "LIST")]
+    pub(crate) cpu_features: Option<String>,
+
+    /// How much to optimize, 0 to 3
+    #[arg(
+        short = 'O',
+        long,
+        value_name = "LEVEL",
+        default_value = "3",
+        value_parser = clap::value_parser!(u8).range(0..=3).map(opt_level)
+    )]
+    pub(crate) opt_level: OptLevel,
+
+    /// Threads to compile with [default: the number of CPUs]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<NonZero<usize>>,
+}
+
+/// Run a module or an artifact once
+///
+/// The guest has this terminal's standard input, output and error, and its exit code is this
+/// command's. A module is compiled first, and the artifact is kept in a cache. What runs is
+/// faas-wasm-runner, the program that serves.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Directory that the guest sees: ro (read only, the default), cow (changes are dropped
+    /// afterwards) or rw. May be repeated
+    #[arg(long, value_name = "HOST::GUEST[:ro|cow|rw]")]
+    pub(crate) dir: Vec<Directory>,
+
+    /// Environment variable of the guest; it inherits none. May be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = environment_variable)]
+    pub(crate) env: Vec<String>,
+
+    /// The guest's argv[0] [default: the file's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) argv0: Option<OsString>,
+
+    /// Print nothing while compiling
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) compile: CompileArguments,
+
+    /// The module or artifact, and the guest's arguments
+    #[arg(
+        value_names = ["MODULE.wasm|ARTIFACT", "ARGS"],
+        required = true,
+        num_args = 1..,
+        trailing_var_arg = true
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Show what an artifact is and needs
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// The artifact
+    pub(crate) artifact: PathBuf,
+
+    /// Print JSON. Its keys are stable: new ones may appear, none changes its meaning
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Check every byte of an artifact against its checksums
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// The artifact
+    pub(crate) artifact: PathBuf,
+}
+
+fn backend_parser() -> impl clap::builder::TypedValueParser<Value = Backend> {
+    PossibleValuesParser::new(["llvm", "cranelift"]).map(|name| match name.as_str() {
+        "llvm" => Backend::Llvm,
+        _ => Backend::Cranelift,
+    })
+}
+
+fn opt_level(digit: u8) -> OptLevel {
+    match digit {
+        0 => OptLevel::None,
+        1 => OptLevel::Less,
+        2 => OptLevel::Default,
+        _ => OptLevel::Aggressive,
+    }
+}
+
+fn environment_variable(text: &str) -> Result<String, &'static str> {
+    match text.split_once('=') {
+        None => Err("expected KEY=VALUE"),
+        Some(("", _)) => Err("the name before `=` is empty"),
+        Some(_) => Ok(text.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_guests_options_are_not_ours() {
+        let line = [
+            "faas-wasm", "run", "--env", "A=1", "--dir", "/tmp::/data:rw", "a.wasm", "--env", "B", "-v",
+        ];
+        let arguments = Arguments::try_parse_from(line).expect("it is correct");
+        let Some(Command::Run(run)) = arguments.command else {
+            panic!("not run: {arguments:?}");
+        };
+        assert_eq!(run.env, ["A=1"]);
+        assert_eq!(run.command, ["a.wasm", "--env", "B", "-v"]);
+        assert_eq!(run.dir.len(), 1);
+    }
+
+    #[test]
+    fn usage_errors_exit_with_2() {
+        for line in [
+            &["faas-wasm", "build"][..],
+            &["faas-wasm", "build", "a.wasm", "--backend", "gcc"],
+            &["faas-wasm", "build", "a.wasm", "-O4"],
+            &["faas-wasm", "build", "a.wasm", "--jobs", "0"],
+            &["faas-wasm", "build", "a.wasm", "--cpu", "x86-64-v9"],
+            &["faas-wasm", "run", "--env", "A", "a.wasm"],
+            &["faas-wasm", "run", "--dir", "/tmp", "a.wasm"],
+            &["faas-wasm", "run", "--unknown", "a.wasm"],
+        ] {
+            let error = Arguments::try_parse_from(line).expect_err("it is wrong");
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+    }
+}

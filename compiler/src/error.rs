@@ -1,0 +1,446 @@
+//! What can go wrong, how it is told, and the exit codes.
+//!
+//! An error is a line `error:`, its causes indented below, and, where there is something to do, a
+//! line `hint:` with a command. Messages name the file; hints are commands that can be run.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use faas_wasm_artifact::{CpuFeature, ReadError, VerifyError, WriteError};
+
+/// The exit codes: a contract with scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Success = 0,
+    /// The input was rejected, the compilation failed, or a file could not be read or written.
+    Failed = 1,
+    /// The command line or an environment variable is wrong. clap exits with it too.
+    Usage = 2,
+    /// A bug of ours: the message says where to report it.
+    Internal = 3,
+    /// `run` failed before the guest did anything. A guest that runs decides the exit code
+    /// itself; the runner exits with 134 if it traps.
+    RunFailed = 125,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    // The input.
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is empty", path.display())]
+    Empty { path: PathBuf },
+    #[error("{} is not a WebAssembly module: it starts with {}", path.display(), found)]
+    NotWasm { path: PathBuf, found: String },
+    #[error("{} is an artifact already", path.display())]
+    AlreadyCompiled { path: PathBuf },
+    #[error("{} is WebAssembly text, not a binary module", path.display())]
+    WasmText { path: PathBuf },
+    #[error("{} is a WebAssembly component, not a core module", path.display())]
+    Component { path: PathBuf },
+    #[error("{} has WebAssembly binary version {version}; only version 1 exists", path.display())]
+    WasmVersion { path: PathBuf, version: u16 },
+    #[error("{} is not a valid WebAssembly module", path.display())]
+    Invalid {
+        path: PathBuf,
+        #[source]
+        source: InvalidModule,
+    },
+    #[error("{} uses {feature}, which the {backend} backend does not support", path.display())]
+    UnsupportedFeature {
+        path: PathBuf,
+        feature: &'static str,
+        backend: &'static str,
+        other_backend: Option<&'static str>,
+        #[source]
+        source: InvalidModule,
+    },
+    #[error("{} has no function `_start`, so there is nothing to run", path.display())]
+    NoStart { path: PathBuf, reactor: bool },
+    #[error("the export `_start` of {} is {found}, not a function without parameters and results",
+        path.display())]
+    StartType { path: PathBuf, found: String },
+    #[error("{} imports what no host provides", path.display())]
+    UnknownImports {
+        path: PathBuf,
+        #[source]
+        source: ImportList,
+        memory: bool,
+    },
+    #[error("data segment {segment} of {} writes {length} bytes at {offset}, but memory {memory} \
+        has {size} bytes", path.display())]
+    DataOutside {
+        path: PathBuf,
+        segment: u32,
+        memory: u32,
+        offset: u64,
+        length: u64,
+        size: u64,
+    },
+    #[error("data segment {segment} of {} has an offset that is not known before the module runs",
+        path.display())]
+    DataOffset { path: PathBuf, segment: u32 },
+
+    // Options and environment.
+    #[error("unknown target `{name}`")]
+    UnknownTarget { name: String },
+    #[error("target {triple}: artifacts are for Linux only")]
+    NotLinux { triple: String },
+    #[error("target {triple}: this version compiles for its own architecture only ({host})")]
+    ForeignTarget { triple: String, host: &'static str },
+    #[error("unknown CPU feature `{name}`; known for {architecture}: {}", known.join(", "))]
+    UnknownFeature {
+        name: String,
+        architecture: &'static str,
+        known: Vec<&'static str>,
+    },
+    #[error("CPU feature `{feature}` is of {}, the target is {architecture}", feature.architecture())]
+    ForeignFeature {
+        feature: CpuFeature,
+        architecture: &'static str,
+    },
+    #[error("CPU level `{level}` is of x86_64, the target is {architecture}")]
+    ForeignLevel {
+        level: &'static str,
+        architecture: &'static str,
+    },
+    #[error("several CPU levels in one artifact are not supported by this version")]
+    SeveralLevels,
+    #[error("the {backend} backend is not part of this build of faas-wasm")]
+    NoBackend {
+        backend: &'static str,
+        other: Option<&'static str>,
+    },
+
+    // Compilation.
+    #[error("the {backend} backend rejects {}", path.display())]
+    Backend {
+        path: PathBuf,
+        backend: &'static str,
+        #[source]
+        source: wasmer_types::CompileError,
+    },
+    #[error("the {backend} backend failed on {}", path.display())]
+    BackendPanic {
+        path: PathBuf,
+        backend: &'static str,
+        other: Option<&'static str>,
+        #[source]
+        source: Panic,
+    },
+
+    // Output.
+    #[error("{} is a directory", path.display())]
+    OutputIsDirectory { path: PathBuf },
+    #[error("{} is not a regular file", path.display())]
+    OutputNotFile { path: PathBuf },
+    #[error("the output {} is the input", path.display())]
+    OutputIsInput { path: PathBuf },
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+
+    // Artifacts.
+    #[error("{} is not a usable artifact", path.display())]
+    Artifact {
+        path: PathBuf,
+        #[source]
+        source: ReadError,
+    },
+    #[error("{} is damaged", path.display())]
+    Verify {
+        path: PathBuf,
+        #[source]
+        source: VerifyError,
+    },
+
+    // run.
+    #[error("cannot find faas-wasm-runner beside faas-wasm, in FAAS_WASM_RUNNER or on PATH")]
+    NoRunner,
+    #[error("FAAS_WASM_RUNNER names {}, which is not an executable file", path.display())]
+    BadRunner { path: PathBuf },
+    #[error("cannot execute {}", path.display())]
+    Exec {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no place for compiled modules: none of FAAS_WASM_CACHE_DIR, XDG_CACHE_HOME and HOME is set")]
+    NoCacheDir,
+    #[error("cannot create the cache directory {}", path.display())]
+    CacheDir {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+
+    // Ours.
+    #[error("internal error: the {backend} backend's output is not as expected")]
+    BackendOutput {
+        backend: &'static str,
+        #[source]
+        source: BackendOutput,
+    },
+    #[error("internal error: no artifact can be written from the backend's output")]
+    WriteArtifact(#[from] WriteError),
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+}
+
+/// What the validator says, with the place.
+#[derive(Debug, thiserror::Error)]
+#[error("at offset {offset:#x}: {message}")]
+pub struct InvalidModule {
+    /// Where in the file.
+    pub offset: u64,
+    /// What is wrong there.
+    pub message: String,
+    /// Whether the file ends where more is expected.
+    pub truncated: bool,
+}
+
+impl From<wasmparser::Error> for InvalidModule {
+    fn from(error: wasmparser::Error) -> Self {
+        Self {
+            offset: error.offset(),
+            message: error.message().to_owned(),
+            truncated: error.message().starts_with("unexpected end"),
+        }
+    }
+}
+
+/// Imports, one a line.
+#[derive(Debug)]
+pub struct ImportList(
+    /// `module.name: type`, with a remark where one helps.
+    pub Vec<String>,
+);
+
+/// As many imports are listed; a module of another platform has hundreds.
+const LISTED_IMPORTS: usize = 12;
+
+impl std::fmt::Display for ImportList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0[..self.0.len().min(LISTED_IMPORTS)].join("\n"))?;
+        match self.0.len().checked_sub(LISTED_IMPORTS) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for ImportList {}
+
+/// A panic of a backend.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} ({location})")]
+pub struct Panic {
+    /// Its message.
+    pub message: String,
+    /// File and line.
+    pub location: String,
+}
+
+/// How a backend's output differs from what we rely on.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum BackendOutput {
+    #[error("it cannot be serialized")]
+    Serialize(#[source] wasmer_types::SerializeError),
+    #[error("it is not a 64-bit little-endian ELF file")]
+    Elf(#[from] object::read::Error),
+    #[error("section {0} is missing")]
+    MissingSection(&'static str),
+    #[error("section {section} has {found} entries, expected {expected}")]
+    EntryCount {
+        section: &'static str,
+        expected: usize,
+        found: usize,
+    },
+    #[error("address {0:#x} does not fit into 32 bits")]
+    Address(u64),
+    #[error("trap table of function {0} is damaged")]
+    TrapTable(usize),
+    #[error("trap code {0} is unknown")]
+    TrapCode(u32),
+}
+
+impl Error {
+    /// The exit code of commands other than `run`.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::UnknownTarget { .. }
+            | Self::NotLinux { .. }
+            | Self::ForeignTarget { .. }
+            | Self::UnknownFeature { .. }
+            | Self::ForeignFeature { .. }
+            | Self::ForeignLevel { .. }
+            | Self::SeveralLevels
+            | Self::NoBackend { .. }
+            | Self::OutputIsInput { .. } => Exit::Usage,
+            Self::BackendOutput { .. } | Self::WriteArtifact(_) => Exit::Internal,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NotWasm { .. } | Self::Empty { .. } => {
+                "compile your program for WASI first, for example with `clang --target=wasm32-wasip1`, \
+                 `cargo build --target wasm32-wasip1` or `GOOS=wasip1 GOARCH=wasm go build`"
+                    .into()
+            }
+            Self::AlreadyCompiled { path } => {
+                format!("look at it with `faas-wasm inspect {}`", path.display())
+            }
+            Self::WasmText { path } => format!("run `wat2wasm {}` first", path.display()),
+            Self::Component { path } => format!(
+                "build for `wasm32-wasip1` instead of `wasm32-wasip2`; or, if the component was \
+                 made from a core module, get that back with `wasm-tools component unbundle {} \
+                 --module-dir out`",
+                path.display()
+            ),
+            Self::Invalid { source, .. } if source.truncated => {
+                "the file seems to be cut off: build or copy it again".into()
+            }
+            Self::Invalid { path, .. } => {
+                format!("`wasm-tools validate {}` tells more", path.display())
+            }
+            Self::UnsupportedFeature {
+                other_backend: Some(other),
+                path,
+                ..
+            } => format!("run `faas-wasm build --backend {other} {}`", path.display()),
+            Self::UnsupportedFeature { feature, .. } => {
+                format!("build the module without {feature}")
+            }
+            Self::NoStart { reactor: true, .. } => {
+                "this is a reactor module (it exports `_initialize`): build a command instead, with \
+                 clang without `-mexec-model=reactor`, with rustc as a binary instead of a cdylib, \
+                 with Go without `-buildmode=c-shared`"
+                    .into()
+            }
+            Self::NoStart { .. } => {
+                "build a WASI command (a program with `main`), for example with \
+                 `clang --target=wasm32-wasip1` without `-nostartfiles` and `-Wl,--no-entry`"
+                    .into()
+            }
+            Self::UnknownImports { memory: true, .. } => {
+                "link without `--import-memory` and without shared memory".into()
+            }
+            Self::UnknownImports { .. } => {
+                "build for WASI preview1 (`wasm32-wasip1`); hosts provide wasi_snapshot_preview1, \
+                 wasi_unstable and the CUDA driver API (`cu...` in env) only"
+                    .into()
+            }
+            Self::UnknownTarget { .. } | Self::NotLinux { .. } => {
+                "targets are amd64, arm64, riscv64 and triples such as x86_64-unknown-linux-gnu".into()
+            }
+            Self::ForeignTarget { .. } => {
+                "leave out `--target` and unset wasm_c_target, or run the tool on that architecture"
+                    .into()
+            }
+            Self::SeveralLevels => "give one, for example `--cpu x86-64-v2`".into(),
+            Self::ForeignLevel { .. } => "use `--cpu generic` or `--cpu native`".into(),
+            Self::NoBackend {
+                other: Some(other), ..
+            } => format!("use `--backend {other}`"),
+            Self::BackendPanic {
+                path,
+                other: Some(other),
+                ..
+            } => format!(
+                "this is a bug in the backend; try `faas-wasm build --backend {other} {}`",
+                path.display()
+            ),
+            Self::OutputIsDirectory { .. } => "name a file: `-o DIRECTORY/NAME.so`".into(),
+            Self::OutputIsInput { .. } => "give another name with `-o NAME.so`".into(),
+            Self::Write { .. } => "name another place with `-o`".into(),
+            Self::Artifact {
+                source: ReadError::Wasm,
+                path,
+            } => format!("run `faas-wasm build {}`", path.display()),
+            Self::NoRunner | Self::BadRunner { .. } => {
+                "install both programs in one directory, or set FAAS_WASM_RUNNER to the runner's path"
+                    .into()
+            }
+            Self::NoCacheDir | Self::CacheDir { .. } => {
+                "set FAAS_WASM_CACHE_DIR to a directory that can be written".into()
+            }
+            Self::BackendOutput { .. } | Self::WriteArtifact(_) => {
+                "please report this with the module, and with what `faas-wasm --version -v` prints"
+                    .into()
+            }
+            _ => return None,
+        };
+        Some(hint)
+    }
+
+    /// The message, its causes and the hint, as printed on standard error.
+    pub fn report(&self) -> String {
+        let mut report = format!("error: {self}\n");
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            for line in error.to_string().lines() {
+                // Writing to a string cannot fail.
+                let _ = writeln!(report, "  {line}");
+            }
+            cause = error.source();
+        }
+        if let Some(hint) = self.hint() {
+            let _ = writeln!(report, "hint: {hint}");
+        }
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_has_causes_and_a_hint() {
+        let error = Error::Invalid {
+            path: "a.wasm".into(),
+            source: InvalidModule {
+                offset: 16,
+                message: "unexpected end-of-file".into(),
+                truncated: true,
+            },
+        };
+        assert_eq!(
+            error.report(),
+            "error: a.wasm is not a valid WebAssembly module\n  at offset 0x10: unexpected \
+             end-of-file\nhint: the file seems to be cut off: build or copy it again\n"
+        );
+        assert_eq!(error.exit(), Exit::Failed);
+    }
+
+    #[test]
+    fn long_import_lists_are_cut() {
+        let list = ImportList((0..20).map(|index| format!("env.f{index}: func")).collect());
+        let text = list.to_string();
+        assert_eq!(text.lines().count(), LISTED_IMPORTS + 1);
+        assert!(text.ends_with("and 8 more"), "{text}");
+    }
+}

@@ -1,0 +1,237 @@
+//! Reads the input and rejects what cannot become an artifact, before the backend sees it.
+//!
+//! The backend does not validate: whatever passes here must be valid, use only what the backend
+//! supports, have something to run, and import only what hosts provide.
+
+use std::path::Path;
+
+use wasmer_types::Features;
+use wasmparser::{ExternalKind, Validator, WasmFeatures};
+
+use crate::error::{Error, InvalidModule};
+use crate::module::{Module, describe_function};
+
+/// The function that a request runs.
+pub(crate) const ENTRY: &str = "_start";
+/// What a reactor module exports instead.
+const REACTOR_ENTRY: &str = "_initialize";
+
+const WASM_MAGIC: &[u8] = b"\0asm";
+/// Version 1, then layer 0 for a core module and 1 for a component.
+const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
+
+/// Reads a file that should be a core WebAssembly module.
+///
+/// # Errors
+///
+/// What the file system says, or what the file is instead.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Read {
+        path: path.into(),
+        source,
+    })?;
+    recognize(path, &bytes)?;
+    Ok(bytes)
+}
+
+fn recognize(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let path = || path.into();
+    if bytes.is_empty() {
+        return Err(Error::Empty { path: path() });
+    }
+    if !bytes.starts_with(WASM_MAGIC) {
+        return Err(if faas_wasm_artifact::is_artifact(bytes, bytes) {
+            Error::AlreadyCompiled { path: path() }
+        } else if is_text(bytes) {
+            Error::WasmText { path: path() }
+        } else {
+            Error::NotWasm {
+                path: path(),
+                found: describe(bytes),
+            }
+        });
+    }
+    match bytes.get(4..8) {
+        Some(version) if version == CORE_MODULE => Ok(()),
+        Some([_, _, layer, _]) if *layer != 0 => Err(Error::Component { path: path() }),
+        Some([low, high, ..]) => Err(Error::WasmVersion {
+            path: path(),
+            version: u16::from_le_bytes([*low, *high]),
+        }),
+        _ => Err(Error::Invalid {
+            path: path(),
+            source: InvalidModule {
+                offset: bytes.len() as u64,
+                message: "unexpected end-of-file in the header".into(),
+                truncated: true,
+            },
+        }),
+    }
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    let start = bytes.trim_ascii_start();
+    start.starts_with(b"(module") || start.starts_with(b"(component") || start.starts_with(b";;")
+}
+
+/// The first bytes of a file, named where they are well known.
+fn describe(bytes: &[u8]) -> String {
+    let name = match bytes {
+        [0x7f, b'E', b'L', b'F', ..] => "an ELF header",
+        [b'B', b'C', 0xc0, 0xde, ..] => "an LLVM bitcode header",
+        [0x1f, 0x8b, ..] => "a gzip header",
+        [b'P', b'K', ..] => "a zip header",
+        [b'#', b'!', ..] => "`#!`, so it is a script",
+        [b'!', b'<', b'a', b'r', b'c', b'h', b'>', ..] => "an archive header",
+        _ => {
+            let start: Vec<_> = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+            return format!("bytes {}, not 00 61 73 6d", start.join(" "));
+        }
+    };
+    name.into()
+}
+
+/// Validates a module with the features that the backend supports.
+///
+/// # Errors
+///
+/// [`Error::UnsupportedFeature`] or [`Error::Invalid`].
+pub(crate) fn validate(
+    path: &Path,
+    wasm: &[u8],
+    supported: &Features,
+    backend: &'static str,
+    other_backend: Option<(&'static str, Features)>,
+) -> Result<(), Error> {
+    let Err(error) = Validator::new_with_features(wasm_features(supported)).validate_all(wasm)
+    else {
+        return Ok(());
+    };
+    let missing = error.missing_wasm_feature().and_then(feature_name);
+    let path = path.into();
+    let source = InvalidModule::from(error);
+    Err(match missing {
+        Some((feature, flag)) => Error::UnsupportedFeature {
+            path,
+            feature,
+            backend,
+            other_backend: other_backend
+                .filter(|(_, features)| wasm_features(features).contains(flag))
+                .map(|(name, _)| name),
+            source,
+        },
+        None => Error::Invalid { path, source },
+    })
+}
+
+/// The same for the validator. Every field is named, so that a feature which a later backend adds
+/// does not compile until someone decides about it.
+fn wasm_features(supported: &Features) -> WasmFeatures {
+    let Features {
+        threads,
+        reference_types,
+        simd,
+        bulk_memory,
+        multi_value,
+        tail_call,
+        // Part of the component model, which a core module cannot use.
+        module_linking: _,
+        multi_memory,
+        // Supported by none: the backends do not translate it, whatever they say.
+        memory64: _,
+        exceptions,
+        relaxed_simd,
+        extended_const,
+        wide_arithmetic,
+    } = supported;
+    let always = WasmFeatures::MUTABLE_GLOBAL
+        | WasmFeatures::SATURATING_FLOAT_TO_INT
+        | WasmFeatures::SIGN_EXTENSION
+        | WasmFeatures::FLOATS
+        // `externref` is behind it; the garbage collection proposal is not.
+        | WasmFeatures::GC_TYPES;
+    [
+        (threads, WasmFeatures::THREADS),
+        (reference_types, WasmFeatures::REFERENCE_TYPES),
+        (simd, WasmFeatures::SIMD),
+        (bulk_memory, WasmFeatures::BULK_MEMORY),
+        (multi_value, WasmFeatures::MULTI_VALUE),
+        (tail_call, WasmFeatures::TAIL_CALL),
+        (multi_memory, WasmFeatures::MULTI_MEMORY),
+        (exceptions, WasmFeatures::EXCEPTIONS),
+        (relaxed_simd, WasmFeatures::RELAXED_SIMD),
+        (extended_const, WasmFeatures::EXTENDED_CONST),
+        (wide_arithmetic, WasmFeatures::WIDE_ARITHMETIC),
+    ]
+    .into_iter()
+    .filter(|(supported, _)| **supported)
+    .fold(always, |features, (_, flag)| features | flag)
+}
+
+/// What a feature is called where people write about it.
+fn feature_name(missing: WasmFeatures) -> Option<(&'static str, WasmFeatures)> {
+    let names = [
+        (WasmFeatures::MEMORY64, "64-bit memory (memory64)"),
+        (WasmFeatures::GC, "garbage collection (gc)"),
+        (WasmFeatures::FUNCTION_REFERENCES, "typed function references"),
+        (WasmFeatures::TAIL_CALL, "tail calls"),
+        (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exception handling"),
+        (WasmFeatures::EXCEPTIONS, "exception handling"),
+        (WasmFeatures::THREADS, "threads"),
+        (
+            WasmFeatures::SHARED_EVERYTHING_THREADS,
+            "shared-everything threads",
+        ),
+        (WasmFeatures::SIMD, "SIMD"),
+        (WasmFeatures::RELAXED_SIMD, "relaxed SIMD"),
+        (WasmFeatures::MULTI_MEMORY, "several memories (multi-memory)"),
+        (WasmFeatures::MEMORY_CONTROL, "memory control"),
+        (WasmFeatures::CUSTOM_PAGE_SIZES, "custom page sizes"),
+        (WasmFeatures::STACK_SWITCHING, "stack switching"),
+        (WasmFeatures::WIDE_ARITHMETIC, "wide arithmetic"),
+        (WasmFeatures::EXTENDED_CONST, "extended constant expressions"),
+        (WasmFeatures::REFERENCE_TYPES, "reference types"),
+        (WasmFeatures::BULK_MEMORY, "bulk memory operations"),
+        (WasmFeatures::MULTI_VALUE, "multiple values"),
+    ];
+    names
+        .into_iter()
+        .find(|(flag, _)| missing.intersects(*flag))
+        .map(|(flag, name)| (name, flag))
+}
+
+/// Checks that there is something to run.
+///
+/// # Errors
+///
+/// [`Error::NoStart`] or [`Error::StartType`].
+pub(crate) fn check_entry(path: &Path, module: &Module<'_>) -> Result<(), Error> {
+    let export = |name| module.exports.iter().find(|(export, ..)| *export == name);
+    let Some((_, kind, index)) = export(ENTRY) else {
+        return Err(Error::NoStart {
+            path: path.into(),
+            reactor: export(REACTOR_ENTRY).is_some(),
+        });
+    };
+    let found = match kind {
+        ExternalKind::Func | ExternalKind::FuncExact => {
+            let ty = module
+                .functions
+                .get(*index as usize)
+                .and_then(|ty| module.function_type(*ty));
+            match ty {
+                Some(ty) if ty.params().is_empty() && ty.results().is_empty() => return Ok(()),
+                Some(ty) => describe_function(ty),
+                None => "a function of an unknown type".into(),
+            }
+        }
+        ExternalKind::Table => "a table".into(),
+        ExternalKind::Memory => "a memory".into(),
+        ExternalKind::Global => "a global".into(),
+        ExternalKind::Tag => "a tag".into(),
+    };
+    Err(Error::StartType {
+        path: path.into(),
+        found,
+    })
+}

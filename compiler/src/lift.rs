@@ -1,0 +1,223 @@
+//! Lifts active data segments out of a module into a memory image.
+//!
+//! A module with many segments (esbuild has 100 000) would write them into every new instance.
+//! Instead the segments are applied here, once, to a picture of each memory; what is not zero of
+//! it becomes *runs* that the runner maps copy-on-write.
+//!
+//! ```text
+//! memory   |....####....##..............................###.|   # not zero, . zero
+//! runs         [----------]   gap of 1 MiB or more      [---]   multiples of 64 KiB
+//! ```
+//!
+//! Segments keep their numbers: where `memory.init` and `data.drop` can occur, each lifted segment
+//! stays as an empty passive one, which is just what an active segment is after instantiation.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use faas_wasm_artifact::{IMAGE_ALIGNMENT, Image};
+use wasm_encoder::{DataSection, RawSection};
+use wasmparser::{ConstExpr, DataKind, Operator};
+
+use crate::error::Error;
+use crate::module::Module;
+
+/// Zeros between two runs that are worth a mapping of their own.
+const SPLIT_GAP: u64 = 1 << 20;
+/// Most runs a memory: each is a mapping in every instance.
+const MAX_RUNS: usize = 8;
+/// Size of a WebAssembly page.
+const WASM_PAGE: u64 = 65536;
+/// Number of the data section in a module.
+const DATA_SECTION: u8 = 11;
+
+/// A module without its active data segments.
+#[derive(Debug)]
+pub(crate) struct Lifted {
+    /// The module to compile: no active segments, no custom sections.
+    pub(crate) wasm: Vec<u8>,
+    /// What the segments write.
+    pub(crate) images: Vec<Image>,
+    /// Passive segments that are not empty, by index.
+    pub(crate) passive_data: Vec<(u32, Vec<u8>)>,
+}
+
+/// Lifts the segments of a validated module.
+///
+/// # Errors
+///
+/// [`Error::DataOutside`] for a segment that would trap in every instance;
+/// [`Error::DataOffset`] for one whose offset is not known. The latter could only depend on an
+/// imported global, and nothing provides those, so that there is no way to apply such a segment
+/// at run time.
+pub(crate) fn lift(path: &Path, module: &Module<'_>) -> Result<Lifted, Error> {
+    let globals = constants(module);
+    let mut memories: BTreeMap<u32, Picture> = BTreeMap::new();
+    let mut passive_data = Vec::new();
+    for (index, segment) in (0..).zip(&module.data) {
+        match &segment.kind {
+            // Without a data count section nothing can refer to it.
+            DataKind::Passive if !module.has_data_count => {}
+            DataKind::Passive if segment.data.is_empty() => {}
+            DataKind::Passive => passive_data.push((index, segment.data.to_vec())),
+            DataKind::Active {
+                memory_index,
+                offset_expr,
+            } => {
+                let offset = evaluate(&globals, offset_expr).ok_or_else(|| Error::DataOffset {
+                    path: path.into(),
+                    segment: index,
+                })?;
+                let offset = u64::from(offset as u32);
+                let size = module
+                    .memories
+                    .get(*memory_index as usize)
+                    .map_or(0, |memory| memory.initial * WASM_PAGE);
+                if offset + segment.data.len() as u64 > size {
+                    return Err(Error::DataOutside {
+                        path: path.into(),
+                        segment: index,
+                        memory: *memory_index,
+                        offset,
+                        length: segment.data.len() as u64,
+                        size,
+                    });
+                }
+                memories
+                    .entry(*memory_index)
+                    .or_default()
+                    .write(offset, segment.data);
+            }
+        }
+    }
+    let images = memories
+        .into_iter()
+        .flat_map(|(memory, picture)| picture.into_images(memory))
+        .collect();
+    Ok(Lifted {
+        wasm: without_active_data(module),
+        images,
+        passive_data,
+    })
+}
+
+/// Values of the immutable i32 globals that are known before the module runs.
+fn constants(module: &Module<'_>) -> Vec<Option<i32>> {
+    let mut values = Vec::with_capacity(module.globals.len());
+    for global in &module.globals {
+        // A global refers to earlier ones only.
+        let value = global
+            .as_ref()
+            .filter(|global| !global.ty.mutable)
+            .and_then(|global| evaluate(&values, &global.init_expr));
+        values.push(value);
+    }
+    values
+}
+
+/// Value of a constant expression of type i32. Those of other types cannot occur in an offset of
+/// a 32-bit memory.
+fn evaluate(globals: &[Option<i32>], expression: &ConstExpr<'_>) -> Option<i32> {
+    let mut stack: Vec<i32> = Vec::new();
+    for operator in expression.get_operators_reader() {
+        let value = match operator.ok()? {
+            Operator::I32Const { value } => value,
+            Operator::GlobalGet { global_index } => (*globals.get(global_index as usize)?)?,
+            Operator::I32Add => binary(&mut stack, i32::wrapping_add)?,
+            Operator::I32Sub => binary(&mut stack, i32::wrapping_sub)?,
+            Operator::I32Mul => binary(&mut stack, i32::wrapping_mul)?,
+            Operator::End => break,
+            _ => return None,
+        };
+        stack.push(value);
+    }
+    stack.pop()
+}
+
+fn binary(stack: &mut Vec<i32>, operation: fn(i32, i32) -> i32) -> Option<i32> {
+    let (right, left) = (stack.pop()?, stack.pop()?);
+    Some(operation(left, right))
+}
+
+/// The module's other sections as they are, see [`Lifted::wasm`].
+fn without_active_data(module: &Module<'_>) -> Vec<u8> {
+    let mut out = wasm_encoder::Module::new();
+    for (id, range) in &module.sections {
+        if *id != DATA_SECTION {
+            let data = &module.wasm[range.clone()];
+            out.section(&RawSection { id: *id, data });
+        } else if module.has_data_count {
+            let mut section = DataSection::new();
+            for segment in &module.data {
+                section.passive(match segment.kind {
+                    DataKind::Passive => segment.data.iter().copied(),
+                    DataKind::Active { .. } => [].iter().copied(),
+                });
+            }
+            out.section(&section);
+        }
+    }
+    out.finish()
+}
+
+/// The initial content of a memory, by aligned pieces; those that are missing are zero.
+#[derive(Debug, Default)]
+struct Picture {
+    pieces: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Picture {
+    /// Later writes win where they overlap, as at instantiation.
+    fn write(&mut self, mut address: u64, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let at = (address % IMAGE_ALIGNMENT) as usize;
+            let (now, rest) = bytes.split_at(bytes.len().min(IMAGE_ALIGNMENT as usize - at));
+            let piece = self
+                .pieces
+                .entry(address / IMAGE_ALIGNMENT)
+                .or_insert_with(|| vec![0; IMAGE_ALIGNMENT as usize]);
+            piece[at..at + now.len()].copy_from_slice(now);
+            address += now.len() as u64;
+            bytes = rest;
+        }
+    }
+
+    fn into_images(mut self, memory: u32) -> Vec<Image> {
+        self.pieces.retain(|_, piece| piece.iter().any(|byte| *byte != 0));
+        let runs = runs(self.pieces.keys().copied());
+        let image = |run: std::ops::Range<u64>| {
+            let mut bytes = vec![0; ((run.end - run.start) * IMAGE_ALIGNMENT) as usize];
+            for (piece, content) in self.pieces.range(run.clone()) {
+                let at = ((piece - run.start) * IMAGE_ALIGNMENT) as usize;
+                bytes[at..at + content.len()].copy_from_slice(content);
+            }
+            Image {
+                memory,
+                address: run.start * IMAGE_ALIGNMENT,
+                bytes,
+            }
+        };
+        runs.into_iter().map(image).collect()
+    }
+}
+
+/// Joins ascending piece numbers to runs, see the module's documentation.
+fn runs(pieces: impl Iterator<Item = u64>) -> Vec<std::ops::Range<u64>> {
+    let mut runs: Vec<std::ops::Range<u64>> = Vec::new();
+    for piece in pieces {
+        match runs.last_mut() {
+            Some(last) if (piece - last.end) * IMAGE_ALIGNMENT < SPLIT_GAP => last.end = piece + 1,
+            _ => runs.push(piece..piece + 1),
+        }
+    }
+    while runs.len() > MAX_RUNS {
+        let gap = |index: &usize| runs[index + 1].start - runs[*index].end;
+        // There are more than MAX_RUNS runs, so that there is a gap.
+        let Some(smallest) = (0..runs.len() - 1).min_by_key(gap) else {
+            break;
+        };
+        let next = runs.remove(smallest + 1);
+        runs[smallest].end = next.end;
+    }
+    runs
+}

@@ -1,0 +1,324 @@
+//! `faas-wasm run`: one run of a module or artifact.
+//!
+//! A module is built into a cache first. What runs is the runner's one-shot mode, in place of this
+//! process, so that the guest has its standard streams, its signals and its exit status:
+//!
+//! ```text
+//! faas-wasm-runner --one-shot [--dir HOST::GUEST:MODE]... [--env K=V]... [--argv0 NAME]
+//!                  -- ARTIFACT [ARGS...]
+//! ```
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+use faas_wasm_artifact::{Artifact, FORMAT_VERSION};
+use sha2::{Digest as _, Sha256};
+
+use crate::build::{self, Options};
+use crate::error::Error;
+use crate::input;
+
+/// Name of the runner's program.
+const RUNNER: &str = "faas-wasm-runner";
+/// Names the runner if there is none beside this program.
+const RUNNER_VARIABLE: &str = "FAAS_WASM_RUNNER";
+/// Names the directory for compiled modules.
+const CACHE_VARIABLE: &str = "FAAS_WASM_CACHE_DIR";
+
+/// A directory for the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Directory {
+    host: String,
+    guest: String,
+    mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    ReadOnly,
+    CopyOnWrite,
+    ReadWrite,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "ro",
+            Self::CopyOnWrite => "cow",
+            Self::ReadWrite => "rw",
+        }
+    }
+}
+
+/// Why a directory is not understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DirectoryError {
+    #[error("expected HOST::GUEST, for example `--dir .::/data:rw`")]
+    Grammar,
+    #[error("the guest's path `{0}` does not start with `/`")]
+    Relative(String),
+    #[error("unknown mode `{0}`; known are ro, cow and rw")]
+    Mode(String),
+}
+
+impl FromStr for Directory {
+    type Err = DirectoryError;
+
+    fn from_str(text: &str) -> Result<Self, DirectoryError> {
+        let (host, guest) = text.split_once("::").ok_or(DirectoryError::Grammar)?;
+        let (guest, mode) = match guest.split_once(':') {
+            None => (guest, Mode::ReadOnly),
+            Some((guest, "ro")) => (guest, Mode::ReadOnly),
+            Some((guest, "cow")) => (guest, Mode::CopyOnWrite),
+            Some((guest, "rw")) => (guest, Mode::ReadWrite),
+            Some((_, mode)) => return Err(DirectoryError::Mode(mode.into())),
+        };
+        if host.is_empty() || guest.is_empty() {
+            return Err(DirectoryError::Grammar);
+        }
+        if !guest.starts_with('/') {
+            return Err(DirectoryError::Relative(guest.into()));
+        }
+        Ok(Self {
+            host: host.into(),
+            guest: guest.into(),
+            mode,
+        })
+    }
+}
+
+/// What the guest gets.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) directories: Vec<Directory>,
+    pub(crate) environment: Vec<String>,
+    pub(crate) argv0: Option<OsString>,
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// Runs a module or artifact in place of this process.
+///
+/// # Errors
+///
+/// Whatever kept it from running; otherwise it does not return.
+pub(crate) fn run(
+    file: &Path,
+    guest: &Guest,
+    options: impl FnOnce() -> Result<Options, Error>,
+    quiet: bool,
+) -> Result<Infallible, Error> {
+    let runner = find_runner()?;
+    let artifact = if is_elf(file)? {
+        file.to_owned()
+    } else {
+        cached(file, &options()?, quiet)?
+    };
+    let mut command = Command::new(&runner);
+    command
+        .arg0(RUNNER)
+        .args(one_shot_arguments(file, &artifact, guest));
+    Err(Error::Exec {
+        path: runner,
+        source: command.exec(),
+    })
+}
+
+fn one_shot_arguments(file: &Path, artifact: &Path, guest: &Guest) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--one-shot".into()];
+    for Directory { host, guest, mode } in &guest.directories {
+        arguments.push("--dir".into());
+        arguments.push(format!("{host}::{guest}:{}", mode.name()).into());
+    }
+    for variable in &guest.environment {
+        arguments.push("--env".into());
+        arguments.push(variable.into());
+    }
+    // The artifact's own name would be one of the cache.
+    let argv0 = guest.argv0.as_deref().or(file.file_name());
+    if let Some(name) = argv0 {
+        arguments.push("--argv0".into());
+        arguments.push(name.into());
+    }
+    arguments.push("--".into());
+    arguments.push(artifact.into());
+    arguments.extend(guest.arguments.iter().cloned());
+    arguments
+}
+
+/// Whether to hand the file to the runner as it is: it says more about a damaged artifact than we
+/// could.
+fn is_elf(path: &Path) -> Result<bool, Error> {
+    use std::io::Read as _;
+    let read = || {
+        let mut start = Vec::new();
+        std::fs::File::open(path)?.take(4).read_to_end(&mut start)?;
+        Ok(faas_wasm_artifact::is_elf(&start))
+    };
+    read().map_err(|source| Error::Read {
+        path: path.into(),
+        source,
+    })
+}
+
+fn find_runner() -> Result<PathBuf, Error> {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|path| path.canonicalize().ok())
+        .map(|path| path.with_file_name(RUNNER));
+    if let Some(path) = beside.filter(|path| is_executable(path)) {
+        return Ok(path);
+    }
+    if let Some(path) = variable(RUNNER_VARIABLE).map(PathBuf::from) {
+        if is_executable(&path) {
+            return Ok(path);
+        }
+        return Err(Error::BadRunner { path });
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(RUNNER))
+        .find(|path| is_executable(path))
+        .ok_or(Error::NoRunner)
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+}
+
+/// A variable of the environment, unless it is empty.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The artifact of a module, from the cache or built into it. Two that run at once both build it;
+/// the file appears complete either way, with the same bytes.
+fn cached(module: &Path, options: &Options, quiet: bool) -> Result<PathBuf, Error> {
+    let wasm = input::read(module)?;
+    let directory = cache_directory(|name| variable(name)).ok_or(Error::NoCacheDir)?;
+    std::fs::create_dir_all(&directory).map_err(|source| Error::CacheDir {
+        path: directory.clone(),
+        source,
+    })?;
+    let artifact = directory.join(format!("{}.so", key(&wasm, options)));
+    if !is_intact(&artifact) {
+        build::build_from(module, &wasm, &artifact, options, quiet)?;
+    }
+    Ok(artifact)
+}
+
+fn cache_directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    if let Some(directory) = variable(CACHE_VARIABLE) {
+        return Some(directory.into());
+    }
+    let base = variable("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")))?;
+    Some(base.join("faas-wasm"))
+}
+
+/// Name of a cached artifact: everything that its bytes depend on.
+fn key(wasm: &[u8], options: &Options) -> String {
+    let compile = &options.compile;
+    let mut hash = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    add(wasm);
+    add(&FORMAT_VERSION.to_le_bytes());
+    add(env!("CARGO_PKG_VERSION").as_bytes());
+    add(options.backend.name().as_bytes());
+    add(wasmer_compiler::VERSION.as_bytes());
+    add(&[compile.opt_level.digit()]);
+    add(compile.target.triple.to_string().as_bytes());
+    for feature in &compile.target.features {
+        add(feature.name().as_bytes());
+    }
+    // Two builds of one version differ while we work on it.
+    if let Some(tool) = std::env::current_exe().ok().and_then(|path| path.metadata().ok()) {
+        add(&tool.size().to_le_bytes());
+        add(&tool.mtime().to_le_bytes());
+        add(&tool.mtime_nsec().to_le_bytes());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a cached artifact is there and can be loaded. A damaged one is built again.
+fn is_intact(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|file| Artifact::parse(&file).is_ok())
+}
+
+/// Splits the positional arguments of the command line.
+pub(crate) fn split_command(command: &[OsString]) -> (&Path, Vec<OsString>) {
+    match command.split_first() {
+        Some((file, arguments)) => (Path::new(file), arguments.to_vec()),
+        // clap asks for one at least; an empty name is reported as a file that is not there.
+        None => (Path::new(OsStr::from_bytes(b"")), Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_parse() {
+        for (text, expected) in [
+            ("/a::/b", Ok(("/a", "/b", "ro"))),
+            (".::/", Ok((".", "/", "ro"))),
+            ("a:b::/c:cow", Ok(("a:b", "/c", "cow"))),
+            ("a::/c:rw", Ok(("a", "/c", "rw"))),
+            ("/a", Err(DirectoryError::Grammar)),
+            ("::/b", Err(DirectoryError::Grammar)),
+            ("/a::", Err(DirectoryError::Grammar)),
+            ("/a::b", Err(DirectoryError::Relative("b".into()))),
+            ("/a::/b:wo", Err(DirectoryError::Mode("wo".into()))),
+        ] {
+            let parsed = text.parse::<Directory>();
+            let parsed = parsed
+                .as_ref()
+                .map(|d| (d.host.as_str(), d.guest.as_str(), d.mode.name()));
+            assert_eq!(parsed, expected.as_ref().copied(), "{text}");
+        }
+    }
+
+    #[test]
+    fn arguments_follow_the_protocol() {
+        let guest = Guest {
+            directories: vec!["/a::/b".parse().expect("it is correct")],
+            environment: vec!["K=V".into()],
+            argv0: None,
+            arguments: vec!["--x".into()],
+        };
+        assert_eq!(
+            one_shot_arguments(Path::new("dir/m.wasm"), Path::new("/cache/1.so"), &guest),
+            [
+                "--one-shot", "--dir", "/a::/b:ro", "--env", "K=V", "--argv0", "m.wasm", "--",
+                "/cache/1.so", "--x"
+            ]
+        );
+    }
+
+    #[test]
+    fn cache_directory_prefers_our_own_variable() {
+        let find = |set: &[(&str, &str)]| {
+            let set = set.to_vec();
+            cache_directory(move |name| {
+                let found = set.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).into())
+            })
+        };
+        let (own, xdg, home) = ((CACHE_VARIABLE, "/o"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h"));
+        assert_eq!(find(&[own, xdg, home]), Some("/o".into()));
+        assert_eq!(find(&[xdg, home]), Some("/x/faas-wasm".into()));
+        assert_eq!(find(&[home]), Some("/h/.cache/faas-wasm".into()));
+        assert_eq!(find(&[]), None);
+    }
+}

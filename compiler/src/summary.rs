@@ -1,0 +1,90 @@
+//! What is told at the end of a build.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use faas_wasm_artifact::Manifest;
+
+/// The result of a build. [`fmt::Display`] is the summary for standard output.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    pub(crate) path: PathBuf,
+    pub(crate) manifest: Manifest,
+    /// Size of the file in bytes.
+    pub(crate) artifact_size: u64,
+    /// Whether the CPU features are this machine's.
+    pub(crate) native: bool,
+    pub(crate) elapsed: Duration,
+}
+
+impl Summary {
+    /// What the user should know beside the numbers, for standard error.
+    pub(crate) fn notes(&self) -> Option<String> {
+        self.native.then(|| {
+            format!(
+                "note: built for this machine's CPU: only CPUs with {} can run it; \
+                 `--cpu x86-64-v2` makes it portable",
+                features(&self.manifest)
+            )
+        })
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let manifest = &self.manifest;
+        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<10} {value}");
+        line("artifact", &self.path.display())?;
+        line("functions", &manifest.functions)?;
+        line("code", &bytes(manifest.code_size))?;
+        line("image", &bytes(manifest.image_size))?;
+        line("size", &bytes(self.artifact_size))?;
+        line("target", &manifest.triple)?;
+        line("features", &features(manifest))?;
+        line("backend", &backend(manifest))?;
+        line("time", &format_args!("{:.1} s", self.elapsed.as_secs_f64()))
+    }
+}
+
+/// `cranelift 7.4.2, -O3 (licence)`.
+pub(crate) fn backend(manifest: &Manifest) -> String {
+    format!(
+        "{} {}, -O{} ({})",
+        manifest.backend.name(),
+        manifest.backend_version,
+        manifest.opt_level.digit(),
+        manifest.backend.licence()
+    )
+}
+
+/// The CPU features, or that there are none.
+pub(crate) fn features(manifest: &Manifest) -> String {
+    let names: Vec<_> = manifest.cpu_features.iter().map(|feature| feature.name()).collect();
+    match names.as_slice() {
+        [] => "none".into(),
+        names => names.join(", "),
+    }
+}
+
+/// A number of bytes, exact and, if it is large, in units: `16564224 bytes (15.8 MiB)`.
+pub(crate) fn bytes(count: u64) -> String {
+    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| count >= *unit) {
+        None => format!("{count} bytes"),
+        Some((name, unit)) => format!("{count} bytes ({:.1} {name})", count as f64 / unit as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes(0), "0 bytes");
+        assert_eq!(bytes(1023), "1023 bytes");
+        assert_eq!(bytes(1536), "1536 bytes (1.5 KiB)");
+        assert_eq!(bytes(16_564_224), "16564224 bytes (15.8 MiB)");
+    }
+}

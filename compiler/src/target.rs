@@ -1,0 +1,303 @@
+//! What to compile for: a triple and the CPU features that the code may use.
+
+use faas_wasm_artifact::{Backend, CpuFeature, host_features, host_triple};
+use target_lexicon::{Architecture, OperatingSystem, Triple};
+
+use crate::backend;
+use crate::error::Error;
+
+/// A target, complete and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Its environment is always `gnu`: an artifact calls nothing but the runner, so that it does
+    /// not depend on a C library, and the same options give the same bytes.
+    pub(crate) triple: Triple,
+    /// Closed under implication, ascending, and all that the backend can use of them.
+    pub(crate) features: Vec<CpuFeature>,
+    /// Whether the features were taken from this machine.
+    pub(crate) native: bool,
+}
+
+/// A CPU level: a name for a set of features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// SSE2, as every x86_64 CPU.
+    #[value(name = "x86-64-v1")]
+    V1,
+    /// Up to SSE4.2 and POPCNT: CPUs since about 2009.
+    #[value(name = "x86-64-v2")]
+    V2,
+    /// AVX2, BMI, FMA, LZCNT: CPUs since about 2013 to 2015.
+    #[value(name = "x86-64-v3")]
+    V3,
+    /// AVX-512.
+    #[value(name = "x86-64-v4")]
+    V4,
+    /// What this machine has.
+    Native,
+    /// What every CPU of the architecture has.
+    Generic,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "x86-64-v1",
+            Self::V2 => "x86-64-v2",
+            Self::V3 => "x86-64-v3",
+            Self::V4 => "x86-64-v4",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+
+    /// The levels of the x86-64 psABI, as far as our features go.
+    fn x86_features(self) -> &'static [CpuFeature] {
+        use CpuFeature::{
+            Avx, Avx2, Avx512dq, Avx512f, Avx512vl, Bmi1, Bmi2, Fma, Lzcnt, Popcnt, Sse42,
+        };
+        // Those that others imply are left out, see `close`.
+        match self {
+            Self::V2 => &[Sse42, Popcnt],
+            Self::V3 => &[Sse42, Popcnt, Avx, Avx2, Bmi1, Bmi2, Fma, Lzcnt],
+            Self::V4 => &[
+                Sse42, Popcnt, Avx2, Bmi1, Bmi2, Fma, Lzcnt, Avx512f, Avx512dq, Avx512vl,
+            ],
+            Self::V1 | Self::Native | Self::Generic => &[],
+        }
+    }
+}
+
+impl Target {
+    /// Finds out what is meant by the options' text.
+    ///
+    /// # Errors
+    ///
+    /// Names that are not known or do not fit together.
+    pub(crate) fn resolve(
+        triple: Option<&str>,
+        levels: &[Level],
+        features: Option<&str>,
+        backend: Backend,
+    ) -> Result<Self, Error> {
+        let triple = parse_triple(triple.unwrap_or(host_triple()))?;
+        let architecture = architecture(&triple);
+        let added = features
+            .map(|list| parse_features(list, architecture))
+            .transpose()?;
+        let level = match levels {
+            [] if added.is_none() => Level::Native,
+            [] => Level::Generic,
+            [level] => *level,
+            _ => return Err(Error::SeveralLevels),
+        };
+        let of_x86 = !matches!(level, Level::Native | Level::Generic);
+        if of_x86 && architecture != "x86_64" {
+            return Err(Error::ForeignLevel {
+                level: level.name(),
+                architecture,
+            });
+        }
+        let mut wanted = added.unwrap_or_default();
+        match level {
+            Level::Native => wanted.extend(host_features()),
+            level => wanted.extend(level.x86_features()),
+        }
+        wanted.extend(baseline(architecture));
+        Ok(Self {
+            triple,
+            features: backend::usable_features(backend, &close(&wanted)),
+            native: level == Level::Native,
+        })
+    }
+}
+
+/// Resolves a triple or one of Docker's architecture names.
+fn parse_triple(name: &str) -> Result<Triple, Error> {
+    let full = match name {
+        "amd64" | "x86_64" | "x86-64" => "x86_64-unknown-linux-gnu",
+        "arm64" | "aarch64" => "aarch64-unknown-linux-gnu",
+        "riscv64" | "riscv64gc" => "riscv64gc-unknown-linux-gnu",
+        triple => triple,
+    };
+    let unknown = || Error::UnknownTarget { name: name.into() };
+    let triple: Triple = full.parse().map_err(|_| unknown())?;
+    let normal = match triple.architecture {
+        Architecture::X86_64 => "x86_64-unknown-linux-gnu",
+        Architecture::Aarch64(_) => "aarch64-unknown-linux-gnu",
+        Architecture::Riscv64(_) => "riscv64gc-unknown-linux-gnu",
+        _ => return Err(unknown()),
+    };
+    if triple.operating_system != OperatingSystem::Linux {
+        return Err(Error::NotLinux {
+            triple: name.into(),
+        });
+    }
+    if normal != host_triple() {
+        return Err(Error::ForeignTarget {
+            triple: normal.into(),
+            host: host_triple(),
+        });
+    }
+    normal.parse().map_err(|_| unknown())
+}
+
+fn architecture(triple: &Triple) -> &'static str {
+    match triple.architecture {
+        Architecture::Aarch64(_) => "aarch64",
+        Architecture::Riscv64(_) => "riscv64",
+        _ => "x86_64",
+    }
+}
+
+/// Parses a list separated by commas, spaces, tabs or newlines. A leading `+` is allowed, as LLVM
+/// writes it.
+fn parse_features(list: &str, architecture: &'static str) -> Result<Vec<CpuFeature>, Error> {
+    list.split([',', ' ', '\t', '\n', '\r'])
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let feature: CpuFeature = name.strip_prefix('+').unwrap_or(name).parse().map_err(
+                |_| Error::UnknownFeature {
+                    name: name.into(),
+                    architecture,
+                    known: known_features(architecture),
+                },
+            )?;
+            if feature.architecture() != architecture {
+                return Err(Error::ForeignFeature {
+                    feature,
+                    architecture,
+                });
+            }
+            Ok(feature)
+        })
+        .collect()
+}
+
+fn known_features(architecture: &str) -> Vec<&'static str> {
+    CpuFeature::ALL
+        .iter()
+        .filter(|feature| feature.architecture() == architecture)
+        .map(|feature| feature.name())
+        .collect()
+}
+
+fn baseline(architecture: &str) -> &'static [CpuFeature] {
+    match architecture {
+        "x86_64" => &[CpuFeature::Sse2],
+        "aarch64" => &[CpuFeature::Neon],
+        _ => &[],
+    }
+}
+
+/// Adds what LLVM's features turn on with them, so that the manifest lists all that the code may
+/// use. Sorted, without duplicates.
+fn close(features: &[CpuFeature]) -> Vec<CpuFeature> {
+    let mut closed = features.to_vec();
+    let mut next = 0;
+    // The chains are short and free of cycles, so that this ends.
+    while let Some(feature) = closed.get(next).copied() {
+        closed.extend(implied(feature));
+        next += 1;
+    }
+    closed.sort_unstable();
+    closed.dedup();
+    closed
+}
+
+/// From LLVM's `X86.td`.
+fn implied(feature: CpuFeature) -> &'static [CpuFeature] {
+    use CpuFeature::{Avx, Avx2, Avx512dq, Avx512f, Avx512vl, Fma, Sse2, Sse3, Sse41, Sse42, Ssse3};
+    match feature {
+        Sse3 => &[Sse2],
+        Ssse3 => &[Sse3],
+        Sse41 => &[Ssse3],
+        Sse42 => &[Sse41],
+        Avx => &[Sse42],
+        Avx2 | Fma => &[Avx],
+        Avx512f => &[Avx2, Fma],
+        Avx512dq | Avx512vl => &[Avx512f],
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    use super::*;
+
+    fn names(triple: &str, levels: &[Level], features: Option<&str>) -> Result<String, String> {
+        Target::resolve(Some(triple), levels, features, Backend::Llvm)
+            .map(|target| {
+                let names: Vec<_> = target.features.iter().map(|f| f.name()).collect();
+                names.join(" ")
+            })
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn levels_and_features_add_up() {
+        let v2 = "sse2 sse3 ssse3 sse4.1 sse4.2 popcnt";
+        for (levels, features, expected) in [
+            (&[Level::Generic][..], None, "sse2"),
+            (&[Level::V1], None, "sse2"),
+            (&[Level::V2], None, v2),
+            (&[], Some(""), "sse2"),
+            (&[], Some("popcnt"), "sse2 popcnt"),
+            (&[], Some(" sse4.2,\n\tpopcnt  SSE41 "), v2),
+            (&[Level::V1], Some("+sse42,popcnt"), v2),
+            (
+                &[Level::V3],
+                None,
+                "sse2 sse3 ssse3 sse4.1 sse4.2 popcnt avx bmi1 bmi2 avx2 lzcnt fma",
+            ),
+        ] {
+            assert_eq!(names("amd64", levels, features).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn lists_only_what_the_backend_can_use() {
+        let features = |backend| {
+            Target::resolve(None, &[Level::V4], None, backend)
+                .expect("the level is known")
+                .features
+        };
+        assert!(features(Backend::Llvm).contains(&CpuFeature::Avx512f));
+        #[cfg(feature = "cranelift")]
+        assert!(!features(Backend::Cranelift).contains(&CpuFeature::Avx512f));
+    }
+
+    #[test]
+    fn default_is_the_host() {
+        let target = Target::resolve(None, &[], None, Backend::Llvm).expect("the host is known");
+        assert!(target.native);
+        assert_eq!(target.triple.to_string(), host_triple());
+        for feature in host_features() {
+            assert!(target.features.contains(&feature), "{feature}");
+        }
+    }
+
+    #[test]
+    fn names_normalize() {
+        for name in ["amd64", "x86_64-unknown-linux-gnu", "x86_64-linux-musl", "x86_64-pc-linux-gnu"] {
+            assert_eq!(names(name, &[Level::V1], None).as_deref(), Ok("sse2"), "{name}");
+        }
+    }
+
+    #[test]
+    fn rejects_what_does_not_fit() {
+        for (triple, levels, features, message) in [
+            ("vax", &[][..], None, "unknown target `vax`"),
+            ("i686-unknown-linux-gnu", &[], None, "unknown target"),
+            ("x86_64-apple-darwin", &[], None, "for Linux only"),
+            ("arm64", &[], None, "its own architecture only"),
+            ("amd64", &[], Some("sse9"), "known for x86_64: sse2, sse3"),
+            ("amd64", &[], Some("neon"), "`neon` is of aarch64, the target is x86_64"),
+            ("amd64", &[Level::V1, Level::V2], None, "several CPU levels"),
+        ] {
+            let error = names(triple, levels, features).expect_err("it does not fit");
+            assert!(error.contains(message), "{error}");
+        }
+    }
+}
