@@ -221,7 +221,16 @@ mod tests {
     #[test]
     fn the_guests_options_are_not_ours() {
         let line = [
-            "faas-wasm", "run", "--env", "A=1", "--dir", "/tmp::/data:rw", "a.wasm", "--env", "B", "-v",
+            "faas-wasm",
+            "run",
+            "--env",
+            "A=1",
+            "--dir",
+            "/tmp::/data:rw",
+            "a.wasm",
+            "--env",
+            "B",
+            "-v",
         ];
         let arguments = Arguments::try_parse_from(line).expect("it is correct");
         let Some(Command::Run(run)) = arguments.command else {

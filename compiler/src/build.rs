@@ -4,9 +4,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use faas_wasm_artifact::{
-    Backend, Contents, IMAGE_ALIGNMENT, Import, Manifest, MemorySummary, OptLevel, Written,
-};
+use faas_wasm_artifact::{Backend, Contents, Import, Manifest, MemorySummary, OptLevel, Written};
 use sha2::{Digest as _, Sha256};
 
 use crate::backend;
@@ -131,12 +129,17 @@ pub(crate) fn build_from(
         source,
     })?;
 
-    let manifest = manifest(&module, &lifted, &parts, options, needs_cuda);
+    let manifest = manifest(&module, &parts, options, needs_cuda);
+    let code_size = parts.code_size;
+    let image_size = lifted.images.iter().map(|image| image.bytes.len() as u64);
+    let image_size = image_size.sum();
     let written = write(module, lifted, parts, &compiled.elf, manifest.clone())?;
     output.save(|file| written.save(file))?;
     Ok(Summary {
         path: output.path().into(),
         manifest,
+        code_size,
+        image_size,
         artifact_size: written.size,
         native: options.compile.target.native,
         elapsed: started.elapsed(),
@@ -147,20 +150,13 @@ fn validate(path: &Path, wasm: &[u8], options: &Options) -> Result<(), Error> {
     let supported = backend::wasm_features(options.backend, &options.compile)?;
     let other = backend::alternative(options.backend)
         .map(|other| {
-            backend::wasm_features(other, &options.compile)
-                .map(|features| (other.name(), features))
+            backend::wasm_features(other, &options.compile).map(|features| (other.name(), features))
         })
         .transpose()?;
     input::validate(path, wasm, &supported, options.backend.name(), other)
 }
 
-fn manifest(
-    module: &Module<'_>,
-    lifted: &Lifted,
-    parts: &Parts,
-    options: &Options,
-    needs_cuda: bool,
-) -> Manifest {
+fn manifest(module: &Module<'_>, parts: &Parts, options: &Options, needs_cuda: bool) -> Manifest {
     let imported_memories = module.imported_memories();
     Manifest {
         producer: format!("faas-wasm {}", env!("CARGO_PKG_VERSION")),
@@ -197,12 +193,9 @@ fn manifest(
         needs_cuda,
         entry: input::ENTRY.into(),
         functions: parts.module.local_functions,
-        code_size: parts.code_size,
-        image_size: lifted
-            .images
-            .iter()
-            .map(|image| (image.bytes.len() as u64).next_multiple_of(IMAGE_ALIGNMENT))
-            .sum(),
+        // The writer fills these in.
+        code_size: 0,
+        image_size: 0,
     }
 }
 
@@ -223,4 +216,175 @@ fn write(
         images: lifted.images,
         passive_data: lifted.passive_data,
     })?)
+}
+
+#[cfg(test)]
+#[cfg(feature = "cranelift")]
+mod tests {
+    use faas_wasm_artifact::{Artifact, Export, ImportKind, TrapCode};
+
+    use super::*;
+
+    /// Functions that trap, names, data at both ends of the memory, an active and a passive
+    /// element segment, globals of every kind.
+    const TEXT: &str = r#"(module
+        (type $start (func))
+        (type $divide (func (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
+        (memory (export "memory") 40 100)
+        (table 4 8 funcref)
+        (global $a (mut i32) (i32.const 7))
+        (global $b f64 (f64.const nan:0x4000000000001))
+        (global $c funcref (ref.func $divide))
+        (global $d externref (ref.null extern))
+        (elem (i32.const 1) func $divide $start)
+        (elem $passive funcref (ref.func $exit) (ref.null func))
+        (data (i32.const 16) "low")
+        (data (i32.const 2621436) "high")
+        (data $kept "passive")
+        (func $divide (type $divide) local.get 0 local.get 1 i32.div_s)
+        (func $start (export "_start") (type $start)
+            (table.init $passive (i32.const 0) (i32.const 0) (i32.const 1))
+            (memory.init $kept (i32.const 0) (i32.const 0) (i32.const 7))
+            (global.set $a (call_indirect (type $divide)
+                (i32.const 1) (call $yield) (i32.const 1)))
+            (call $exit (global.get $a))))"#;
+
+    fn options(backend: Backend, jobs: usize) -> Options {
+        Options::resolve(&RawOptions {
+            backend: Some(backend),
+            target: None,
+            levels: &[Level::Generic],
+            features: None,
+            opt_level: OptLevel::default(),
+            jobs: NonZero::new(jobs),
+        })
+        .expect("the options are correct")
+    }
+
+    fn artifact(text: &str, options: &Options) -> Vec<u8> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let input = directory.path().join("a.wasm");
+        let wasm = wat::parse_str(text).expect("the text is correct");
+        std::fs::write(&input, wasm).expect("it can be written");
+        let output = default_output(&input);
+        build(&input, &output, options, true).unwrap_or_else(|error| panic!("{}", error.report()));
+        std::fs::read(output).expect("it was written")
+    }
+
+    fn check_content(backend: Backend) {
+        let file = artifact(TEXT, &options(backend, 1));
+        let artifact = Artifact::parse(&file).expect("it is intact");
+        let (module, manifest) = (&artifact.module, &artifact.manifest);
+        assert_eq!(manifest.backend, backend);
+        assert_eq!(manifest.functions, 2);
+        assert_eq!(manifest.image_size, 2 << 16);
+        assert_eq!(manifest.imports[0].name, "proc_exit");
+        assert_eq!(manifest.imports[0].ty, "func (param i32)");
+        assert_eq!(module.imported_functions, 2);
+        assert!(matches!(module.imports[1].kind, ImportKind::Function(_)));
+        assert!(module.exports.contains(&Export::Function {
+            name: "_start".into(),
+            index: 3
+        }));
+        assert!(module.exports.contains(&Export::Memory {
+            name: "memory".into(),
+            index: 0
+        }));
+        assert_eq!(
+            (module.memories[0].minimum, module.memories[0].maximum),
+            (40, Some(100))
+        );
+        assert_eq!(
+            (module.tables[0].minimum, module.tables[0].maximum),
+            (4, Some(8))
+        );
+        let inits: Vec<_> = module
+            .globals
+            .iter()
+            .map(|global| global.init.clone())
+            .collect();
+        use faas_wasm_artifact::GlobalInit::{F64Const, I32Const, RefFunc, RefNull};
+        assert_eq!(
+            inits,
+            [
+                Some(I32Const(7)),
+                Some(F64Const(0x7ff4_0000_0000_0001)),
+                Some(RefFunc(2)),
+                Some(RefNull)
+            ]
+        );
+        assert_eq!(module.elements.len(), 1);
+        assert_eq!(module.passive_elements.len(), 1);
+        let elements: Vec<_> = artifact.tables.elements().collect();
+        assert_eq!(elements, [2, 3, 0, u32::MAX]);
+        assert_eq!(artifact.tables.code().len(), 2);
+        assert_eq!(artifact.tables.trampolines().len(), module.types.len());
+        assert_eq!(artifact.tables.signatures().len(), 4);
+        // Only the passive segment has bytes; the lifted ones before it count.
+        assert_eq!(module.passive_data.len(), 1);
+        assert_eq!(module.passive_data[0].segment, 2);
+        let data = module.passive_data[0]
+            .bytes
+            .within(file.len())
+            .expect("it is inside");
+        assert_eq!(file[data], *b"passive");
+        let runs: Vec<_> = module
+            .image
+            .iter()
+            .map(|run| (run.memory, run.address))
+            .collect();
+        assert_eq!(runs, [(0, 0), (0, 39 << 16)]);
+        let high = module.image[1]
+            .bytes
+            .within(file.len())
+            .expect("it is inside");
+        assert!(file[high].ends_with(b"high"));
+    }
+
+    #[test]
+    fn artifact_has_all_of_the_module() {
+        check_content(Backend::Cranelift);
+        #[cfg(feature = "llvm")]
+        check_content(Backend::Llvm);
+    }
+
+    #[test]
+    fn same_input_and_options_give_the_same_bytes() {
+        let functions = (0..200).fold(String::new(), |text, index| {
+            text + &format!(
+                "(func (param i32) (result i32) (i32.div_u (i32.const {index}) (local.get 0)))"
+            )
+        });
+        let text = format!(r#"(module {functions} (func (export "_start")))"#);
+        let first = artifact(&text, &options(Backend::Cranelift, 1));
+        assert_eq!(first, artifact(&text, &options(Backend::Cranelift, 1)));
+        assert_eq!(first, artifact(&text, &options(Backend::Cranelift, 4)));
+    }
+
+    #[test]
+    fn cranelift_tells_which_instructions_trap() {
+        let wasm = wat::parse_str(TEXT).expect("the text is correct");
+        let options = options(Backend::Cranelift, 1);
+        let progress = Progress::start(true, 2).callback();
+        let compiled = backend::compile(
+            options.backend,
+            Path::new("a"),
+            &wasm,
+            &options.compile,
+            progress,
+        )
+        .expect("it compiles");
+        let parts = convert::convert(&compiled).expect("the output is as expected");
+        assert!(parts.traps.is_sorted_by_key(|(address, _)| *address));
+        let codes: Vec<_> = parts.traps.iter().map(|(_, code)| *code).collect();
+        for code in [
+            TrapCode::IntegerDivisionByZero,
+            TrapCode::BadSignature,
+            TrapCode::TableOutOfBounds,
+        ] {
+            assert!(codes.contains(&code), "{code:?} is not in {codes:?}");
+        }
+    }
 }

@@ -5,12 +5,12 @@
 
 use faas_wasm_artifact::{
     ConstantExpression, ConstantOp, ElementSegment, Export, FunctionType, Global, GlobalInit,
-    ImportKind, MemoryType, ModuleImport, ModuleMetadata, PassiveElements, TableType, TablesBuilder,
-    TrapCode, ValueType,
+    ImportKind, MemoryType, ModuleImport, ModuleMetadata, PassiveElements, TableType,
+    TablesBuilder, TrapCode, ValueType,
 };
+use object::LittleEndian;
 use object::elf::{FileHeader64, SHF_ALLOC, SHF_EXECINSTR};
 use object::read::elf::{FileHeader as _, SectionHeader as _, SectionTable};
-use object::LittleEndian;
 use wasmer_types::entity::packed_option::ReservedValue as _;
 use wasmer_types::{
     ExportIndex, FunctionIndex, ImportIndex, InitExpr, InitExprOp, ModuleInfo, Mutability, Type,
@@ -54,7 +54,10 @@ pub(crate) fn convert(compiled: &Compiled) -> Result<Parts, BackendOutput> {
     let (code, trampolines) = addresses(&elf, functions, info.signatures.len())?;
     let traps = traps(&elf, &code)?;
     let passive = passive_elements(info);
-    let active = info.table_initializers.iter().map(|segment| &segment.elements);
+    let active = info
+        .table_initializers
+        .iter()
+        .map(|segment| &segment.elements);
     let elements = active
         .chain(passive.iter().map(|(_, elements)| *elements))
         .flatten()
@@ -157,7 +160,9 @@ fn imports(info: &ModuleInfo) -> Vec<ModuleImport> {
             module: key.module.clone(),
             field: key.field.clone(),
             kind: match index {
-                ImportIndex::Function(index) => ImportKind::Function(info.functions[*index].as_u32()),
+                ImportIndex::Function(index) => {
+                    ImportKind::Function(info.functions[*index].as_u32())
+                }
                 ImportIndex::Table(index) => ImportKind::Table(index.as_u32()),
                 ImportIndex::Memory(index) => ImportKind::Memory(index.as_u32()),
                 ImportIndex::Global(index) => ImportKind::Global(index.as_u32()),
@@ -261,9 +266,7 @@ impl<'a> Elf<'a> {
 
     /// Address and content of a section, if it is there.
     fn section(&self, name: &'static str) -> Result<Option<(u64, &'a [u8])>, BackendOutput> {
-        let found = self
-            .sections
-            .section_by_name(LittleEndian, name.as_bytes());
+        let found = self.sections.section_by_name(LittleEndian, name.as_bytes());
         let Some((_, section)) = found else {
             return Ok(None);
         };
@@ -349,7 +352,10 @@ fn trap_records(content: &[u8], offset: u64) -> Option<impl Iterator<Item = [u32
     let (records, _) = records.get(..size)?.as_chunks::<8>();
     Some(records.iter().map(|record| {
         let [a, b, c, d, e, f, g, h] = *record;
-        [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
+        [
+            u32::from_le_bytes([a, b, c, d]),
+            u32::from_le_bytes([e, f, g, h]),
+        ]
     }))
 }
 

@@ -13,7 +13,7 @@ use faas_wasm_artifact::{CpuFeature, ReadError, VerifyError, WriteError};
 /// The exit codes: a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Done.
     Success = 0,
     /// The input was rejected, the compilation failed, or a file could not be read or written.
@@ -35,8 +35,7 @@ impl From<Exit> for ExitCode {
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum Error {
+pub(crate) enum Error {
     // The input.
     #[error("cannot read {}", path.display())]
     Read {
@@ -184,7 +183,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("no place for compiled modules: none of FAAS_WASM_CACHE_DIR, XDG_CACHE_HOME and HOME is set")]
+    #[error(
+        "no place for compiled modules: none of FAAS_WASM_CACHE_DIR, XDG_CACHE_HOME and HOME is set"
+    )]
     NoCacheDir,
     #[error("cannot create the cache directory {}", path.display())]
     CacheDir {
@@ -209,13 +210,13 @@ pub enum Error {
 /// What the validator says, with the place.
 #[derive(Debug, thiserror::Error)]
 #[error("at offset {offset:#x}: {message}")]
-pub struct InvalidModule {
+pub(crate) struct InvalidModule {
     /// Where in the file.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// What is wrong there.
-    pub message: String,
+    pub(crate) message: String,
     /// Whether the file ends where more is expected.
-    pub truncated: bool,
+    pub(crate) truncated: bool,
 }
 
 impl From<wasmparser::Error> for InvalidModule {
@@ -230,9 +231,9 @@ impl From<wasmparser::Error> for InvalidModule {
 
 /// Imports, one a line.
 #[derive(Debug)]
-pub struct ImportList(
+pub(crate) struct ImportList(
     /// `module.name: type`, with a remark where one helps.
-    pub Vec<String>,
+    pub(crate) Vec<String>,
 );
 
 /// As many imports are listed; a module of another platform has hundreds.
@@ -253,17 +254,16 @@ impl std::error::Error for ImportList {}
 /// A panic of a backend.
 #[derive(Debug, thiserror::Error)]
 #[error("{message} ({location})")]
-pub struct Panic {
+pub(crate) struct Panic {
     /// Its message.
-    pub message: String,
+    pub(crate) message: String,
     /// File and line.
-    pub location: String,
+    pub(crate) location: String,
 }
 
 /// How a backend's output differs from what we rely on.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum BackendOutput {
+pub(crate) enum BackendOutput {
     #[error("it cannot be serialized")]
     Serialize(#[source] wasmer_types::SerializeError),
     #[error("it is not a 64-bit little-endian ELF file")]
@@ -286,7 +286,7 @@ pub enum BackendOutput {
 
 impl Error {
     /// The exit code of commands other than `run`.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::UnknownTarget { .. }
             | Self::NotLinux { .. }
@@ -303,7 +303,7 @@ impl Error {
     }
 
     /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NotWasm { .. } | Self::Empty { .. } => {
                 "compile your program for WASI first, for example with `clang --target=wasm32-wasip1`, \
@@ -397,7 +397,7 @@ impl Error {
     }
 
     /// The message, its causes and the hint, as printed on standard error.
-    pub fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         let mut report = format!("error: {self}\n");
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {

@@ -93,16 +93,22 @@ pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<bool, Error> {
 /// An import's type in the text format.
 pub(crate) fn describe(module: &Module<'_>, import: &Import<'_>) -> String {
     match import.ty {
-        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => {
-            module.function_type(ty).map_or("func".into(), describe_function)
-        }
+        TypeRef::Func(ty) | TypeRef::FuncExact(ty) => module
+            .function_type(ty)
+            .map_or("func".into(), describe_function),
         TypeRef::Table(table) => format!("table {} {}", table.initial, table.element_type),
         TypeRef::Memory(memory) => {
             let shared = if memory.shared { " shared" } else { "" };
             let maximum = memory.maximum.map(|pages| format!(" {pages}"));
-            format!("memory {}{}{shared}", memory.initial, maximum.unwrap_or_default())
+            format!(
+                "memory {}{}{shared}",
+                memory.initial,
+                maximum.unwrap_or_default()
+            )
         }
-        TypeRef::Global(global) if global.mutable => format!("global (mut {})", global.content_type),
+        TypeRef::Global(global) if global.mutable => {
+            format!("global (mut {})", global.content_type)
+        }
         TypeRef::Global(global) => format!("global {}", global.content_type),
         TypeRef::Tag(_) => "tag".into(),
     }
@@ -114,7 +120,9 @@ fn is_cuda(import: &Import<'_>) -> bool {
         name.strip_prefix("cu")
             .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()))
     };
-    import.module == CUDA_MODULE && driver_name(import.name) && matches!(import.ty, TypeRef::Func(_))
+    import.module == CUDA_MODULE
+        && driver_name(import.name)
+        && matches!(import.ty, TypeRef::Func(_))
 }
 
 fn complaint(module: &Module<'_>, import: &Import<'_>) -> Option<String> {
@@ -166,13 +174,19 @@ mod tests {
         let write = r#""fd_write" (func (param i32 i32 i32 i32) (result i32))"#;
         for (imports, cuda) in [
             ("", false),
-            (&*format!(r#"(import "wasi_snapshot_preview1" {write})"#), false),
+            (
+                &*format!(r#"(import "wasi_snapshot_preview1" {write})"#),
+                false,
+            ),
             (&*format!(r#"(import "wasi_unstable" {write})"#), false),
             (
                 r#"(import "wasi_unstable" "proc_exit" (func (param i32)))"#,
                 false,
             ),
-            (r#"(import "env" "cuInit" (func (param i32) (result i32)))"#, true),
+            (
+                r#"(import "env" "cuInit" (func (param i32) (result i32)))"#,
+                true,
+            ),
         ] {
             assert_eq!(check_text(imports), Ok(cuda), "{imports}");
         }

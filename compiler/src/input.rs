@@ -84,7 +84,11 @@ fn describe(bytes: &[u8]) -> String {
         [b'#', b'!', ..] => "`#!`, so it is a script",
         [b'!', b'<', b'a', b'r', b'c', b'h', b'>', ..] => "an archive header",
         _ => {
-            let start: Vec<_> = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+            let start: Vec<_> = bytes
+                .iter()
+                .take(4)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             return format!("bytes {}, not 00 61 73 6d", start.join(" "));
         }
     };
@@ -173,7 +177,10 @@ fn feature_name(missing: WasmFeatures) -> Option<(&'static str, WasmFeatures)> {
     let names = [
         (WasmFeatures::MEMORY64, "64-bit memory (memory64)"),
         (WasmFeatures::GC, "garbage collection (gc)"),
-        (WasmFeatures::FUNCTION_REFERENCES, "typed function references"),
+        (
+            WasmFeatures::FUNCTION_REFERENCES,
+            "typed function references",
+        ),
         (WasmFeatures::TAIL_CALL, "tail calls"),
         (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exception handling"),
         (WasmFeatures::EXCEPTIONS, "exception handling"),
@@ -184,12 +191,18 @@ fn feature_name(missing: WasmFeatures) -> Option<(&'static str, WasmFeatures)> {
         ),
         (WasmFeatures::SIMD, "SIMD"),
         (WasmFeatures::RELAXED_SIMD, "relaxed SIMD"),
-        (WasmFeatures::MULTI_MEMORY, "several memories (multi-memory)"),
+        (
+            WasmFeatures::MULTI_MEMORY,
+            "several memories (multi-memory)",
+        ),
         (WasmFeatures::MEMORY_CONTROL, "memory control"),
         (WasmFeatures::CUSTOM_PAGE_SIZES, "custom page sizes"),
         (WasmFeatures::STACK_SWITCHING, "stack switching"),
         (WasmFeatures::WIDE_ARITHMETIC, "wide arithmetic"),
-        (WasmFeatures::EXTENDED_CONST, "extended constant expressions"),
+        (
+            WasmFeatures::EXTENDED_CONST,
+            "extended constant expressions",
+        ),
         (WasmFeatures::REFERENCE_TYPES, "reference types"),
         (WasmFeatures::BULK_MEMORY, "bulk memory operations"),
         (WasmFeatures::MULTI_VALUE, "multiple values"),
@@ -234,4 +247,139 @@ pub(crate) fn check_entry(path: &Path, module: &Module<'_>) -> Result<(), Error>
         path: path.into(),
         found,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(result: Result<(), Error>) -> String {
+        result.map_or_else(|error| error.report(), |()| "accepted".into())
+    }
+
+    #[test]
+    fn recognizes_what_is_no_core_module() {
+        for (bytes, expected) in [
+            (&b""[..], "a.wasm is empty"),
+            (b"\x7fELF\x02\x01", "starts with an ELF header"),
+            (b"\x1f\x8b\x08", "starts with a gzip header"),
+            (b"hello", "bytes 68 65 6c 6c, not 00 61 73 6d"),
+            (b"  (module)", "hint: run `wat2wasm a.wasm` first"),
+            (
+                b"\0asm",
+                "at offset 0x4: unexpected end-of-file in the header",
+            ),
+            (
+                b"\0asm\x0d\0\x01\0",
+                "is a WebAssembly component, not a core module",
+            ),
+            (b"\0asm\x02\0\0\0", "has WebAssembly binary version 2"),
+            (b"\0asm\x01\0\0\0", "accepted"),
+        ] {
+            let report = report(recognize(Path::new("a.wasm"), bytes));
+            assert!(report.contains(expected), "{bytes:?}: {report}");
+        }
+    }
+
+    fn validate_text(text: &str, supported: &Features, other: Option<Features>) -> String {
+        let wasm = wat::parse_str(text).expect("the text is correct");
+        let other = other.map(|features| ("other", features));
+        report(validate(
+            Path::new("a.wasm"),
+            &wasm,
+            supported,
+            "some",
+            other,
+        ))
+    }
+
+    #[test]
+    fn names_unsupported_features() {
+        // What is told to be supported is not decisive for what nothing translates.
+        let supported = Features::all();
+        for (text, expected) in [
+            (
+                "(module (memory i64 1))",
+                "uses 64-bit memory (memory64), which the some backend",
+            ),
+            (
+                "(module (type (struct (field i32))))",
+                "uses garbage collection (gc)",
+            ),
+            (
+                "(module (func (param (ref func))))",
+                "uses typed function references",
+            ),
+            ("(module (memory 1 (pagesize 1)))", "uses custom page sizes"),
+            (
+                "(module (func try catch_all end))",
+                "uses legacy exception handling",
+            ),
+            ("(module (func (param externref v128)))", "accepted"),
+        ] {
+            let report = validate_text(text, &supported, None);
+            assert!(report.contains(expected), "{text}: {report}");
+        }
+    }
+
+    #[test]
+    fn suggests_the_backend_that_supports_a_feature() {
+        let text = "(module (func $f return_call $f))";
+        let report = validate_text(text, &Features::new(), Some(Features::all()));
+        assert!(report.contains("uses tail calls"), "{report}");
+        assert!(
+            report.contains("hint: run `faas-wasm build --backend other a.wasm`"),
+            "{report}"
+        );
+        let report = validate_text(text, &Features::new(), Some(Features::new()));
+        assert!(
+            report.contains("hint: build the module without tail calls"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_with_its_offset() {
+        let text = r#"(module (memory 1) (data (i32.const 8) "abc")
+            (func (export "_start") (drop (i32.load (i32.const 8)))))"#;
+        let wasm = wat::parse_str(text).expect("the text is correct");
+        let mut accepted = 0;
+        for length in 8..wasm.len() {
+            let path = Path::new("a.wasm");
+            match validate(path, &wasm[..length], &Features::new(), "some", None) {
+                // The end of a section can be the end of a module, unless bodies are missing.
+                Ok(()) => accepted += 1,
+                Err(error) => {
+                    let report = error.report();
+                    assert!(report.contains("at offset 0x"), "{report}");
+                }
+            }
+        }
+        assert!(accepted < 4, "{accepted} of {} were accepted", wasm.len());
+    }
+
+    #[test]
+    fn asks_for_something_to_run() {
+        for (text, expected) in [
+            ("(module)", "has no function `_start`"),
+            (
+                r#"(module (func (export "_initialize")))"#,
+                "hint: this is a reactor module",
+            ),
+            (
+                r#"(module (func (export "_start") (param i32)))"#,
+                "is func (param i32), not a function without",
+            ),
+            (
+                r#"(module (memory (export "_start") 1))"#,
+                "is a memory, not",
+            ),
+            (r#"(module (func (export "_start")))"#, "accepted"),
+        ] {
+            let wasm = wat::parse_str(text).expect("the text is correct");
+            let module = Module::parse(&wasm).expect("it is well formed");
+            let report = report(check_entry(Path::new("a.wasm"), &module));
+            assert!(report.contains(expected), "{text}: {report}");
+        }
+    }
 }

@@ -112,7 +112,11 @@ fn as_json(artifact: &Artifact<'_>) -> String {
         engine_version: &manifest.engine_version,
         opt_level: manifest.opt_level.digit(),
         target: &manifest.triple,
-        cpu_features: manifest.cpu_features.iter().map(|feature| feature.name()).collect(),
+        cpu_features: manifest
+            .cpu_features
+            .iter()
+            .map(|feature| feature.name())
+            .collect(),
         wasm_sha256: hexadecimal(&manifest.wasm_sha256),
         wasm_size: manifest.wasm_size,
         entry: &manifest.entry,
@@ -169,11 +173,17 @@ fn as_text(artifact: &Artifact<'_>) -> String {
     line("sha256", &hexadecimal(&header.sha256));
     line("producer", &manifest.producer);
     line("backend", &backend(manifest));
-    line("engine", &format_args!("wasmer-vm {}", manifest.engine_version));
+    line(
+        "engine",
+        &format_args!("wasmer-vm {}", manifest.engine_version),
+    );
     line("target", &manifest.triple);
     line("features", &features(manifest));
     line("module", &bytes(manifest.wasm_size));
-    line("", &format_args!("sha256 {}", hexadecimal(&manifest.wasm_sha256)));
+    line(
+        "",
+        &format_args!("sha256 {}", hexadecimal(&manifest.wasm_sha256)),
+    );
     line("entry", &manifest.entry);
     line("functions", &manifest.functions);
     line("code", &bytes(manifest.code_size));
@@ -184,10 +194,20 @@ fn as_text(artifact: &Artifact<'_>) -> String {
     for (index, memory) in manifest.memories.iter().enumerate() {
         line(&format!("memory {index}"), &describe_memory(memory));
     }
-    line("cuda", &if manifest.needs_cuda { "needed" } else { "not needed" });
+    line(
+        "cuda",
+        &if manifest.needs_cuda {
+            "needed"
+        } else {
+            "not needed"
+        },
+    );
     line("imports", &manifest.imports.len());
     for import in &manifest.imports {
-        line("", &format_args!("{}.{}: {}", import.module, import.name, import.ty));
+        line(
+            "",
+            &format_args!("{}.{}: {}", import.module, import.name, import.ty),
+        );
     }
     text
 }
@@ -208,7 +228,10 @@ fn describe_memory(memory: &MemorySummary) -> String {
     };
     let shared = if memory.shared { ", shared" } else { "" };
     let imported = if memory.imported { ", imported" } else { "" };
-    format!("{} pages of 64 KiB, {maximum}{shared}{imported}", memory.minimum)
+    format!(
+        "{} pages of 64 KiB, {maximum}{shared}{imported}",
+        memory.minimum
+    )
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -1,10 +1,10 @@
 //! The build tool `faas-wasm`: compiles WebAssembly modules to artifacts, and looks at them.
 //!
-//! The pipeline of a build, a module each: [`input`] and [`imports`] reject what cannot become an
-//! artifact, [`lift`] takes the data out of the module, [`backend`] compiles it, [`convert`]
-//! brings the result into our own format, the artifact crate writes it, [`output`] saves it.
+//! The pipeline of a build, a module each: `input` and `imports` reject what cannot become an
+//! artifact, `lift` takes the data out of the module, `backend` compiles it, `convert` brings the
+//! result into our own format, the artifact crate writes it, `output` saves it.
 //!
-//! This crate never loads or runs an artifact: that is the runner's, which [`run`] executes.
+//! This crate never loads or runs an artifact: that is the runner's, which `run` executes.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -31,12 +31,18 @@ use clap::Parser as _;
 
 use crate::args::{Arguments, BuildArguments, Command, CompileArguments, RunArguments};
 use crate::build::{Options, RawOptions};
-pub use crate::error::Exit;
-use crate::error::Error;
+use crate::error::{Error, Exit};
 
 /// Runs the program with this process's arguments and environment.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    // The hook has told the panic; what is missing is our exit code for a bug.
+    std::panic::catch_unwind(|| dispatch(Arguments::parse())).unwrap_or_else(|_| {
+        print_error("error: internal error\nhint: please report this with the command line\n");
+        Exit::Internal.into()
+    })
+}
+
+fn dispatch(arguments: Arguments) -> ExitCode {
     if arguments.version {
         return finish(print(&version::describe(arguments.verbose)));
     }
@@ -116,10 +122,14 @@ fn report(error: &Error) {
 
 fn print(text: &str) -> Result<(), Error> {
     let mut stdout = std::io::stdout().lock();
-    stdout
+    match stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(Error::Stdout)
+    {
+        // The reader has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(Error::Stdout),
+    }
 }
 
 fn print_error(text: &str) {

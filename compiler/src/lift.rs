@@ -183,7 +183,8 @@ impl Picture {
     }
 
     fn into_images(mut self, memory: u32) -> Vec<Image> {
-        self.pieces.retain(|_, piece| piece.iter().any(|byte| *byte != 0));
+        self.pieces
+            .retain(|_, piece| piece.iter().any(|byte| *byte != 0));
         let runs = runs(self.pieces.keys().copied());
         let image = |run: std::ops::Range<u64>| {
             let mut bytes = vec![0; ((run.end - run.start) * IMAGE_ALIGNMENT) as usize];
@@ -220,4 +221,222 @@ fn runs(pieces: impl Iterator<Item = u64>) -> Vec<std::ops::Range<u64>> {
         runs[smallest].end = next.end;
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use wasm_encoder::{
+        CodeSection, DataCountSection, DataSegment, DataSegmentMode, Function, FunctionSection,
+        MemorySection, TypeSection,
+    };
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    struct Segment {
+        /// Memory and offset, or `None` if it is passive.
+        place: Option<(u32, u32)>,
+        bytes: Vec<u8>,
+    }
+
+    fn encode(pages: &[u32], segments: &[Segment], data_count: bool) -> Vec<u8> {
+        let mut module = wasm_encoder::Module::new();
+        let mut types = TypeSection::new();
+        types.ty().function([], []);
+        let mut functions = FunctionSection::new();
+        functions.function(0);
+        let mut memories = MemorySection::new();
+        for pages in pages {
+            memories.memory(wasm_encoder::MemoryType {
+                minimum: u64::from(*pages),
+                maximum: None,
+                memory64: false,
+                shared: false,
+                page_size_log2: None,
+            });
+        }
+        module
+            .section(&types)
+            .section(&functions)
+            .section(&memories);
+        if data_count {
+            let count = segments.len() as u32;
+            module.section(&DataCountSection { count });
+        }
+        let mut code = CodeSection::new();
+        let mut body = Function::new([]);
+        body.instructions().end();
+        code.function(&body);
+        let mut data = DataSection::new();
+        for segment in segments {
+            let offset;
+            let mode = match segment.place {
+                None => DataSegmentMode::Passive,
+                Some((memory_index, address)) => {
+                    offset = wasm_encoder::ConstExpr::i32_const(address as i32);
+                    DataSegmentMode::Active {
+                        memory_index,
+                        offset: &offset,
+                    }
+                }
+            };
+            let data_segment = DataSegment {
+                mode,
+                data: segment.bytes.iter().copied(),
+            };
+            data.segment(data_segment);
+        }
+        module.section(&code).section(&data);
+        module.finish()
+    }
+
+    /// What instantiation would do: the segments in order, into zeros.
+    fn instantiate(pages: &[u32], segments: &[Segment]) -> Option<Vec<Vec<u8>>> {
+        let mut memories: Vec<_> = pages
+            .iter()
+            .map(|pages| vec![0; *pages as usize * 65536])
+            .collect();
+        for segment in segments {
+            if let Some((memory, address)) = segment.place {
+                let address = address as usize;
+                memories[memory as usize]
+                    .get_mut(address..address + segment.bytes.len())?
+                    .copy_from_slice(&segment.bytes);
+            }
+        }
+        Some(memories)
+    }
+
+    fn segment() -> impl Strategy<Value = Segment> {
+        let place = prop_oneof![
+            1 => Just(None),
+            9 => (0..2_u32, 0..60 * 65536_u32).prop_map(Some),
+        ];
+        let bytes = prop_oneof![
+            4 => vec(any::<u8>(), 0..40),
+            1 => Just(vec![0; 70_000]),
+            1 => Just(vec![1; 140_000]),
+        ];
+        (place, bytes).prop_map(|(place, bytes)| Segment { place, bytes })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn image_is_what_instantiation_writes(
+            segments in vec(segment(), 0..24),
+            pages in [50..64_u32, 50..64_u32],
+            data_count in any::<bool>(),
+        ) {
+            let wasm = encode(&pages, &segments, data_count);
+            let module = Module::parse(&wasm).expect("it is well formed");
+            let lifted = lift(Path::new("a.wasm"), &module);
+            let Some(expected) = instantiate(&pages, &segments) else {
+                let outside = matches!(lifted, Err(Error::DataOutside { .. }));
+                prop_assert!(outside, "a segment is outside");
+                return Ok(());
+            };
+            let lifted = lifted.expect("all segments are inside");
+            let mut memories: Vec<Vec<u8>> = expected.iter().map(|memory| vec![0; memory.len()]).collect();
+            for image in &lifted.images {
+                prop_assert_eq!(image.address % IMAGE_ALIGNMENT, 0);
+                prop_assert_eq!(image.bytes.len() as u64 % IMAGE_ALIGNMENT, 0);
+                let at = image.address as usize;
+                memories[image.memory as usize][at..at + image.bytes.len()].copy_from_slice(&image.bytes);
+            }
+            prop_assert!(memories == expected, "the image differs");
+            for memory in 0..2 {
+                let runs = lifted.images.iter().filter(|image| image.memory == memory);
+                prop_assert!(runs.count() <= MAX_RUNS);
+            }
+
+            wasmparser::validate(&lifted.wasm).expect("the rest is valid");
+            let rest = Module::parse(&lifted.wasm).expect("the rest is well formed");
+            prop_assert!(rest.data.iter().all(|data| matches!(data.kind, DataKind::Passive)));
+            prop_assert_eq!(rest.data.len(), if data_count { segments.len() } else { 0 });
+            let kept: Vec<_> = (0..).zip(&rest.data)
+                .filter(|(_, data)| !data.data.is_empty())
+                .map(|(index, data)| (index, data.data.to_vec()))
+                .collect();
+            prop_assert_eq!(kept, lifted.passive_data);
+        }
+    }
+
+    #[test]
+    fn runs_split_at_large_gaps_and_are_few() {
+        let megabyte = SPLIT_GAP / IMAGE_ALIGNMENT;
+        for (pieces, expected) in [
+            (vec![], vec![]),
+            (vec![3], vec![3..4]),
+            (vec![0, 1, 5], vec![0..6]),
+            (vec![0, megabyte], vec![0..megabyte + 1]),
+            (
+                vec![0, megabyte + 1],
+                vec![0..1, megabyte + 1..megabyte + 2],
+            ),
+        ] {
+            assert_eq!(runs(pieces.clone().into_iter()), expected, "{pieces:?}");
+        }
+        // Gaps grow, so that the first runs are joined.
+        let pieces: Vec<u64> = (0..10)
+            .map(|index| 100 * index + 10 * index * index)
+            .collect();
+        let runs = runs(pieces.iter().copied());
+        assert_eq!(runs.len(), MAX_RUNS);
+        assert_eq!(runs[0], 0..pieces[2] + 1);
+        assert_eq!(runs[MAX_RUNS - 1], pieces[9]..pieces[9] + 1);
+    }
+
+    fn lift_text(text: &str) -> Result<Lifted, Error> {
+        let wasm = wat::parse_str(text).expect("the text is correct");
+        let module = Module::parse(&wasm).expect("it is well formed");
+        lift(Path::new("a.wasm"), &module)
+    }
+
+    #[test]
+    fn constant_offsets_are_computed() {
+        for (offset, address) in [
+            ("i32.const 5", 5),
+            (
+                "(i32.add (i32.const 2) (i32.mul (i32.const 3) (i32.const 4)))",
+                14,
+            ),
+            ("(i32.sub (i32.const 2) (i32.const -3))", 5),
+            ("(i32.add (global.get $base) (i32.const 1))", 101),
+        ] {
+            let text = format!(
+                r#"(module (global $base i32 (i32.const 100)) (memory 1) (data (offset {offset}) "x"))"#
+            );
+            let lifted = lift_text(&text).expect("the offset is known");
+            let at = lifted.images[0].bytes.iter().position(|byte| *byte == b'x');
+            assert_eq!(at, Some(address), "{offset}");
+        }
+    }
+
+    #[test]
+    fn rejects_segments_that_cannot_be_applied() {
+        let report = |text| {
+            lift_text(text)
+                .expect_err("it cannot be lifted")
+                .to_string()
+        };
+        assert_eq!(
+            report(
+                r#"(module (memory 1) (data (i32.const 65535) "") (data (i32.const 65535) "ab"))"#
+            ),
+            "data segment 1 of a.wasm writes 2 bytes at 65535, but memory 0 has 65536 bytes"
+        );
+        let outside = report(r#"(module (memory 1) (data (i32.const -1) ""))"#);
+        assert!(outside.contains("0 bytes at 4294967295"), "{outside}");
+        let unknown = report(
+            r#"(module (import "env" "base" (global $base i32)) (memory 1)
+                (data (global.get $base) "x"))"#,
+        );
+        assert!(
+            unknown.starts_with("data segment 0 of a.wasm has an offset"),
+            "{unknown}"
+        );
+    }
 }

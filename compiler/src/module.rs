@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use faas_wasm_artifact::FunctionNames;
 use wasmparser::{
-    CompositeInnerType, Data, ExternalKind, FuncType, Global, Import, KnownCustom, MemoryType, Name,
-    Parser, Payload, Result, TypeRef,
+    CompositeInnerType, Data, ExternalKind, FuncType, Global, Import, KnownCustom, MemoryType,
+    Name, Parser, Payload, Result, TypeRef,
 };
 
 /// The facts, borrowed from the file.
@@ -72,12 +72,12 @@ impl<'a> Module<'a> {
         match payload {
             Payload::TypeSection(section) => {
                 for group in section {
-                    self.types.extend(group?.into_types().map(|ty| {
-                        match ty.composite_type.inner {
+                    self.types.extend(group?.into_types().map(
+                        |ty| match ty.composite_type.inner {
                             CompositeInnerType::Func(function) => Some(function),
                             _ => None,
-                        }
-                    }));
+                        },
+                    ));
                 }
             }
             Payload::ImportSection(section) => {
@@ -142,7 +142,10 @@ impl<'a> Module<'a> {
             Ok(Name::Function(map)) => Some(map),
             _ => None,
         });
-        for naming in functions.flat_map(IntoIterator::into_iter).map_while(Result::ok) {
+        for naming in functions
+            .flat_map(IntoIterator::into_iter)
+            .map_while(Result::ok)
+        {
             let name = (naming.index, naming.name.to_owned());
             self.names.names.push(name);
         }

@@ -44,8 +44,12 @@ impl Output {
             source,
         };
         let target = match path.metadata() {
-            Ok(found) if found.is_dir() => return Err(Error::OutputIsDirectory { path: path.into() }),
-            Ok(found) if !found.is_file() => return Err(Error::OutputNotFile { path: path.into() }),
+            Ok(found) if found.is_dir() => {
+                return Err(Error::OutputIsDirectory { path: path.into() });
+            }
+            Ok(found) if !found.is_file() => {
+                return Err(Error::OutputNotFile { path: path.into() });
+            }
             Ok(found) => {
                 let same = |input: std::fs::Metadata| {
                     (input.dev(), input.ino()) == (found.dev(), found.ino())
@@ -88,7 +92,6 @@ impl Output {
     }
 
     fn try_save(&self, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-        remove_on_signals();
         let temporary = Temporary::create(&self.target)?;
         write(&temporary.file)?;
         temporary.file.sync_all()?;
@@ -106,6 +109,7 @@ struct Temporary {
 
 impl Temporary {
     fn create(target: &Path) -> io::Result<Self> {
+        remove_on_signals();
         let mut name = target.file_name().unwrap_or_default().to_owned();
         // Names have at most 255 bytes on Linux; a long one would fail with its suffix.
         if name.len() > 200 {
@@ -201,7 +205,13 @@ mod tests {
     fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(directory)
             .expect("the directory is there")
-            .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into())
+            .map(|entry| {
+                entry
+                    .expect("it can be read")
+                    .file_name()
+                    .to_string_lossy()
+                    .into()
+            })
             .collect();
         names.sort();
         names
@@ -251,13 +261,20 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let input = directory.path().join("a.wasm");
         std::fs::write(&input, "wasm").expect("it can be written");
-        let prepare = |path: &Path| Output::prepare(path, &input).expect_err("it cannot be written");
+        let prepare =
+            |path: &Path| Output::prepare(path, &input).expect_err("it cannot be written");
         assert!(matches!(
             prepare(directory.path()),
             Error::OutputIsDirectory { .. }
         ));
-        assert!(matches!(prepare(Path::new("..")), Error::OutputIsDirectory { .. }));
-        assert!(matches!(prepare(Path::new("/dev/null")), Error::OutputNotFile { .. }));
+        assert!(matches!(
+            prepare(Path::new("..")),
+            Error::OutputIsDirectory { .. }
+        ));
+        assert!(matches!(
+            prepare(Path::new("/dev/null")),
+            Error::OutputNotFile { .. }
+        ));
         assert!(matches!(prepare(&input), Error::OutputIsInput { .. }));
         assert!(matches!(
             prepare(&directory.path().join("missing/a.so")),

@@ -242,12 +242,18 @@ fn key(wasm: &[u8], options: &Options) -> String {
         add(feature.name().as_bytes());
     }
     // Two builds of one version differ while we work on it.
-    if let Some(tool) = std::env::current_exe().ok().and_then(|path| path.metadata().ok()) {
+    if let Some(tool) = std::env::current_exe()
+        .ok()
+        .and_then(|path| path.metadata().ok())
+    {
         add(&tool.size().to_le_bytes());
         add(&tool.mtime().to_le_bytes());
         add(&tool.mtime_nsec().to_le_bytes());
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Whether a cached artifact is there and can be loaded. A damaged one is built again.
@@ -300,8 +306,16 @@ mod tests {
         assert_eq!(
             one_shot_arguments(Path::new("dir/m.wasm"), Path::new("/cache/1.so"), &guest),
             [
-                "--one-shot", "--dir", "/a::/b:ro", "--env", "K=V", "--argv0", "m.wasm", "--",
-                "/cache/1.so", "--x"
+                "--one-shot",
+                "--dir",
+                "/a::/b:ro",
+                "--env",
+                "K=V",
+                "--argv0",
+                "m.wasm",
+                "--",
+                "/cache/1.so",
+                "--x"
             ]
         );
     }
@@ -315,7 +329,11 @@ mod tests {
                 found.map(|(_, value)| (*value).into())
             })
         };
-        let (own, xdg, home) = ((CACHE_VARIABLE, "/o"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h"));
+        let (own, xdg, home) = (
+            (CACHE_VARIABLE, "/o"),
+            ("XDG_CACHE_HOME", "/x"),
+            ("HOME", "/h"),
+        );
         assert_eq!(find(&[own, xdg, home]), Some("/o".into()));
         assert_eq!(find(&[xdg, home]), Some("/x/faas-wasm".into()));
         assert_eq!(find(&[home]), Some("/h/.cache/faas-wasm".into()));

@@ -11,6 +11,10 @@ use faas_wasm_artifact::Manifest;
 pub(crate) struct Summary {
     pub(crate) path: PathBuf,
     pub(crate) manifest: Manifest,
+    /// Size of the machine code in bytes.
+    pub(crate) code_size: u64,
+    /// Bytes of the memory image that are mapped into an instance.
+    pub(crate) image_size: u64,
     /// Size of the file in bytes.
     pub(crate) artifact_size: u64,
     /// Whether the CPU features are this machine's.
@@ -37,8 +41,8 @@ impl fmt::Display for Summary {
         let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<10} {value}");
         line("artifact", &self.path.display())?;
         line("functions", &manifest.functions)?;
-        line("code", &bytes(manifest.code_size))?;
-        line("image", &bytes(manifest.image_size))?;
+        line("code", &bytes(self.code_size))?;
+        line("image", &bytes(self.image_size))?;
         line("size", &bytes(self.artifact_size))?;
         line("target", &manifest.triple)?;
         line("features", &features(manifest))?;
@@ -60,7 +64,11 @@ pub(crate) fn backend(manifest: &Manifest) -> String {
 
 /// The CPU features, or that there are none.
 pub(crate) fn features(manifest: &Manifest) -> String {
-    let names: Vec<_> = manifest.cpu_features.iter().map(|feature| feature.name()).collect();
+    let names: Vec<_> = manifest
+        .cpu_features
+        .iter()
+        .map(|feature| feature.name())
+        .collect();
     match names.as_slice() {
         [] => "none".into(),
         names => names.join(", "),

@@ -20,7 +20,7 @@ pub(crate) struct Target {
 
 /// A CPU level: a name for a set of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Level {
+pub(crate) enum Level {
     /// SSE2, as every x86_64 CPU.
     #[value(name = "x86-64-v1")]
     V1,
@@ -156,13 +156,16 @@ fn parse_features(list: &str, architecture: &'static str) -> Result<Vec<CpuFeatu
     list.split([',', ' ', '\t', '\n', '\r'])
         .filter(|name| !name.is_empty())
         .map(|name| {
-            let feature: CpuFeature = name.strip_prefix('+').unwrap_or(name).parse().map_err(
-                |_| Error::UnknownFeature {
-                    name: name.into(),
-                    architecture,
-                    known: known_features(architecture),
-                },
-            )?;
+            let plain = match name.strip_prefix('+').unwrap_or(name) {
+                // LLVM's name for it.
+                "bmi" => "bmi1",
+                other => other,
+            };
+            let feature: CpuFeature = plain.parse().map_err(|_| Error::UnknownFeature {
+                name: name.into(),
+                architecture,
+                known: known_features(architecture),
+            })?;
             if feature.architecture() != architecture {
                 return Err(Error::ForeignFeature {
                     feature,
@@ -207,7 +210,9 @@ fn close(features: &[CpuFeature]) -> Vec<CpuFeature> {
 
 /// From LLVM's `X86.td`.
 fn implied(feature: CpuFeature) -> &'static [CpuFeature] {
-    use CpuFeature::{Avx, Avx2, Avx512dq, Avx512f, Avx512vl, Fma, Sse2, Sse3, Sse41, Sse42, Ssse3};
+    use CpuFeature::{
+        Avx, Avx2, Avx512dq, Avx512f, Avx512vl, Fma, Sse2, Sse3, Sse41, Sse42, Ssse3,
+    };
     match feature {
         Sse3 => &[Sse2],
         Ssse3 => &[Sse3],
@@ -244,6 +249,7 @@ mod tests {
             (&[Level::V2], None, v2),
             (&[], Some(""), "sse2"),
             (&[], Some("popcnt"), "sse2 popcnt"),
+            (&[], Some("+bmi,bmi2"), "sse2 bmi1 bmi2"),
             (&[], Some(" sse4.2,\n\tpopcnt  SSE41 "), v2),
             (&[Level::V1], Some("+sse42,popcnt"), v2),
             (
@@ -280,8 +286,17 @@ mod tests {
 
     #[test]
     fn names_normalize() {
-        for name in ["amd64", "x86_64-unknown-linux-gnu", "x86_64-linux-musl", "x86_64-pc-linux-gnu"] {
-            assert_eq!(names(name, &[Level::V1], None).as_deref(), Ok("sse2"), "{name}");
+        for name in [
+            "amd64",
+            "x86_64-unknown-linux-gnu",
+            "x86_64-linux-musl",
+            "x86_64-pc-linux-gnu",
+        ] {
+            assert_eq!(
+                names(name, &[Level::V1], None).as_deref(),
+                Ok("sse2"),
+                "{name}"
+            );
         }
     }
 
@@ -293,7 +308,12 @@ mod tests {
             ("x86_64-apple-darwin", &[], None, "for Linux only"),
             ("arm64", &[], None, "its own architecture only"),
             ("amd64", &[], Some("sse9"), "known for x86_64: sse2, sse3"),
-            ("amd64", &[], Some("neon"), "`neon` is of aarch64, the target is x86_64"),
+            (
+                "amd64",
+                &[],
+                Some("neon"),
+                "`neon` is of aarch64, the target is x86_64",
+            ),
             ("amd64", &[Level::V1, Level::V2], None, "several CPU levels"),
         ] {
             let error = names(triple, levels, features).expect_err("it does not fit");

@@ -12,12 +12,19 @@ pub(crate) fn describe(verbose: bool) -> String {
     }
     for backend in backend::ALL {
         let version = backend::version(backend).unwrap_or("not part of this build");
-        text += &format!("backend    {} {version} ({})\n", backend.name(), backend.licence());
+        text += &format!(
+            "backend    {} {version} ({})\n",
+            backend.name(),
+            backend.licence()
+        );
     }
     if let Some(backend) = backend::default() {
         text += &format!("default    {}\n", backend.name());
     }
-    let features: Vec<_> = host_features().iter().map(|feature| feature.name()).collect();
+    let features: Vec<_> = host_features()
+        .iter()
+        .map(|feature| feature.name())
+        .collect();
     text += &format!("engine     wasmer-vm {}\n", wasmer_compiler::VERSION);
     text += &format!("format     {FORMAT_VERSION}\n");
     text += &format!("host       {} ({})\n", host_triple(), features.join(", "));

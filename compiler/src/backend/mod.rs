@@ -74,7 +74,9 @@ pub(crate) fn usable_features(backend: Backend, features: &[CpuFeature]) -> Vec<
         Backend::Cranelift => cranelift::UNUSABLE_FEATURES,
     };
     let usable = features.iter().copied();
-    usable.filter(|feature| !unusable.contains(feature)).collect()
+    usable
+        .filter(|feature| !unusable.contains(feature))
+        .collect()
 }
 
 /// The WebAssembly features that a backend supports.
@@ -117,10 +119,12 @@ pub(crate) fn compile(
             backend: backend.name(),
             source,
         })?;
-    let elf = artifact.serialize().map_err(|source| Error::BackendOutput {
-        backend: backend.name(),
-        source: BackendOutput::Serialize(source),
-    })?;
+    let elf = artifact
+        .serialize()
+        .map_err(|source| Error::BackendOutput {
+            backend: backend.name(),
+            source: BackendOutput::Serialize(source),
+        })?;
     Ok(Compiled {
         module: artifact.module_info().clone(),
         elf,
@@ -139,10 +143,12 @@ fn config(backend: Backend, options: &Options) -> Result<Box<dyn CompilerConfig>
 }
 
 fn engine_target(target: &Target) -> EngineTarget {
-    let features = target.features.iter().map(|feature| engine_feature(*feature));
+    let features = target
+        .features
+        .iter()
+        .map(|feature| engine_feature(*feature));
     EngineTarget::new(target.triple.clone(), features.collect())
 }
-
 
 fn engine_feature(feature: CpuFeature) -> EngineFeature {
     match feature {

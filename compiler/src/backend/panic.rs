@@ -33,7 +33,9 @@ pub(super) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
 }
 
 fn describe(info: &PanicHookInfo<'_>) -> Panic {
-    let message = info.payload_as_str().unwrap_or("it panicked without a message");
+    let message = info
+        .payload_as_str()
+        .unwrap_or("it panicked without a message");
     // The path of the registry on the machine that built us says nothing to the user.
     let location = info.location().map_or("unknown place".into(), |location| {
         let file = location.file();
