@@ -14,3 +14,4 @@ pub mod process;
 pub mod request;
 pub mod response;
 pub mod server;
+pub mod sniff;

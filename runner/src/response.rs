@@ -44,6 +44,35 @@ impl ResponseBody {
     }
 }
 
+impl ResponseBody {
+    /// A body that breaks off after `data`.
+    #[must_use]
+    pub fn aborted(data: Bytes, cause: impl Into<ResponseError>) -> Self {
+        Self::stream(Aborted { data: Some(data).filter(|data| !data.is_empty()), cause: Some(cause.into()) })
+    }
+}
+
+/// A body of some data and an error.
+struct Aborted {
+    data: Option<Bytes>,
+    cause: Option<ResponseError>,
+}
+
+impl Body for Aborted {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        if let Some(data) = self.data.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        Poll::Ready(self.cause.take().map(Err))
+    }
+}
+
 impl std::fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

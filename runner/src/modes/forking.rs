@@ -64,14 +64,14 @@ impl Forking {
     }
 
     /// Runs the function once. The future is not to be dropped before its end.
-    pub(super) async fn run(&self, head: &RequestHead, input: Input, output: OutputSink) -> Outcome {
+    pub(super) async fn run(&self, head: &RequestHead, body: RequestBody, output: OutputSink) -> Outcome {
         self.logger.info("Started logging: stderr from function.");
         let deadline = self.exec_timeout.map(|limit| Instant::now() + limit);
-        let child = match self.spawn(head, !input.is_empty()) {
+        let child = match self.spawn(head, !body.is_end_stream()) {
             Ok(child) => child,
             Err(error) => return Outcome { written: 0, failure: Some(error.to_string()) },
         };
-        self.supervise(child, input, output, deadline).await
+        self.supervise(child, body, output, deadline).await
     }
 
     fn spawn(&self, head: &RequestHead, has_input: bool) -> Result<Child, process::StartError> {
@@ -93,13 +93,13 @@ impl Forking {
     async fn supervise(
         &self,
         mut child: Child,
-        input: Input,
+        body: RequestBody,
         output: OutputSink,
         deadline: Option<Instant>,
     ) -> Outcome {
         let written = AtomicU64::new(0);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let feed = feed(input, stdin);
+        let feed = feed(body, stdin);
         let outputs = async {
             let forward = async {
                 if let Some(stdout) = stdout {
@@ -147,24 +147,6 @@ impl Forking {
     }
 }
 
-/// What the function reads.
-#[derive(Debug)]
-pub(super) enum Input {
-    /// The request's body as it comes.
-    Body(RequestBody),
-    /// All of it.
-    Collected(Bytes),
-}
-
-impl Input {
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Body(body) => body.is_end_stream(),
-            Self::Collected(bytes) => bytes.is_empty(),
-        }
-    }
-}
-
 /// Where standard output goes.
 #[derive(Debug)]
 pub(super) struct OutputSink {
@@ -192,15 +174,8 @@ async fn wait_until(child: &mut Child, deadline: Option<Instant>) -> (std::io::R
 }
 
 /// Copies the request's body to the child; a child that does not want it is no error.
-async fn feed(input: Input, stdin: Option<ChildStdin>) -> Option<BodyError> {
+async fn feed(mut body: RequestBody, stdin: Option<ChildStdin>) -> Option<BodyError> {
     let mut stdin = stdin?;
-    let mut body = match input {
-        Input::Body(body) => body,
-        Input::Collected(bytes) => {
-            let _ = stdin.write_all(&bytes).await;
-            return None;
-        }
-    };
     while let Some(data) = body.data().await {
         match data {
             Ok(data) => {

@@ -2,6 +2,7 @@
 
 mod access;
 mod forking;
+mod http;
 mod serializing;
 mod streaming;
 
@@ -9,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use ::http::HeaderValue;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::artifact::{self, Found};
@@ -18,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::process::Children;
 use crate::request::Request;
 use crate::response::Response;
+use self::http::Http;
 use forking::Forking;
 use serializing::Serializing;
 use streaming::Streaming;
@@ -56,7 +59,7 @@ pub fn start(
     match (config.mode, found) {
         (None | Some(ModeName::Wasm), Found::ModuleOnly(module)) => Err(StartError::new(artifact::build_hint(&module))),
         (None | Some(ModeName::Wasm), Found::Artifact(path)) => {
-            let _ = (logger, metrics, failures);
+            let _ = metrics;
             Err(StartError::new(format!("{}: wasm mode is not part of this build", path.display())))
         }
         (Some(ModeName::Wasm), Found::Nothing) => Err(StartError::new(format!(
@@ -65,7 +68,7 @@ pub fn start(
         ))),
         (None | Some(ModeName::Streaming), _) => Ok(Arc::new(Streaming::new(Forking::new(config, logger, children)?))),
         (Some(ModeName::Serializing), _) => Ok(Arc::new(Serializing::new(Forking::new(config, logger, children)?))),
-        (Some(ModeName::Http), _) => Err(StartError::new("http")),
+        (Some(ModeName::Http), _) => Ok(Arc::new(Http::start(config, logger, &children, failures)?)),
         (Some(ModeName::Static), _) => Err(StartError::new("static")),
     }
 }
@@ -123,4 +126,10 @@ pub trait Mode: Send + Sync + 'static {
     fn drain(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async {})
     }
+}
+
+/// Seconds with six decimals, for the header that tells how long the function took.
+fn duration_value(seconds: f64) -> HeaderValue {
+    // Digits and a point are a header value.
+    HeaderValue::from_str(&format!("{seconds:.6}")).unwrap_or(HeaderValue::from_static("0.000000"))
 }

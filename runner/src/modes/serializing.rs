@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use tokio::sync::mpsc;
 
 use super::access::{self, Answer};
-use super::forking::{Forking, Input, OutputSink};
-use super::{BoxFuture, Mode};
+use super::forking::{Forking, OutputSink};
+use super::{BoxFuture, Mode, duration_value};
 use crate::config::ModeName;
-use crate::request::{BodyError, Request};
+use crate::request::{BodyError, Request, RequestBody, RequestHead};
 use crate::response::{self, Response, X_DURATION_SECONDS};
 
 /// Serializing mode.
@@ -27,13 +27,14 @@ impl Serializing {
         Self { forking }
     }
 
-    async fn run(self: Arc<Self>, mut request: Request) -> Response {
+    async fn run(self: Arc<Self>, request: Request) -> Response {
         let began = Instant::now();
-        request.ticket.set_code(StatusCode::INTERNAL_SERVER_ERROR);
-        let (status, body) = match request.body.read_to_end().await {
+        let Request { head, body, ticket, .. } = request;
+        ticket.set_code(StatusCode::INTERNAL_SERVER_ERROR);
+        let (status, body) = match body.collect().await {
             Err(error @ BodyError::Malformed) => (StatusCode::BAD_REQUEST, Err(error.to_string())),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, Err(error.to_string())),
-            Ok(input) => match self.collect(&request, input).await {
+            Ok(input) => match self.output_of(&head, input).await {
                 Ok(output) => (StatusCode::OK, Ok(output)),
                 Err(failure) => (StatusCode::INTERNAL_SERVER_ERROR, Err(failure)),
             },
@@ -48,11 +49,11 @@ impl Serializing {
             seconds,
             suffix: "",
         };
-        access::log(&self.forking.logger, &request.head, &answer);
+        access::log(&self.forking.logger, &head, &answer);
         if let Some(failure) = failure {
             self.forking.logger.error(&failure);
         }
-        request.ticket.set_code(status);
+        ticket.set_code(status);
         let mut response = response::with_body(status, body.into());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, self.forking.content_type.clone());
@@ -60,11 +61,11 @@ impl Serializing {
         response
     }
 
-    /// Runs the function on `input`; its output, or what went wrong.
-    async fn collect(&self, request: &Request, input: Bytes) -> Result<Bytes, String> {
+    /// Runs the function on a body; its output, or what went wrong.
+    async fn output_of(&self, head: &RequestHead, body: RequestBody) -> Result<Bytes, String> {
         let (sender, mut receiver) = mpsc::channel(4);
         let output = OutputSink { sender, discard_all: true };
-        let run = self.forking.run(&request.head, Input::Collected(input), output);
+        let run = self.forking.run(head, body, output);
         let collect = async {
             let mut collected = BytesMut::new();
             while let Some(piece) = receiver.recv().await {
@@ -75,12 +76,6 @@ impl Serializing {
         let (outcome, collected) = tokio::join!(run, collect);
         outcome.failure.map_or(Ok(collected), Err)
     }
-}
-
-/// Seconds with six decimals as a header value.
-pub(super) fn duration_value(seconds: f64) -> HeaderValue {
-    // Digits and a point are a header value.
-    HeaderValue::from_str(&format!("{seconds:.6}")).unwrap_or(HeaderValue::from_static("0.000000"))
 }
 
 impl Mode for Serializing {

@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use tokio::sync::mpsc;
 
 use super::access::{self, Answer};
-use super::forking::{Forking, Input, OutputSink};
+use super::forking::{Forking, OutputSink};
 use super::{BoxFuture, Mode};
 use crate::config::ModeName;
 use crate::request::Request;
@@ -39,7 +39,7 @@ impl Streaming {
         ticket.set_code(StatusCode::OK);
         let began = Instant::now();
         let output = OutputSink { sender, discard_all: head.method == Method::HEAD };
-        let outcome = self.forking.run(&head, Input::Body(body), output).await;
+        let outcome = self.forking.run(&head, body, output).await;
         // The only sign of a failure: the client has got its 200.
         let status = if outcome.failure.is_some() { 500 } else { 200 };
         if let Some(failure) = &outcome.failure {

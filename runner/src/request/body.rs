@@ -35,18 +35,25 @@ pub enum BodyError {
 /// which more would come is closed after the response.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Option<Incoming>,
+    source: Source,
     peer: SocketAddr,
     local: SocketAddr,
 }
 
+#[derive(Debug)]
+enum Source {
+    Arriving(Incoming),
+    Collected(Bytes),
+    Ended,
+}
+
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { incoming: Some(incoming), peer, local }
+        Self { source: Source::Arriving(incoming), peer, local }
     }
 
     pub(crate) fn empty(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { incoming: None, peer, local }
+        Self { source: Source::Ended, peer, local }
     }
 
     /// Reads the next piece of data, skipping trailers.
@@ -79,6 +86,16 @@ impl RequestBody {
         Ok(all.into())
     }
 
+    /// Reads all of it, so that it is a body of known length.
+    ///
+    /// # Errors
+    /// The first error of the body.
+    pub async fn collect(mut self) -> Result<Self, BodyError> {
+        let all = self.read_to_end().await?;
+        self.source = if all.is_empty() { Source::Ended } else { Source::Collected(all) };
+        Ok(self)
+    }
+
     fn classify(&self, error: &hyper::Error) -> BodyError {
         let mut source = error.source();
         while let Some(cause) = source {
@@ -103,22 +120,39 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let incoming = match &mut self.source {
+            Source::Arriving(incoming) => incoming,
+            Source::Collected(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.source = Source::Ended;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Source::Ended => return Poll::Ready(None),
+        };
         match std::task::ready!(Pin::new(incoming).poll_frame(cx)) {
             Some(Err(error)) => {
                 let error = self.classify(&error);
-                self.incoming = None;
+                self.source = Source::Ended;
                 Poll::Ready(Some(Err(error)))
             }
-            frame => Poll::Ready(frame.map(|frame| frame.map_err(|_| BodyError::CutOff))),
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        match &self.source {
+            Source::Arriving(incoming) => incoming.is_end_stream(),
+            Source::Collected(_) => false,
+            Source::Ended => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.source {
+            Source::Arriving(incoming) => incoming.size_hint(),
+            Source::Collected(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Ended => SizeHint::with_exact(0),
+        }
     }
 }

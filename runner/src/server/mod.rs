@@ -116,6 +116,8 @@ async fn serve_connection(
     _permit: OwnedSemaphorePermit,
 ) {
     let Ok(local) = stream.local_addr() else { return };
+    // On the dual-stack socket IPv4 addresses come in IPv6 clothes.
+    let (peer, local) = (canonical(peer), canonical(local));
     // Small answers must not wait for an acknowledgment; a socket that refuses is slower, not wrong.
     let _ = stream.set_nodelay(true);
     let state = Arc::new(ConnectionState::new());
@@ -125,6 +127,7 @@ async fn serve_connection(
         .half_close(half_close)
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD_BYTES)
+        .max_header_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADER_LINES)
         .title_case_headers(true)
         .serve_connection(
@@ -146,4 +149,8 @@ async fn serve_connection(
             let _ = connection.await;
         }
     }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -90,7 +90,7 @@ impl Service {
         if let Some(ticket) = &ticket {
             ticket.set_code(response.status());
         }
-        response.map(|body| TrackedBody { body, ticket, connection: tracked })
+        response.map(|body| TrackedBody { body, held_error: None, ticket, connection: tracked })
     }
 
     async fn route(
@@ -315,6 +315,8 @@ pub(crate) fn escape_html(text: &str) -> String {
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     body: ResponseBody,
+    /// An error that waits until what came before it has been sent.
+    held_error: Option<ResponseError>,
     ticket: Option<Arc<Ticket>>,
     connection: Arc<ConnectionState>,
 }
@@ -334,11 +336,22 @@ impl Body for TrackedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if let Some(error) = self.held_error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                // The connection sends what it has only when it has to wait; an error at once would take that along.
+                self.held_error = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.held_error.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

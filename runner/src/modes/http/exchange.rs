@@ -1,0 +1,320 @@
+//! A request and its answer by of-watchdog's own proxy rules: headers are copied, nothing is added, redirects are not
+//! followed, and `exec_timeout` or a shorter `X-Timeout` bounds it all.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
+use http::{HeaderValue, Method, StatusCode};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::hold::{self, Beginning};
+use super::upstream::{self, Failure, Upstream};
+use crate::config::Config;
+use crate::gotext::GoDuration;
+use crate::log::Logger;
+use crate::modes::access::{self, Answer};
+use crate::modes::duration_value;
+use crate::process::io_error_text;
+use crate::request::{BodyError, Request, RequestHead};
+use crate::response::{self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL};
+use crate::sniff;
+
+const DEADLINE_EXCEEDED: &str = "context deadline exceeded";
+
+/// The proxy for ordinary requests.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    upstream: Upstream,
+    exec_timeout: GoDuration,
+    buffer_body: bool,
+    log_call_id: bool,
+    logger: Logger,
+}
+
+/// What the end of an exchange is logged with.
+struct Account {
+    exchange: Arc<Exchange>,
+    head: Arc<RequestHead>,
+    began: Instant,
+}
+
+impl Exchange {
+    pub(super) fn new(config: &Config, upstream: Upstream, logger: Logger) -> Self {
+        Self {
+            upstream,
+            exec_timeout: config.exec_timeout,
+            buffer_body: config.buffer_request_body,
+            log_call_id: config.log_call_id,
+            logger,
+        }
+    }
+
+    pub(super) async fn respond(self: Arc<Self>, request: Request) -> Response {
+        let head = Arc::clone(&request.head);
+        let account = Account { exchange: self, head: Arc::clone(&head), began: Instant::now() };
+        let limit = head.execution_limit(account.exchange.exec_timeout);
+        let deadline = limit.map(|limit| account.began + limit);
+        let mut abandoned = Abandoned { account: Some(&account) };
+        let answered = within(deadline, account.send(request)).await;
+        abandoned.account = None;
+        drop(abandoned);
+        match answered {
+            Some(Ok(answer)) => account.pass_on(answer, deadline).await,
+            Some(Err(Failure::Upstream(cause))) => {
+                account.log_failure(&cause);
+                account.failed(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Some(Err(Failure::Body(error @ BodyError::Malformed))) => {
+                account.log_failure(&error.to_string());
+                account.failed(StatusCode::BAD_REQUEST)
+            }
+            Some(Err(Failure::Body(error))) => {
+                account.log_failure(&error.to_string());
+                account.failed(StatusCode::GATEWAY_TIMEOUT)
+            }
+            None => {
+                account.log_failure(DEADLINE_EXCEEDED);
+                let limit = limit.map(GoDuration::from).unwrap_or_default();
+                account.exchange.logger.error(&format!("Upstream HTTP killed due to exec_timeout: {limit}"));
+                account.failed(StatusCode::GATEWAY_TIMEOUT)
+            }
+        }
+    }
+}
+
+/// The result of a future, or `None` when the deadline passes first.
+async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+impl Account {
+    async fn send(&self, request: Request) -> Result<http::Response<Incoming>, Failure> {
+        let exchange = &self.exchange;
+        let body = if exchange.buffer_body {
+            request.body.collect().await.map_err(Failure::Body)?
+        } else {
+            request.body
+        };
+        let url = exchange.upstream.url_of(&self.head.target);
+        let mut outgoing = http::Request::builder()
+            .method(self.head.method.clone())
+            .uri(url)
+            .body(body)
+            .map_err(|cause| Failure::Upstream(cause.to_string()))?;
+        let headers = outgoing.headers_mut();
+        *headers = self.head.headers.clone();
+        upstream::remove_hop_by_hop(headers);
+        // The client is told to continue when its body is first read, which is now.
+        headers.remove(EXPECT);
+        if let Some(host) = &self.head.host {
+            headers.insert(HOST, host.clone());
+        } else if let Ok(host) = HeaderValue::from_str(exchange.upstream.authority().as_str()) {
+            headers.insert(HOST, host);
+        }
+        exchange
+            .upstream
+            .send(outgoing)
+            .await
+            .map_err(|error| upstream::classify(&error, exchange.upstream.authority()))
+    }
+
+    /// The answer with its body, which is logged when it has ended.
+    async fn pass_on(self, answer: http::Response<Incoming>, deadline: Option<Instant>) -> Response {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let (parts, mut incoming) = answer.into_parts();
+        let mut response = response::empty(parts.status);
+        *response.headers_mut() = parts.headers;
+        let headers = response.headers_mut();
+        upstream::remove_hop_by_hop(headers);
+        headers.insert(X_DURATION_SECONDS, duration_value(seconds));
+
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let has_body = self.head.method != Method::HEAD && !incoming.is_end_stream();
+        let untyped = !headers.contains_key(CONTENT_TYPE) && !headers.contains_key(CONTENT_ENCODING);
+        let mut log = EndLog { account: self, status: parts.status, length, seconds, logged: false };
+        let mut first = Bytes::new();
+        if has_body && (length.is_none() || untyped) {
+            let beginning = within(deadline, hold::beginning(&mut incoming)).await;
+            let Some(Beginning { data, end }) = beginning else {
+                log.write(Some(DEADLINE_EXCEEDED));
+                *response.body_mut() = ResponseBody::aborted(Bytes::new(), DEADLINE_EXCEEDED);
+                return response;
+            };
+            if untyped && !data.is_empty() {
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(sniff::content_type(&data)));
+            }
+            match end {
+                Some(Ok(())) => {
+                    log.write(None);
+                    *response.body_mut() = data.into();
+                    return response;
+                }
+                Some(Err(cause)) => {
+                    let cause = body_error_text(&cause);
+                    log.write(Some(&cause));
+                    *response.body_mut() = ResponseBody::aborted(data, cause);
+                    return response;
+                }
+                None => first = data,
+            }
+        }
+        if !has_body {
+            log.write(None);
+            return response;
+        }
+        let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        *response.body_mut() = ResponseBody::stream(PassedOn { first, incoming, deadline, log });
+        response
+    }
+
+    fn failed(&self, status: StatusCode) -> Response {
+        let mut response = response::empty(status);
+        let headers = response.headers_mut();
+        headers.insert(X_DURATION_SECONDS, duration_value(self.began.elapsed().as_secs_f64()));
+        headers.insert(X_OPENFAAS_INTERNAL, HeaderValue::from_static("of-watchdog"));
+        response
+    }
+
+    fn log_failure(&self, cause: &str) {
+        let url = crate::gotext::quote(&self.exchange.upstream.url_of(&self.head.target));
+        let method = title_case(self.head.method.as_str());
+        self.exchange.logger.error(&format!("Upstream HTTP request error: {method} {url}: {cause}"));
+    }
+}
+
+/// Logs that the client left before there was an answer, when it is dropped with the request's future.
+struct Abandoned<'a> {
+    account: Option<&'a Account>,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if let Some(account) = self.account {
+            account.log_failure("context canceled");
+        }
+    }
+}
+
+fn title_case(method: &str) -> String {
+    let mut letters = method.chars();
+    letters.next().map_or_else(String::new, |first| format!("{first}{}", letters.as_str().to_ascii_lowercase()))
+}
+
+fn body_error_text(error: &hyper::Error) -> String {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && io.kind() != std::io::ErrorKind::UnexpectedEof
+        {
+            return io_error_text(io);
+        }
+        source = cause.source();
+    }
+    "unexpected EOF".to_owned()
+}
+
+/// Writes the access line, once.
+struct EndLog {
+    account: Account,
+    status: StatusCode,
+    length: Option<u64>,
+    seconds: f64,
+    logged: bool,
+}
+
+impl EndLog {
+    fn write(&mut self, failure: Option<&str>) {
+        if std::mem::replace(&mut self.logged, true) {
+            return;
+        }
+        let Account { exchange, head, .. } = &self.account;
+        if let Some(cause) = failure {
+            exchange.logger.error(&format!("Error copying response body: {cause}"));
+        }
+        let call_id = head.header("x-call-id").filter(|id| !id.is_empty()).unwrap_or("none");
+        let suffix = if exchange.log_call_id { format!(" [{call_id}]") } else { String::new() };
+        let answer = Answer {
+            status: self.status.as_u16(),
+            status_text: Some(&self.status.to_string()),
+            bytes: self.length,
+            seconds: self.seconds,
+            suffix: &suffix,
+        };
+        access::log(&exchange.logger, head, &answer);
+    }
+}
+
+/// The child's answer on its way to the client.
+struct PassedOn {
+    first: Bytes,
+    incoming: Incoming,
+    deadline: Option<Pin<Box<Sleep>>>,
+    log: EndLog,
+}
+
+impl Body for PassedOn {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        let this = self.get_mut();
+        if !this.first.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.first)))));
+        }
+        loop {
+            match Pin::new(&mut this.incoming).poll_frame(cx) {
+                Poll::Pending => {
+                    let Some(deadline) = &mut this.deadline else { return Poll::Pending };
+                    std::task::ready!(deadline.as_mut().poll(cx));
+                    this.log.write(Some(DEADLINE_EXCEEDED));
+                    return Poll::Ready(Some(Err(DEADLINE_EXCEEDED.into())));
+                }
+                Poll::Ready(None) => {
+                    this.log.write(None);
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(cause))) => {
+                    let cause = body_error_text(&cause);
+                    this.log.write(Some(&cause));
+                    return Poll::Ready(Some(Err(cause.into())));
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    // Trailers are dropped.
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for PassedOn {
+    fn drop(&mut self) {
+        let complete = self.first.is_empty() && self.incoming.is_end_stream();
+        self.log.write((!complete).then_some("client closed the connection"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_in_title_case() {
+        for (method, text) in [("GET", "Get"), ("POST", "Post"), ("FROB", "Frob")] {
+            assert_eq!(title_case(method), text);
+        }
+    }
+}

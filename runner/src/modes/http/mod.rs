@@ -1,0 +1,98 @@
+//! Http mode: one long-lived child that speaks HTTP, and a reverse proxy in front of it.
+//!
+//! Requests for event streams, newline-delimited JSON and WebSockets go through [`tunnel`], without a time limit and
+//! by a proxy's rules; all others through [`exchange`], by of-watchdog's own.
+
+mod child;
+mod exchange;
+mod hold;
+mod tunnel;
+mod upstream;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use self::child::Forked;
+use self::exchange::Exchange;
+use self::tunnel::Tunnel;
+use self::upstream::Upstream;
+use super::{BoxFuture, Mode, StartError};
+use crate::config::{Config, ModeName};
+use crate::log::Logger;
+use crate::process::Children;
+use crate::request::{Request, RequestHead};
+use crate::response::Response;
+
+/// Http mode.
+#[derive(Debug)]
+pub(super) struct Http {
+    child: Forked,
+    exchange: Arc<Exchange>,
+    tunnel: Arc<Tunnel>,
+}
+
+impl Http {
+    /// Starts the child.
+    pub(super) fn start(
+        config: &Config,
+        logger: &Logger,
+        children: &Children,
+        failures: UnboundedSender<String>,
+    ) -> Result<Self, StartError> {
+        let upstream = Upstream::new(&config.upstream_url, config.exec_timeout.limit())?;
+        let child = Forked::start(config, logger, children, failures)?;
+        Ok(Self {
+            child,
+            exchange: Arc::new(Exchange::new(config, upstream.clone(), logger.clone())),
+            tunnel: Arc::new(Tunnel::new(upstream, logger.clone())),
+        })
+    }
+}
+
+impl Mode for Http {
+    fn name(&self) -> ModeName {
+        ModeName::Http
+    }
+
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+        if is_stream(&request.head) {
+            Box::pin(Arc::clone(&self.tunnel).respond(request))
+        } else {
+            Box::pin(Arc::clone(&self.exchange).respond(request))
+        }
+    }
+
+    /// The child hears of it at once and decides itself when it has answered its last request.
+    fn terminate(&self) {
+        self.child.terminate();
+    }
+}
+
+/// Whether the response is expected to be a stream, by the rules of of-watchdog.
+fn is_stream(head: &RequestHead) -> bool {
+    let accept = head.header(http::header::ACCEPT).unwrap_or_default().to_ascii_lowercase();
+    accept.contains("text/event-stream")
+        || accept.contains("application/x-ndjson")
+        || head.header(http::header::UPGRADE) == Some("websocket")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::tests::head;
+
+    #[test]
+    fn recognizes_streams() {
+        for (name, value, stream) in [
+            ("accept", "text/html, Text/Event-Stream;q=1", true),
+            ("accept", "application/x-ndjson", true),
+            ("accept", "application/json", false),
+            ("upgrade", "websocket", true),
+            ("upgrade", "WebSocket", false),
+            ("upgrade", "h2c", false),
+        ] {
+            assert_eq!(is_stream(&head("/", &[(name, value)])), stream, "{name}: {value}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The connection pool to the child, and the URL that requests go to.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Uri};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::StartError;
+use crate::process::io_error_text;
+use crate::request::{BodyError, RequestBody};
+
+/// How long an unused connection to the child is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Most unused connections that are kept.
+const MAX_IDLE: usize = 100;
+
+const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Largest head of a response.
+const MAX_HEAD_BYTES: usize = 1 << 20;
+
+const MAX_HEADER_LINES: usize = 1024;
+
+const NOT_A_URL: &str = "For \"mode=http\" you must specify a valid URL for \"http_upstream_url\"";
+
+/// The child's address and the connections to it.
+#[derive(Clone, Debug)]
+pub(super) struct Upstream {
+    /// The URL as configured; request targets are appended to it.
+    url: String,
+    authority: Authority,
+    client: Client<HttpConnector, RequestBody>,
+}
+
+impl Upstream {
+    pub(super) fn new(url: &str, connect_timeout: Option<Duration>) -> Result<Self, StartError> {
+        if url.is_empty() {
+            return Err(StartError::new(NOT_A_URL));
+        }
+        let authority = parse_url(url).map_err(|cause| StartError::new(format!("{NOT_A_URL}, error: {cause}")))?;
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(TCP_KEEPALIVE));
+        connector.set_connect_timeout(connect_timeout);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .http1_title_case_headers(true)
+            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .http1_max_headers(MAX_HEADER_LINES)
+            .set_host(false)
+            .build(connector);
+        Ok(Self { url: url.to_owned(), authority, client })
+    }
+
+    /// The URL of a request: the configured text and the request's target, as they are.
+    pub(super) fn url_of(&self, target: &str) -> String {
+        format!("{}{target}", self.url)
+    }
+
+    /// The URL without the configured path, for streams.
+    pub(super) fn stream_uri(&self, path_and_query: &str) -> Result<Uri, http::Error> {
+        Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query(path_and_query).build()
+    }
+
+    pub(super) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    pub(super) async fn send(&self, request: http::Request<RequestBody>) -> Result<http::Response<Incoming>, ClientError> {
+        self.client.request(request).await
+    }
+}
+
+fn parse_url(url: &str) -> Result<Authority, String> {
+    let quoted = crate::gotext::quote(url);
+    let uri: Uri = url.parse().map_err(|cause| format!("parse {quoted}: {cause}"))?;
+    match uri.scheme_str() {
+        None => return Err(format!("parse {quoted}: missing protocol scheme; write http://HOST:PORT")),
+        Some("http") => {}
+        Some(scheme) => return Err(format!("parse {quoted}: the scheme {scheme} is not supported; write http://HOST:PORT")),
+    }
+    uri.authority().cloned().filter(|authority| !authority.host().is_empty()).ok_or_else(|| format!("parse {quoted}: no host"))
+}
+
+/// Why a request got no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The client's body could not be read.
+    Body(BodyError),
+    /// The child is not there or does not speak HTTP; the text is for the log.
+    Upstream(String),
+}
+
+/// Finds out whose fault a failed request is.
+pub(super) fn classify(error: &ClientError, authority: &Authority) -> Failure {
+    let mut io_cause = None;
+    let mut deepest = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(body) = cause.downcast_ref::<BodyError>() {
+            return Failure::Body(body.clone());
+        }
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            io_cause = Some(io_error_text(io));
+        }
+        deepest = cause.to_string();
+        source = cause.source();
+    }
+    let cause = io_cause.unwrap_or(deepest);
+    Failure::Upstream(if error.is_connect() { format!("dial tcp {authority}: connect: {cause}") } else { cause })
+}
+
+/// Removes what concerns one connection only, and what `Connection` names.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    const ALWAYS: [HeaderName; 4] = [
+        CONNECTION,
+        HeaderName::from_static("proxy-connection"),
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .collect();
+    for name in ALWAYS.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+/// Removes all hop-by-hop headers, as Go's reverse proxy does; `Te: trailers` stays.
+pub(super) fn remove_all_hop_by_hop(headers: &mut HeaderMap) {
+    let wants_trailers = headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
+    remove_hop_by_hop(headers);
+    for name in ["keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"] {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(TE, http::HeaderValue::from_static("trailers"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requires_an_http_url() {
+        for (url, part) in [
+            ("127.0.0.1:3000", ""),
+            ("localhost", "missing protocol scheme"),
+            ("https://localhost", "https is not supported"),
+            (":bad", ""),
+            ("http://", ""),
+            ("http://[::1", ""),
+        ] {
+            let error = parse_url(url).expect_err(url);
+            assert!(error.contains(part) && error.contains(url), "{url}: {error}");
+        }
+        assert_eq!(parse_url("http://127.0.0.1:3000/base").expect("a URL").as_str(), "127.0.0.1:3000");
+    }
+
+    #[test]
+    fn removes_what_connection_names() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("connection", "close, X-Mine"), ("x-mine", "1"), ("te", "trailers, deflate"), ("keep-alive", "5"), ("x-other", "2")] {
+            headers.insert(name, http::HeaderValue::from_static(value));
+        }
+        remove_all_hop_by_hop(&mut headers);
+        let left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
+        assert_eq!(left, [("te", "trailers"), ("x-other", "2")]);
+    }
+}
