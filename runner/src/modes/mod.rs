@@ -4,6 +4,7 @@ mod access;
 mod forking;
 mod http;
 mod serializing;
+mod static_files;
 mod streaming;
 
 use std::future::Future;
@@ -23,6 +24,7 @@ use crate::response::Response;
 use self::http::Http;
 use forking::Forking;
 use serializing::Serializing;
+use static_files::StaticFiles;
 use streaming::Streaming;
 
 /// Why a mode cannot start.
@@ -69,7 +71,7 @@ pub fn start(
         (None | Some(ModeName::Streaming), _) => Ok(Arc::new(Streaming::new(Forking::new(config, logger, children)?))),
         (Some(ModeName::Serializing), _) => Ok(Arc::new(Serializing::new(Forking::new(config, logger, children)?))),
         (Some(ModeName::Http), _) => Ok(Arc::new(Http::start(config, logger, &children, failures)?)),
-        (Some(ModeName::Static), _) => Err(StartError::new("static")),
+        (Some(ModeName::Static), _) => Ok(Arc::new(StaticFiles::new(config, logger)?)),
     }
 }
 

@@ -28,6 +28,7 @@ pub use connection::ConnectionState;
 pub use health::Health;
 pub use listen::{ListenError, bind};
 pub use metrics_endpoint::serve_metrics;
+pub(crate) use service::escape_html;
 pub use service::{Service, ServiceOptions};
 pub use ticket::Ticket;
 
