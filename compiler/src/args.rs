@@ -108,8 +108,8 @@ pub(crate) struct CompileArguments {
 
     /// CPU features that the code may use beside the level's
     ///
-    /// A list separated by commas, spaces, tabs or newlines. Without this option and without
-    /// --cpu the features are this machine's own.
+    /// A list separated by commas, spaces, tabs or newlines. Without this option (an empty list is
+    /// as good as none) and without --cpu the features are this machine's own.
     #[arg(long, env = "wasm_c_cpu_features", value_name = "LIST")]
     pub(crate) cpu_features: Option<String>,
 

@@ -57,7 +57,7 @@ pub(crate) fn convert(compiled: &Compiled) -> Result<Parts, BackendOutput> {
     let active = info
         .table_initializers
         .iter()
-        .map(|segment| &segment.elements);
+        .map(|segment| &*segment.elements);
     let elements = active
         .chain(passive.iter().map(|(_, elements)| *elements))
         .flatten()
@@ -77,10 +77,10 @@ pub(crate) fn convert(compiled: &Compiled) -> Result<Parts, BackendOutput> {
 }
 
 /// Passive element segments by ascending index, so that the output does not depend on a hash.
-fn passive_elements(info: &ModuleInfo) -> Vec<(u32, &Box<[FunctionIndex]>)> {
+fn passive_elements(info: &ModuleInfo) -> Vec<(u32, &[FunctionIndex])> {
     let segments = info.passive_elements.iter();
     let mut segments: Vec<_> = segments
-        .map(|(index, elements)| (index.as_u32(), elements))
+        .map(|(index, elements)| (index.as_u32(), &**elements))
         .collect();
     segments.sort_unstable_by_key(|(index, _)| *index);
     segments
@@ -95,7 +95,7 @@ fn element(function: FunctionIndex) -> u32 {
     }
 }
 
-fn metadata(info: &ModuleInfo, passive: &[(u32, &Box<[FunctionIndex]>)]) -> ModuleMetadata {
+fn metadata(info: &ModuleInfo, passive: &[(u32, &[FunctionIndex])]) -> ModuleMetadata {
     ModuleMetadata {
         types: info
             .signatures
@@ -284,7 +284,7 @@ impl<'a> Elf<'a> {
     }
 
     fn code_size(&self) -> u64 {
-        let code = u64::from((SHF_ALLOC | SHF_EXECINSTR).0);
+        let code = (SHF_ALLOC | SHF_EXECINSTR).0;
         let sections = self.sections.iter();
         sections
             .filter(|section| section.sh_flags(LittleEndian).0 & code == code)

@@ -165,7 +165,7 @@ pub(crate) enum Error {
         #[source]
         source: ReadError,
     },
-    #[error("{} is damaged", path.display())]
+    #[error("{} is not an intact artifact", path.display())]
     Verify {
         path: PathBuf,
         #[source]
@@ -224,7 +224,7 @@ impl From<wasmparser::Error> for InvalidModule {
         Self {
             offset: error.offset(),
             message: error.message().to_owned(),
-            truncated: error.message().starts_with("unexpected end"),
+            truncated: error.message().starts_with("unexpected end-of-file"),
         }
     }
 }
@@ -354,7 +354,14 @@ impl Error {
                     .into()
             }
             Self::UnknownTarget { .. } | Self::NotLinux { .. } => {
-                "targets are amd64, arm64, riscv64 and triples such as x86_64-unknown-linux-gnu".into()
+                "`--target` and wasm_c_target take amd64, arm64, riscv64 or a triple such as \
+                 x86_64-unknown-linux-gnu"
+                    .into()
+            }
+            Self::UnknownFeature { .. } | Self::ForeignFeature { .. } => {
+                "`--cpu-features` and wasm_c_cpu_features take a list separated by commas or spaces; \
+                 `--cpu` takes whole levels"
+                    .into()
             }
             Self::ForeignTarget { .. } => {
                 "leave out `--target` and unset wasm_c_target, or run the tool on that architecture"

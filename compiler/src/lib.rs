@@ -6,6 +6,7 @@
 //!
 //! This crate never loads or runs an artifact: that is the runner's, which `run` executes.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::expect_used, clippy::panic, reason = "tests"))]
 
 mod args;
 mod backend;

@@ -365,6 +365,10 @@ mod tests {
     }
 
     #[test]
+    #[allow(
+        clippy::single_range_in_vec_init,
+        reason = "one run is a list of one range"
+    )]
     fn runs_split_at_large_gaps_and_are_few() {
         let megabyte = SPLIT_GAP / IMAGE_ALIGNMENT;
         for (pieces, expected) in [

@@ -201,7 +201,7 @@ fn variable(name: &str) -> Option<OsString> {
 /// the file appears complete either way, with the same bytes.
 fn cached(module: &Path, options: &Options, quiet: bool) -> Result<PathBuf, Error> {
     let wasm = input::read(module)?;
-    let directory = cache_directory(|name| variable(name)).ok_or(Error::NoCacheDir)?;
+    let directory = cache_directory(variable).ok_or(Error::NoCacheDir)?;
     std::fs::create_dir_all(&directory).map_err(|source| Error::CacheDir {
         path: directory.clone(),
         source,
