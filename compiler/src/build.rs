@@ -220,7 +220,7 @@ fn write(
 
 #[cfg(test)]
 #[cfg(feature = "cranelift")]
-mod tests {
+pub(crate) mod tests {
     use faas_wasm_artifact::{Artifact, Export, ImportKind, TrapCode};
 
     use super::*;
@@ -251,7 +251,7 @@ mod tests {
                 (i32.const 1) (call $yield) (i32.const 1)))
             (call $exit (global.get $a))))"#;
 
-    fn options(backend: Backend, jobs: usize) -> Options {
+    pub(crate) fn options(backend: Backend, jobs: usize) -> Options {
         Options::resolve(&RawOptions {
             backend: Some(backend),
             target: None,
@@ -263,7 +263,7 @@ mod tests {
         .expect("the options are correct")
     }
 
-    fn artifact(text: &str, options: &Options) -> Vec<u8> {
+    pub(crate) fn artifact(text: &str, options: &Options) -> Vec<u8> {
         let directory = tempfile::tempdir().expect("a directory");
         let input = directory.path().join("a.wasm");
         let wasm = wat::parse_str(text).expect("the text is correct");

@@ -193,6 +193,12 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("cannot keep the compiled module as {}", path.display())]
+    CacheWrite {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 
     // Ours.
     #[error("internal error: the {backend} backend's output is not as expected")]
@@ -391,7 +397,7 @@ impl Error {
                 "install both programs in one directory, or set FAAS_WASM_RUNNER to the runner's path"
                     .into()
             }
-            Self::NoCacheDir | Self::CacheDir { .. } => {
+            Self::NoCacheDir | Self::CacheDir { .. } | Self::CacheWrite { .. } => {
                 "set FAAS_WASM_CACHE_DIR to a directory that can be written".into()
             }
             Self::BackendOutput { .. } | Self::WriteArtifact(_) => {

@@ -237,3 +237,129 @@ fn describe_memory(memory: &MemorySummary) -> String {
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+#[cfg(feature = "cranelift")]
+mod tests {
+    use faas_wasm_artifact::Backend;
+
+    use super::*;
+    use crate::build::tests::{artifact, options};
+
+    const TEXT: &str = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))
+        (import "env" "cuInit" (func (param i32) (result i32)))
+        (memory 2 40)
+        (data (i32.const 65536) "x")
+        (func (export "_start")))"#;
+
+    fn saved() -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let bytes = artifact(TEXT, &options(Backend::Cranelift, 1));
+        std::fs::write(file.path(), bytes).expect("it can be written");
+        file
+    }
+
+    /// Replaces what another version of a compiler may change.
+    fn masked(text: &str) -> String {
+        let lines = text
+            .lines()
+            .map(|line| match line.split_whitespace().next() {
+                Some(name @ ("size" | "code")) => format!("{name:<10} N\n"),
+                Some("sha256") => line.replace(|c: char| c.is_ascii_hexdigit(), "0") + "\n",
+                _ => format!("{line}\n"),
+            });
+        // `sha256` itself has hexadecimal digits.
+        lines.collect::<String>().replace("sh0000", "sha256")
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn text_is_aligned_and_complete() {
+        let file = saved();
+        let text = inspect(file.path(), false).expect("it is intact");
+        let version = env!("CARGO_PKG_VERSION");
+        let engine = wasmer_compiler::VERSION;
+        let zeros = "0".repeat(64);
+        let module = wat::parse_str(TEXT).expect("the text is correct").len();
+        assert_eq!(
+            masked(&text),
+            format!(
+                "\
+format     1
+size       N
+sha256     {zeros}
+producer   faas-wasm {version}
+backend    cranelift {engine}, -O3 (Apache-2.0 WITH LLVM-exception)
+engine     wasmer-vm {engine}
+target     {}
+features   sse2
+module     {module} bytes
+           sha256 {zeros}
+entry      _start
+functions  1
+code       N
+image      65536 bytes (64.0 KiB)
+           memory 0 at 0x10000: 65536 bytes (64.0 KiB)
+memory 0   2 pages of 64 KiB, at most 40
+cuda       needed
+imports    2
+           wasi_snapshot_preview1.proc_exit: func (param i32)
+           env.cuInit: func (param i32) (result i32)
+",
+                faas_wasm_artifact::host_triple()
+            )
+        );
+    }
+
+    #[test]
+    fn json_keys_are_stable() {
+        let file = saved();
+        let text = inspect(file.path(), true).expect("it is intact");
+        let json: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let keys: Vec<_> = json.as_object().expect("an object").keys().collect();
+        assert_eq!(
+            keys,
+            [
+                "backend",
+                "backend_licence",
+                "backend_version",
+                "code_size",
+                "cpu_features",
+                "engine_version",
+                "entry",
+                "file_size",
+                "format",
+                "functions",
+                "image",
+                "image_size",
+                "imports",
+                "memories",
+                "needs_cuda",
+                "opt_level",
+                "producer",
+                "sha256",
+                "target",
+                "wasm_sha256",
+                "wasm_size"
+            ]
+        );
+        assert_eq!(json["image"][0]["address"], 65536);
+        assert_eq!(json["memories"][0]["maximum"], 40);
+        assert_eq!(json["imports"][1]["name"], "cuInit");
+        assert_eq!(json["imports"][1]["type"], "func (param i32) (result i32)");
+        assert_eq!(json["needs_cuda"], true);
+        assert_eq!(json["wasm_sha256"].as_str().map(str::len), Some(64));
+    }
+
+    #[test]
+    fn verify_tells_damage_that_loading_does_not_see() {
+        let file = saved();
+        verify(file.path()).expect("it is intact");
+        let mut bytes = std::fs::read(file.path()).expect("it can be read");
+        let image = bytes.iter().rposition(|byte| *byte == b'x');
+        bytes[image.expect("the data is there")] = b'y';
+        std::fs::write(file.path(), bytes).expect("it can be written");
+        assert!(matches!(verify(file.path()), Err(Error::Verify { .. })));
+    }
+}

@@ -208,7 +208,12 @@ fn cached(module: &Path, options: &Options, quiet: bool) -> Result<PathBuf, Erro
     })?;
     let artifact = directory.join(format!("{}.so", key(&wasm, options)));
     if !is_intact(&artifact) {
-        build::build_from(module, &wasm, &artifact, options, quiet)?;
+        build::build_from(module, &wasm, &artifact, options, quiet).map_err(
+            |error| match error {
+                Error::Write { path, source } => Error::CacheWrite { path, source },
+                other => other,
+            },
+        )?;
     }
     Ok(artifact)
 }
