@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::{self, Invocation};
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::gotext;
+use crate::jwt::Authenticator;
 use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::modes::{self, Mode, StartError};
@@ -166,14 +167,36 @@ async fn serve(config: Config, logger: &Logger) -> Exit {
             return Exit::Failure;
         }
     };
-    let serving = Serving { config, logger: logger.clone(), metrics, mode };
     tokio::select! {
-        exit = serving.run(&mut sigterm) => exit,
+        exit = authenticate_and_run(config, logger, metrics, mode, &mut sigterm) => exit,
         Some(message) = failed.recv() => {
             logger.error(&message);
             Exit::Failure
         }
     }
+}
+
+async fn authenticate_and_run(
+    config: Config,
+    logger: &Logger,
+    metrics: Metrics,
+    mode: Arc<dyn Mode>,
+    sigterm: &mut Signal,
+) -> Exit {
+    let authenticator = match &config.jwt {
+        None => None,
+        Some(settings) => tokio::select! {
+            discovered = Authenticator::discover(settings, logger) => match discovered {
+                Ok(authenticator) => Some(authenticator),
+                Err(error) => {
+                    logger.error(&format!("Error: error creating JWTAuthMiddleware: {error}"));
+                    return Exit::Failure;
+                }
+            },
+            _ = sigterm.recv() => return Exit::Success,
+        },
+    };
+    Serving { config, logger: logger.clone(), metrics, mode }.run(authenticator, sigterm).await
 }
 
 /// Everything that the server needs, with the mode set up.
@@ -185,7 +208,7 @@ struct Serving {
 }
 
 impl Serving {
-    async fn run(self, sigterm: &mut tokio::signal::unix::Signal) -> Exit {
+    async fn run(self, authenticator: Option<Authenticator>, sigterm: &mut Signal) -> Exit {
         let Self { config, logger, .. } = &self;
         let mode_name = self.mode.name();
         logger.info(&format!("Watchdog mode: {}\tfprocess: {}", mode_name.as_str(), gotext::quote(&config.fprocess)));
@@ -205,6 +228,9 @@ impl Serving {
         let timeouts = [config.read_timeout, config.write_timeout, config.exec_timeout, config.healthcheck_interval];
         let [read, write, exec, health] = timeouts;
         logger.info(&format!("Timeouts: read: {read} write: {write} hard: {exec} health: {health}"));
+        if authenticator.is_some() {
+            logger.info("JWT Auth: true");
+        }
         logger.info(&format!("Listening on port: {}", config.port));
         let listener = match server::bind(config.port) {
             Ok(listener) => listener,
@@ -224,7 +250,7 @@ impl Serving {
             max_inflight: config.max_inflight,
             ready_path: Some(config.ready_path.clone()).filter(|path| !path.is_empty()),
             write_timeout: config.write_timeout.limit(),
-            authenticator: None,
+            authenticator,
         };
         let service = Service::new(Arc::clone(&self.mode), self.metrics.clone(), Arc::clone(&health), options);
         let server = Server::new(
@@ -244,7 +270,7 @@ impl Serving {
     }
 
     /// Waits for SIGTERM, then through the interval in which requests are still served.
-    async fn wait_for_stop(&self, sigterm: &mut tokio::signal::unix::Signal, health: &Health) {
+    async fn wait_for_stop(&self, sigterm: &mut Signal, health: &Health) {
         sigterm.recv().await;
         let (logger, interval) = (&self.logger, self.config.healthcheck_interval);
         self.mode.terminate();
