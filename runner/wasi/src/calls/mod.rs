@@ -11,6 +11,9 @@ pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod transfer;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Instant;
 
 use faas_wasm_engine::{GuestMemory, Stop};

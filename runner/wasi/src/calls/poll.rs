@@ -72,8 +72,8 @@ pub(crate) fn poll_oneoff(
             if index % 4096 == 4095 {
                 call.checkpoint()?;
             }
-            let subscription =
-                read_subscription(call, element(subscriptions, index, size)?, start)?;
+            let at = element(subscriptions, index, size)?;
+            let subscription = read_subscription(call, at, start, now)?;
             if let What::Clock(at) = subscription.what
                 && at.is_none_or(|at| at > now)
             {
@@ -101,7 +101,9 @@ fn subscription_size(abi: Abi) -> u32 {
     }
 }
 
-fn read_subscription(call: &Call, at: u32, start: Instant) -> Outcome<Subscription> {
+/// Reads a subscription; relative times count from `start`, and `now` is what others are compared
+/// with.
+fn read_subscription(call: &Call, at: u32, start: Instant, now: Instant) -> Outcome<Subscription> {
     let memory = &call.memory;
     // `poll_oneoff` has checked that the whole array lies in memory.
     let user = memory.read(at)?;
@@ -126,7 +128,7 @@ fn read_subscription(call: &Call, at: u32, start: Instant) -> Outcome<Subscripti
             let timeout = Duration::from_nanos(timeout);
             What::Clock(match absolute {
                 false => start.checked_add(timeout),
-                true => Instant::now().checked_add(timeout.saturating_sub(kind.now())),
+                true => now.checked_add(timeout.saturating_sub(kind.now())),
             })
         }
         1 => What::Read(memory.read(at + 16)?),

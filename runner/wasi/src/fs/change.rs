@@ -9,7 +9,7 @@ use super::metadata::now;
 use super::namespace::{Access, TreeId};
 use super::tree::{At, Dir, FileSystem};
 use super::upper::{Body, Directory, NodeId, Slot};
-use super::walk::{Entry, Target};
+use super::walk::{Entry, Target, trim_slashes};
 use crate::errno::Errno;
 
 /// A directory of a tree that writes through got another path.
@@ -25,7 +25,7 @@ const RENAME_RESERVE: u64 = 2048;
 
 impl FileSystem {
     pub(crate) fn create_directory(&mut self, base: &Dir, path: &[u8]) -> Result<(), Errno> {
-        let target = self.walk(base, path, false)?;
+        let target = self.walk_to_name(base, path)?;
         if target.entry.is_some() {
             return Err(Errno::Exist);
         }
@@ -50,7 +50,7 @@ impl FileSystem {
             Some(_) if content.contains(&0) => return Err(Errno::Inval),
             Some(_) => {}
         }
-        let target = self.walk(base, path, false)?;
+        let target = self.walk_to_name(base, path)?;
         if target.entry.is_some() {
             return Err(Errno::Exist);
         }
@@ -83,7 +83,7 @@ impl FileSystem {
         let source_tree = source.parent.tree;
         let (source_parent, source_name) = (source.parent.clone(), source.name.clone());
         let entry = source.found()?;
-        let target = self.walk(new_base, new_path, false)?;
+        let target = self.walk_to_name(new_base, new_path)?;
         if target.entry.is_some() {
             return Err(Errno::Exist);
         }
@@ -94,15 +94,15 @@ impl FileSystem {
             return Err(Errno::Xdev);
         }
         let access = self.writable(source_tree)?;
+        if !self.is_linked(&target.parent) {
+            return Err(Errno::Noent);
+        }
         if matches!(entry, Entry::Directory(_)) {
             return Err(Errno::Perm);
         }
         if access == Access::ReadWrite {
             let from = (&source_parent, source_name.as_slice());
             return self.hard_link_direct(from, (&target.parent, &target.name));
-        }
-        if !self.is_linked(&target.parent) {
-            return Err(Errno::Noent);
         }
         if let Entry::Device(_) = entry {
             return Err(Errno::Perm);
@@ -118,7 +118,7 @@ impl FileSystem {
     }
 
     pub(crate) fn unlink(&mut self, base: &Dir, path: &[u8]) -> Result<(), Errno> {
-        let target = self.walk(base, path, false)?;
+        let target = self.walk_to_name(base, path)?;
         if let Some(Entry::Directory(_)) = target.entry {
             return Err(Errno::Isdir);
         }
@@ -136,13 +136,18 @@ impl FileSystem {
     }
 
     pub(crate) fn remove_directory(&mut self, base: &Dir, path: &[u8]) -> Result<(), Errno> {
-        let target = self.walk(base, path, false)?;
+        let target = self.walk_to_name(base, path)?;
         let (parent, name) = (target.parent.clone(), target.name.clone());
         let Entry::Directory(dir) = target.found()? else {
             return Err(Errno::Notdir);
         };
         if name.is_empty() {
-            return Err(Errno::Inval);
+            let parent = trim_slashes(path).ends_with(b"..");
+            return Err(if parent {
+                Errno::Notempty
+            } else {
+                Errno::Inval
+            });
         }
         let access = self.writable(parent.tree)?;
         self.not_busy(&parent, &dir)?;
@@ -167,8 +172,8 @@ impl FileSystem {
         (base, path): (&Dir, &[u8]),
         (new_base, new_path): (&Dir, &[u8]),
     ) -> Result<Option<Moved>, Errno> {
-        let source = self.walk(base, path, false)?;
-        let target = self.walk(new_base, new_path, false)?;
+        let source = self.walk_to_name(base, path)?;
+        let target = self.walk_to_name(new_base, new_path)?;
         if source.parent.tree != target.parent.tree {
             return Err(Errno::Xdev);
         }

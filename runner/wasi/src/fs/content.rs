@@ -75,11 +75,6 @@ impl Content {
         self.length
     }
 
-    /// Whether a descriptor of the host is held.
-    pub(crate) fn has_origin(&self) -> bool {
-        self.origin.is_some()
-    }
-
     /// Reads at `offset` as far as the file goes.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
         let left = self.length.saturating_sub(offset);

@@ -25,7 +25,7 @@ impl FileSystem {
             At::Lower(path) => self.lower_names(dir.tree, path)?,
             At::Upper(id) => {
                 if self.upper.node(*id).links == 0 {
-                    return Ok(Vec::new());
+                    return Err(Errno::Noent);
                 }
                 let directory = self.upper.directory(*id);
                 let mut names = match &directory.origin {

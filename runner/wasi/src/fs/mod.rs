@@ -20,6 +20,9 @@ mod tree;
 mod upper;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use change::Moved;
 pub(crate) use device::Device;
 pub(crate) use list::Name;

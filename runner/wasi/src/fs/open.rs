@@ -53,6 +53,11 @@ impl FileSystem {
         options: OpenOptions,
     ) -> Result<Opened, Errno> {
         let new_only = options.create && options.exclusive;
+        if options.create && path.ends_with(b"/") {
+            // What is made here is never a directory; errors on the way there come first.
+            self.walk_to_name(base, path)?;
+            return Err(Errno::Isdir);
+        }
         let target = self.walk(base, path, options.follow && !new_only)?;
         let Target {
             parent,
@@ -61,10 +66,10 @@ impl FileSystem {
             slash,
         } = target;
         let Some(entry) = entry else {
-            return match (options.create, slash) {
-                (false, _) => Err(Errno::Noent),
-                (true, true) => Err(Errno::Isdir),
-                (true, false) => self.create_file(&parent, &name, options).map(Opened::File),
+            return match options.create {
+                false => Err(Errno::Noent),
+                true if slash => Err(Errno::Isdir),
+                true => self.create_file(&parent, &name, options).map(Opened::File),
             };
         };
         if new_only {
@@ -82,6 +87,8 @@ impl FileSystem {
                 }
                 return Ok(Opened::Directory(dir));
             }
+            // A symlink that was followed may end with a slash, too.
+            _ if slash && options.create => return Err(Errno::Isdir),
             _ if slash || options.directory => return Err(Errno::Notdir),
             entry => entry,
         };

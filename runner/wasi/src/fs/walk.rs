@@ -219,6 +219,18 @@ impl FileSystem {
         }
     }
 
+    /// Finds a name that is to be made, moved or removed: a symlink there is never followed, not
+    /// even with a slash after it.
+    pub(crate) fn walk_to_name(&mut self, base: &Dir, path: &[u8]) -> Result<Target, Errno> {
+        let trimmed = trim_slashes(path);
+        if trimmed.is_empty() {
+            return self.walk(base, path, false);
+        }
+        let mut target = self.walk(base, trimmed, false)?;
+        target.slash |= trimmed.len() < path.len();
+        Ok(target)
+    }
+
     /// Lets the kernel walk a whole path below a directory that has no node.
     ///
     /// None if the path has to be walked by components.
@@ -373,7 +385,8 @@ fn first_component(path: &[u8]) -> &[u8] {
     &path[..end.unwrap_or(path.len())]
 }
 
-fn trim_slashes(path: &[u8]) -> &[u8] {
+/// A path without the slashes at its end.
+pub(crate) fn trim_slashes(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|&byte| byte != b'/');
     &path[..end.map_or(0, |end| end + 1)]
 }
