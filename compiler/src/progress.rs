@@ -13,6 +13,9 @@ use wasmer_types::{CompilationProgress, CompilationProgressCallback};
 /// Least time between two lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The remaining time is not told in the first one part in so many.
+const EARLY: u64 = 20;
+
 /// A display of progress on standard error.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
@@ -90,47 +93,47 @@ impl Shared {
         // Threads report out of order.
         self.step = self.step.max(progress.phase_step().unwrap_or(0));
         self.steps = progress.phase_step_count().unwrap_or(0);
+        let text = match &self.display {
+            Display::Quiet => return,
+            Display::Lines { last } if last.elapsed() < LINE_INTERVAL => return,
+            Display::Lines { .. } | Display::Bar(_) => self.text(self.started.elapsed()),
+        };
         match &mut self.display {
             Display::Quiet => {}
             Display::Bar(bar) => {
                 bar.set_length(self.steps);
                 bar.set_position(self.step);
-                let rate = self.done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-                bar.set_message(format!(
-                    "{}/{} functions, {rate:.0}/s",
-                    self.done, self.functions
-                ));
+                bar.set_message(text);
             }
             Display::Lines { last } => {
-                if last.elapsed() >= LINE_INTERVAL {
-                    *last = Instant::now();
-                    let line = self.line(self.started.elapsed());
-                    // Progress that nobody can read is no reason to fail.
-                    let _ = writeln!(std::io::stderr(), "{line}");
-                }
+                *last = Instant::now();
+                // Progress that nobody can read is no reason to fail.
+                let _ = writeln!(std::io::stderr(), "compiled {text}");
             }
         }
     }
 
-    /// One line of plain progress after `elapsed`.
-    fn line(&self, elapsed: Duration) -> String {
+    /// Functions done, rate and remaining time, after `elapsed`.
+    fn text(&self, elapsed: Duration) -> String {
         let seconds = elapsed.as_secs_f64().max(0.001);
         let rate = self.done as f64 / seconds;
-        let mut line = format!(
-            "compiled {}/{} functions, {rate:.0}/s",
+        let decimals = usize::from(rate < 10.0);
+        let mut text = format!(
+            "{}/{} functions, {rate:.decimals$}/s",
             self.done, self.functions
         );
-        if self.step > 0 && self.steps >= self.step {
+        // The largest functions come first and take longer a byte, so that an early guess is wild.
+        if self.step * EARLY >= self.steps && self.steps >= self.step && self.step > 0 {
             let remaining = seconds * (self.steps - self.step) as f64 / self.step as f64;
-            line += &format!(", about {remaining:.0} s left");
+            text += &format!(", about {remaining:.0} s left");
         }
-        line
+        text
     }
 }
 
 fn bar() -> ProgressBar {
     // The template is a constant and correct; without it the bar would only look plain.
-    let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {msg}, {eta} left")
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style)
 }
@@ -140,17 +143,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_tells_functions_rate_and_remaining_time() {
+    fn text_tells_functions_rate_and_remaining_time() {
         let progress = Progress::start(true, 3);
         let callback = progress.callback();
-        for step in [100, 50, 200, 250] {
+        let text = |step, seconds| {
             let report = CompilationProgress::new(None, Some(400), Some(step));
             callback.notify(report).expect("it never aborts");
-        }
-        let shared = lock(&progress.shared);
-        assert_eq!(
-            shared.line(Duration::from_secs(10)),
-            "compiled 3/3 functions, 0/s, about 6 s left"
-        );
+            lock(&progress.shared).text(Duration::from_secs(seconds))
+        };
+        assert_eq!(text(19, 10), "1/3 functions, 0.1/s");
+        assert_eq!(text(100, 10), "2/3 functions, 0.2/s, about 30 s left");
+        // Late reports of other threads, and trampolines, which are no functions.
+        assert_eq!(text(50, 10), "3/3 functions, 0.3/s, about 30 s left");
+        assert_eq!(text(400, 10), "3/3 functions, 0.3/s, about 0 s left");
     }
 }

@@ -37,6 +37,10 @@ pub(crate) const ALL: [Backend; 2] = [Backend::Llvm, Backend::Cranelift];
 pub(crate) struct Options {
     pub(crate) opt_level: OptLevel,
     /// Threads to compile with. The output does not depend on it.
+    #[cfg_attr(
+        not(any(feature = "cranelift", feature = "llvm")),
+        allow(dead_code, reason = "there is no backend to read it")
+    )]
     pub(crate) jobs: NonZero<usize>,
     pub(crate) target: Target,
 }
