@@ -40,9 +40,12 @@ impl From<Exit> for ExitCode {
 /// Runs the program.
 #[must_use]
 pub fn main() -> Exit {
-    // The format is not known before the configuration is; these lines are always text, as the original's.
-    let logger = Logger::new(LogFormat::Text, true);
-    match cli::parse(std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned())) {
+    let logger = Logger::new(early_format(), true);
+    match cli::parse(
+        std::env::args_os()
+            .skip(1)
+            .map(|argument| argument.to_string_lossy().into_owned()),
+    ) {
         Err(error) => {
             write_stderr(&format!("{error}\n{}", cli::USAGE));
             Exit::Usage
@@ -76,6 +79,15 @@ pub fn main() -> Exit {
     }
 }
 
+/// The format of what is logged before there is a configuration; whether the variable is valid is told later.
+fn early_format() -> LogFormat {
+    if std::env::var_os(config::table::LOG_FORMAT.name).is_some_and(|value| value == "json") {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    }
+}
+
 fn log_version(logger: &Logger) {
     let version = option_env!("FAAS_WASM_VERSION").unwrap_or("dev");
     let sha = option_env!("FAAS_WASM_SHA").unwrap_or("unknown");
@@ -94,7 +106,12 @@ fn load_config(logger: &Logger) -> Result<(Config, Vec<String>), Exit> {
         logger.warn(&format!("Bad environment: {entry}"));
     }
     let environment: BTreeMap<String, String> = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
         .collect();
     match config::load(&environment) {
         Ok(loaded) => match loaded.config.rejected_mode.clone() {
@@ -105,7 +122,9 @@ fn load_config(logger: &Logger) -> Result<(Config, Vec<String>), Exit> {
             }
         },
         Err(error @ ConfigError::Invalid(_)) => {
-            write_stderr(&format!("Error loading config:\n{error}\nhint: see CONFIGURATION.md for what each variable takes\n"));
+            write_stderr(&format!(
+                "Error loading config:\n{error}\nhint: see CONFIGURATION.md for what each variable takes\n"
+            ));
             Err(Exit::Usage)
         }
         Err(error) => {
@@ -130,7 +149,10 @@ fn start(config: Config, warnings: &[String]) -> Exit {
     for warning in warnings {
         logger.warn(warning);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(cause) => {
             logger.error(&format!("cannot start threads: {cause}"));
@@ -196,7 +218,14 @@ async fn authenticate_and_run(
             _ = sigterm.recv() => return Exit::Success,
         },
     };
-    Serving { config, logger: logger.clone(), metrics, mode }.run(authenticator, sigterm).await
+    Serving {
+        config,
+        logger: logger.clone(),
+        metrics,
+        mode,
+    }
+    .run(authenticator, sigterm)
+    .await
 }
 
 /// Everything that the server needs, with the mode set up.
@@ -211,7 +240,11 @@ impl Serving {
     async fn run(self, authenticator: Option<Authenticator>, sigterm: &mut Signal) -> Exit {
         let Self { config, logger, .. } = &self;
         let mode_name = self.mode.name();
-        logger.info(&format!("Watchdog mode: {}\tfprocess: {}", mode_name.as_str(), gotext::quote(&config.fprocess)));
+        logger.info(&format!(
+            "Watchdog mode: {}\tfprocess: {}",
+            mode_name.as_str(),
+            gotext::quote(&config.fprocess)
+        ));
         let metrics_listener = match server::bind(config.metrics_port.into()) {
             Ok(listener) => listener,
             Err(cause) => {
@@ -219,15 +252,29 @@ impl Serving {
                 return Exit::Usage;
             }
         };
-        logger.info(&format!("Metrics listening on port: {}", config.metrics_port));
+        logger.info(&format!(
+            "Metrics listening on port: {}",
+            config.metrics_port
+        ));
         if config.metrics_port == 0 {
             log_address(logger, "Metrics listening on address", &metrics_listener);
         }
-        tokio::spawn(server::serve_metrics(metrics_listener, self.metrics.clone(), logger.clone()));
+        tokio::spawn(server::serve_metrics(
+            metrics_listener,
+            self.metrics.clone(),
+            logger.clone(),
+        ));
 
-        let timeouts = [config.read_timeout, config.write_timeout, config.exec_timeout, config.healthcheck_interval];
+        let timeouts = [
+            config.read_timeout,
+            config.write_timeout,
+            config.exec_timeout,
+            config.healthcheck_interval,
+        ];
         let [read, write, exec, health] = timeouts;
-        logger.info(&format!("Timeouts: read: {read} write: {write} hard: {exec} health: {health}"));
+        logger.info(&format!(
+            "Timeouts: read: {read} write: {write} hard: {exec} health: {health}"
+        ));
         if authenticator.is_some() {
             logger.info("JWT Auth: true");
         }
@@ -252,7 +299,12 @@ impl Serving {
             write_timeout: config.write_timeout.limit(),
             authenticator,
         };
-        let service = Service::new(Arc::clone(&self.mode), self.metrics.clone(), Arc::clone(&health), options);
+        let service = Service::new(
+            Arc::clone(&self.mode),
+            self.metrics.clone(),
+            Arc::clone(&health),
+            options,
+        );
         let server = Server::new(
             listener,
             Arc::new(service),
@@ -260,12 +312,20 @@ impl Serving {
             config.max_connections,
             logger.clone(),
         );
-        let drained = server.run(self.wait_for_stop(sigterm, &health), config.write_timeout.limit()).await;
+        let drained = server
+            .run(
+                self.wait_for_stop(sigterm, &health),
+                config.write_timeout.limit(),
+            )
+            .await;
         if !drained {
             logger.error("Error in Shutdown: context deadline exceeded");
         }
         Arc::clone(&self.mode).drain().await;
-        logger.info(&format!("Exiting. Active connections: {}", self.metrics.in_flight()));
+        logger.info(&format!(
+            "Exiting. Active connections: {}",
+            self.metrics.in_flight()
+        ));
         Exit::Success
     }
 
@@ -275,15 +335,24 @@ impl Serving {
         let (logger, interval) = (&self.logger, self.config.healthcheck_interval);
         self.mode.terminate();
         logger.info(&format!("SIGTERM: no new connections in {interval}"));
-        logger.info(&format!("Removing lock-file : {}", health.lock_file().display()));
+        logger.info(&format!(
+            "Removing lock-file : {}",
+            health.lock_file().display()
+        ));
         if let Err(cause) = health.retire() {
             let path = health.lock_file().display();
-            logger.error(&format!("Unable to mark server as unhealthy: remove {path}: {}", io_error_text(&cause)));
+            logger.error(&format!(
+                "Unable to mark server as unhealthy: remove {path}: {}",
+                io_error_text(&cause)
+            ));
         }
         if let Some(interval) = interval.limit() {
             tokio::time::sleep(interval).await;
         }
-        logger.info(&format!("No new connections allowed, draining: {} requests", self.metrics.in_flight()));
+        logger.info(&format!(
+            "No new connections allowed, draining: {} requests",
+            self.metrics.in_flight()
+        ));
     }
 }
 
@@ -295,7 +364,10 @@ fn accept(health: &Health, suppress_lock: bool, logger: &Logger) -> Result<(), E
         let path = health.lock_file().display();
         logger.info(&format!("Writing lock-file to: {path}"));
         if let Err(cause) = health.write_lock_file() {
-            logger.error(&format!("cannot write the lock file {path}: {}", io_error_text(&cause)));
+            logger.error(&format!(
+                "cannot write the lock file {path}: {}",
+                io_error_text(&cause)
+            ));
             return Err(Exit::Failure);
         }
     }

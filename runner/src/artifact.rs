@@ -23,8 +23,14 @@ pub fn find(fprocess: &str) -> Found {
         return Found::Nothing;
     }
     let given = PathBuf::from(word);
-    let replaced = word.strip_suffix(".wasm").map(|stem| PathBuf::from(format!("{stem}.so")));
-    let candidates = [Some(given), Some(PathBuf::from(format!("{word}.so"))), replaced];
+    let replaced = word
+        .strip_suffix(".wasm")
+        .map(|stem| PathBuf::from(format!("{stem}.so")));
+    let candidates = [
+        Some(given),
+        Some(PathBuf::from(format!("{word}.so"))),
+        replaced,
+    ];
     if let Some(artifact) = candidates.iter().flatten().find(|path| is_artifact(path)) {
         return Found::Artifact(artifact.clone());
     }
@@ -50,7 +56,11 @@ fn is_artifact(path: &Path) -> bool {
 
 fn starts_with(path: &Path, magic: &[u8; 4]) -> bool {
     let mut found = [0; 4];
-    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut found)).is_ok() && found == *magic
+    path.is_file()
+        && File::open(path)
+            .and_then(|mut file| file.read_exact(&mut found))
+            .is_ok()
+        && found == *magic
 }
 
 #[cfg(test)]

@@ -48,7 +48,9 @@ Usage of fwatchdog:
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, UsageError> {
     let (mut version, mut health_check) = (false, false);
     for argument in arguments {
-        let Some(flag) = argument.strip_prefix('-').filter(|flag| !flag.is_empty()) else { break };
+        let Some(flag) = argument.strip_prefix('-').filter(|flag| !flag.is_empty()) else {
+            break;
+        };
         if flag == "-" {
             break;
         }
@@ -56,7 +58,9 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, 
         if flag.is_empty() || flag.starts_with(['-', '=']) {
             return Err(UsageError::Syntax(argument));
         }
-        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+        let (name, value) = flag
+            .split_once('=')
+            .map_or((flag, None), |(name, value)| (name, Some(value)));
         let (target, name): (&mut bool, &'static str) = match name {
             "version" => (&mut version, "version"),
             "run-healthcheck" => (&mut health_check, "run-healthcheck"),
@@ -65,8 +69,10 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, 
         };
         *target = match value {
             None => true,
-            Some(value) => crate::gotext::parse_bool(value)
-                .ok_or_else(|| UsageError::Value { flag: name, value: value.to_owned() })?,
+            Some(value) => crate::gotext::parse_bool(value).ok_or_else(|| UsageError::Value {
+                flag: name,
+                value: value.to_owned(),
+            })?,
         };
     }
     Ok(match (version, health_check) {
@@ -96,9 +102,19 @@ mod tests {
             (&["-x"], Err(UsageError::Unknown("x".to_owned()))),
             (&["---x"], Err(UsageError::Syntax("---x".to_owned()))),
             (&["-=x"], Err(UsageError::Syntax("-=x".to_owned()))),
-            (&["-version=2"], Err(UsageError::Value { flag: "version", value: "2".to_owned() })),
+            (
+                &["-version=2"],
+                Err(UsageError::Value {
+                    flag: "version",
+                    value: "2".to_owned(),
+                }),
+            ),
         ] {
-            assert_eq!(parse(arguments.iter().map(|text| (*text).to_owned())), expected, "{arguments:?}");
+            assert_eq!(
+                parse(arguments.iter().map(|text| (*text).to_owned())),
+                expected,
+                "{arguments:?}"
+            );
         }
     }
 }

@@ -16,7 +16,9 @@ impl GoDuration {
     /// A span of whole seconds; saturates at the ends of the representable range.
     #[must_use]
     pub const fn from_secs(seconds: i64) -> Self {
-        Self { nanos: seconds.saturating_mul(NANOS_PER_SEC) }
+        Self {
+            nanos: seconds.saturating_mul(NANOS_PER_SEC),
+        }
     }
 
     /// A span of nanoseconds.
@@ -34,7 +36,10 @@ impl GoDuration {
     /// The span as a limit: zero and negative spans mean "no limit".
     #[must_use]
     pub fn limit(self) -> Option<Duration> {
-        u64::try_from(self.nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
+        u64::try_from(self.nanos)
+            .ok()
+            .filter(|nanos| *nanos > 0)
+            .map(Duration::from_nanos)
     }
 
     /// Parses Go's `time.ParseDuration` grammar; a bare number other than `0` is not a duration.
@@ -72,7 +77,10 @@ fn parse_duration_part(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let mut whole: u64 = 0;
     for digit in text[..digits].bytes() {
-        whole = whole.checked_mul(10)?.checked_add(u64::from(digit - b'0')).filter(|v| *v <= 1 << 63)?;
+        whole = whole
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))
+            .filter(|v| *v <= 1 << 63)?;
     }
     let mut rest = &text[digits..];
     let mut fraction = "";
@@ -84,7 +92,10 @@ fn parse_duration_part(text: &str) -> Option<(u64, &str)> {
     if digits == 0 && fraction.is_empty() {
         return None;
     }
-    let unit_len = rest.bytes().take_while(|b| *b != b'.' && !b.is_ascii_digit()).count();
+    let unit_len = rest
+        .bytes()
+        .take_while(|b| *b != b'.' && !b.is_ascii_digit())
+        .count();
     let unit: u64 = match &rest[..unit_len] {
         "ns" => 1,
         // The micro sign and the Greek letter mu.
@@ -110,7 +121,9 @@ fn parse_duration_part(text: &str) -> Option<(u64, &str)> {
 
 impl From<Duration> for GoDuration {
     fn from(duration: Duration) -> Self {
-        Self { nanos: i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX) }
+        Self {
+            nanos: i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX),
+        }
     }
 }
 
@@ -127,10 +140,24 @@ impl fmt::Display for GoDuration {
             return write!(f, "{total}ns");
         }
         if total < 1_000_000 {
-            return write!(f, "{}\u{b5}s", Decimal { value: total, digits: 3 });
+            return write!(
+                f,
+                "{}\u{b5}s",
+                Decimal {
+                    value: total,
+                    digits: 3
+                }
+            );
         }
         if total < 1_000_000_000 {
-            return write!(f, "{}ms", Decimal { value: total, digits: 6 });
+            return write!(
+                f,
+                "{}ms",
+                Decimal {
+                    value: total,
+                    digits: 6
+                }
+            );
         }
         let seconds = total / 1_000_000_000;
         let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
@@ -141,7 +168,14 @@ impl fmt::Display for GoDuration {
             write!(f, "{minutes}m")?;
         }
         let remainder = total % 60_000_000_000;
-        write!(f, "{}s", Decimal { value: remainder, digits: 9 })
+        write!(
+            f,
+            "{}s",
+            Decimal {
+                value: remainder,
+                digits: 9
+            }
+        )
     }
 }
 
@@ -217,7 +251,11 @@ pub fn canonical_header_name(name: &str) -> String {
     let mut upper = true;
     name.chars()
         .map(|c| {
-            let canonical = if upper { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+            let canonical = if upper {
+                c.to_ascii_uppercase()
+            } else {
+                c.to_ascii_lowercase()
+            };
             upper = c == '-';
             canonical
         })
@@ -273,9 +311,27 @@ mod tests {
             ("9223372036854775807ns", i64::MAX),
             ("-9223372036854775808ns", i64::MIN),
         ] {
-            assert_eq!(GoDuration::parse(text), Some(GoDuration::from_nanos(nanos)), "{text}");
+            assert_eq!(
+                GoDuration::parse(text),
+                Some(GoDuration::from_nanos(nanos)),
+                "{text}"
+            );
         }
-        for text in ["", "1.5", "-5", "5", "abc", " 5s", "5s ", "s", ".s", "-", "1h30", "9223372036854775808ns", "1d"] {
+        for text in [
+            "",
+            "1.5",
+            "-5",
+            "5",
+            "abc",
+            " 5s",
+            "5s ",
+            "s",
+            ".s",
+            "-",
+            "1h30",
+            "9223372036854775808ns",
+            "1d",
+        ] {
             assert_eq!(GoDuration::parse(text), None, "{text:?}");
         }
     }
@@ -303,12 +359,22 @@ mod tests {
     fn only_positive_spans_limit() {
         assert_eq!(GoDuration::from_secs(0).limit(), None);
         assert_eq!(GoDuration::from_secs(-1).limit(), None);
-        assert_eq!(GoDuration::from_secs(2).limit(), Some(Duration::from_secs(2)));
+        assert_eq!(
+            GoDuration::from_secs(2).limit(),
+            Some(Duration::from_secs(2))
+        );
     }
 
     #[test]
     fn reads_integers_as_atoi() {
-        for (text, value) in [("5", Some(5)), ("+5", Some(5)), ("-5", Some(-5)), ("", None), ("+", None), ("1_0", None)] {
+        for (text, value) in [
+            ("5", Some(5)),
+            ("+5", Some(5)),
+            ("-5", Some(-5)),
+            ("", None),
+            ("+", None),
+            ("1_0", None),
+        ] {
             assert_eq!(atoi(text), value, "{text:?}");
         }
         assert_eq!(atoi("9223372036854775808"), None);
@@ -316,18 +382,24 @@ mod tests {
 
     #[test]
     fn quotes_as_go_does() {
-        for (text, quoted) in
-            [("cat", r#""cat""#), ("a \"b\" \\ \t", r#""a \"b\" \\ \t""#), ("\u{1}\u{7f}é", r#""\x01\x7fé""#)]
-        {
+        for (text, quoted) in [
+            ("cat", r#""cat""#),
+            ("a \"b\" \\ \t", r#""a \"b\" \\ \t""#),
+            ("\u{1}\u{7f}é", r#""\x01\x7fé""#),
+        ] {
             assert_eq!(quote(text), quoted);
         }
     }
 
     #[test]
     fn canonicalizes_header_names() {
-        for (name, canonical) in
-            [("x-call-id", "X-Call-Id"), ("foo_bar", "Foo_bar"), ("X-a.b", "X-A.b"), ("ETAG", "Etag"), ("a--b", "A--B")]
-        {
+        for (name, canonical) in [
+            ("x-call-id", "X-Call-Id"),
+            ("foo_bar", "Foo_bar"),
+            ("X-a.b", "X-A.b"),
+            ("ETAG", "Etag"),
+            ("a--b", "A--B"),
+        ] {
             assert_eq!(canonical_header_name(name), canonical);
         }
     }

@@ -1,5 +1,6 @@
 //! The runner of faas-wasm: a watchdog for OpenFaaS functions that is a drop-in for of-watchdog and serves compiled
 //! WebAssembly modules.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod app;
 pub mod artifact;

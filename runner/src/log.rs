@@ -94,7 +94,13 @@ impl Logger {
     #[must_use]
     pub fn new(format: LogFormat, prefix_function_lines: bool) -> Self {
         let clock = Mutex::new((i64::MIN, String::new()));
-        Self { inner: Arc::new(Inner { format, prefix_function_lines, clock }) }
+        Self {
+            inner: Arc::new(Inner {
+                format,
+                prefix_function_lines,
+                clock,
+            }),
+        }
     }
 
     /// Logs the course of things.
@@ -153,7 +159,9 @@ impl Logger {
     fn own_line(&self, level: Level, text: &str, access: Option<&AccessRecord<'_>>) {
         let mut out = Vec::with_capacity(text.len() + 32);
         match self.inner.format {
-            LogFormat::Json => out.extend_from_slice(json_line(level, text, access).to_string().as_bytes()),
+            LogFormat::Json => {
+                out.extend_from_slice(json_line(level, text, access).to_string().as_bytes())
+            }
             LogFormat::Text => {
                 self.push_time(&mut out);
                 out.extend_from_slice(text.as_bytes());
@@ -168,9 +176,16 @@ impl Logger {
     fn push_time(&self, out: &mut Vec<u8>) {
         let now = Local::now();
         // A poisoned clock still holds a second and its text.
-        let mut clock = self.inner.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clock = self
+            .inner
+            .clock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if clock.0 != now.timestamp() {
-            *clock = (now.timestamp(), now.format("%Y/%m/%d %H:%M:%S ").to_string());
+            *clock = (
+                now.timestamp(),
+                now.format("%Y/%m/%d %H:%M:%S ").to_string(),
+            );
         }
         out.extend_from_slice(clock.1.as_bytes());
     }
@@ -182,7 +197,8 @@ fn json_time(now: &DateTime<Local>) -> String {
 }
 
 fn json_line(level: Level, text: &str, access: Option<&AccessRecord<'_>>) -> Value {
-    let mut line = json!({ "time": json_time(&Local::now()), "level": level.as_str(), "message": text });
+    let mut line =
+        json!({ "time": json_time(&Local::now()), "level": level.as_str(), "message": text });
     if let (Some(access), Some(fields)) = (access, line.as_object_mut()) {
         fields.insert("method".to_owned(), access.method.into());
         fields.insert("path".to_owned(), access.path.into());
@@ -201,7 +217,14 @@ mod tests {
 
     #[test]
     fn json_access_lines_carry_the_request() {
-        let record = AccessRecord { method: "GET", path: "/a\n", status: 200, bytes: Some(5), call_id: Some("7"), ..AccessRecord::default() };
+        let record = AccessRecord {
+            method: "GET",
+            path: "/a\n",
+            status: 200,
+            bytes: Some(5),
+            call_id: Some("7"),
+            ..AccessRecord::default()
+        };
         let line = json_line(Level::Info, "GET /a", Some(&record)).to_string();
         assert!(!line.contains('\n'));
         let parsed: Value = serde_json::from_str(&line).expect("JSON");
@@ -210,6 +233,7 @@ mod tests {
         assert_eq!(parsed["bytes"], 5);
         assert_eq!(parsed["call_id"], "7");
         assert!(parsed["traceparent"].is_null());
-        chrono::DateTime::parse_from_rfc3339(parsed["time"].as_str().expect("time")).expect("RFC 3339");
+        chrono::DateTime::parse_from_rfc3339(parsed["time"].as_str().expect("time"))
+            .expect("RFC 3339");
     }
 }

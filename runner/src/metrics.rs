@@ -13,7 +13,9 @@ use prometheus::{
 /// The Content-Type of an exposition.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
-const DURATION_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const DURATION_BUCKETS: [f64; 11] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 
 /// The registry and the metrics of requests.
 #[derive(Clone, Debug)]
@@ -33,11 +35,16 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let labels = ["code", "method"];
-        let requests =
-            IntCounterVec::new(Opts::new("http_requests_total", "total HTTP requests processed"), &labels)?;
+        let requests = IntCounterVec::new(
+            Opts::new("http_requests_total", "total HTTP requests processed"),
+            &labels,
+        )?;
         let durations = HistogramVec::new(
-            HistogramOpts::new("http_request_duration_seconds", "Seconds spent serving HTTP requests.")
-                .buckets(DURATION_BUCKETS.to_vec()),
+            HistogramOpts::new(
+                "http_request_duration_seconds",
+                "Seconds spent serving HTTP requests.",
+            )
+            .buckets(DURATION_BUCKETS.to_vec()),
             &labels,
         )?;
         let in_flight = IntGauge::new("http_requests_in_flight", "total HTTP requests in-flight")?;
@@ -45,7 +52,12 @@ impl Metrics {
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(process::ProcessCollector::new()?))?;
-        Ok(Self { registry, requests, durations, in_flight })
+        Ok(Self {
+            registry,
+            requests,
+            durations,
+            in_flight,
+        })
     }
 
     /// Notes that a request has begun.
@@ -59,7 +71,9 @@ impl Metrics {
         let code = code.to_string();
         let labels = [code.as_str(), method_label(method)];
         self.requests.with_label_values(&labels).inc();
-        self.durations.with_label_values(&labels).observe(elapsed.as_secs_f64());
+        self.durations
+            .with_label_values(&labels)
+            .observe(elapsed.as_secs_f64());
     }
 
     /// Requests in the function now.
@@ -115,7 +129,11 @@ mod tests {
         assert!(text(&metrics).contains("http_requests_in_flight 1\n"));
         metrics.end(&http::Method::POST, 200, Duration::from_millis(30));
         metrics.begin();
-        metrics.end(&http::Method::from_bytes(b"FROB").expect("a token"), 404, Duration::from_secs(20));
+        metrics.end(
+            &http::Method::from_bytes(b"FROB").expect("a token"),
+            404,
+            Duration::from_secs(20),
+        );
         let after = text(&metrics);
         for line in [
             "# TYPE http_requests_total counter",
@@ -127,7 +145,10 @@ mod tests {
             "http_request_duration_seconds_bucket{code=\"404\",method=\"unknown\",le=\"+Inf\"} 1",
             "http_requests_in_flight 0",
         ] {
-            assert!(after.lines().any(|found| found == line), "{line} not in\n{after}");
+            assert!(
+                after.lines().any(|found| found == line),
+                "{line} not in\n{after}"
+            );
         }
     }
 
@@ -143,7 +164,11 @@ mod tests {
             "process_resident_memory_bytes",
             "process_start_time_seconds",
         ] {
-            assert!(text.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} not in\n{text}");
+            assert!(
+                text.lines()
+                    .any(|line| line.starts_with(&format!("{name} "))),
+                "{name} not in\n{text}"
+            );
         }
     }
 }

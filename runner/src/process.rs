@@ -36,8 +36,13 @@ impl StartError {
     /// The kernel's refusal to run `path`.
     #[must_use]
     pub fn fork(path: &Path, cause: &io::Error) -> Self {
-        let cause = cause.raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error);
-        Self::Fork { path: path.display().to_string(), cause }
+        let cause = cause
+            .raw_os_error()
+            .map_or(Errno::INVAL, Errno::from_raw_os_error);
+        Self::Fork {
+            path: path.display().to_string(),
+            cause,
+        }
     }
 }
 
@@ -55,7 +60,10 @@ impl CommandLine {
     #[must_use]
     pub fn split(text: &str) -> Self {
         let mut words = text.split(' ').map(str::to_owned);
-        Self { command: words.next().unwrap_or_default(), arguments: words.collect() }
+        Self {
+            command: words.next().unwrap_or_default(),
+            arguments: words.collect(),
+        }
     }
 
     /// The program to run: as written if there is a slash in it, else the first executable file of that name in PATH.
@@ -70,7 +78,8 @@ impl CommandLine {
             return Ok(PathBuf::from(&self.command));
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
-        find_in_path(&self.command, &path).ok_or_else(|| StartError::NotInPath(self.command.clone()))
+        find_in_path(&self.command, &path)
+            .ok_or_else(|| StartError::NotInPath(self.command.clone()))
     }
 }
 
@@ -79,17 +88,27 @@ fn find_in_path(command: &str, path: &OsStr) -> Option<PathBuf> {
         // An empty entry would mean the working directory; Go refuses to run what it finds there.
         .filter(|directory| !directory.as_os_str().is_empty())
         .map(|directory| directory.join(command))
-        .find(|file| file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0))
+        .find(|file| {
+            file.metadata()
+                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        })
 }
 
 /// How a process ended, in Go's words; `None` for success.
 #[must_use]
 pub fn failure_text(status: ExitStatus) -> Option<String> {
     if let Some(signal) = status.signal() {
-        let dumped = if status.core_dumped() { " (core dumped)" } else { "" };
+        let dumped = if status.core_dumped() {
+            " (core dumped)"
+        } else {
+            ""
+        };
         return Some(format!("signal: {}{dumped}", signal_text(signal)));
     }
-    status.code().filter(|code| *code != 0).map(|code| format!("exit status {code}"))
+    status
+        .code()
+        .filter(|code| *code != 0)
+        .map(|code| format!("exit status {code}"))
 }
 
 /// A signal in Go's words.
@@ -173,9 +192,22 @@ mod tests {
             (" a", "", &["a"]),
         ] {
             let split = CommandLine::split(text);
-            assert_eq!((split.command.as_str(), split.arguments.as_slice()), (command, arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>().as_slice()));
+            assert_eq!(
+                (split.command.as_str(), split.arguments.as_slice()),
+                (
+                    command,
+                    arguments
+                        .iter()
+                        .map(|a| (*a).to_owned())
+                        .collect::<Vec<_>>()
+                        .as_slice()
+                )
+            );
         }
-        assert_eq!(CommandLine::split(" a").locate(), Err(StartError::NoCommand));
+        assert_eq!(
+            CommandLine::split(" a").locate(),
+            Err(StartError::NoCommand)
+        );
     }
 
     #[test]
@@ -184,7 +216,8 @@ mod tests {
         std::fs::write(directory.path().join("plain"), "").expect("written");
         let program = directory.path().join("program");
         std::fs::write(&program, "").expect("written");
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("changed");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
+            .expect("changed");
         let path = directory.path().as_os_str();
         assert_eq!(find_in_path("program", path), Some(program));
         assert_eq!(find_in_path("plain", path), None);
@@ -193,9 +226,13 @@ mod tests {
 
     #[test]
     fn tells_how_processes_end() {
-        for (raw, text) in
-            [(0, None), (3 << 8, Some("exit status 3")), (9, Some("signal: killed")), (15, Some("signal: terminated")), (11 | 0x80, Some("signal: segmentation fault (core dumped)"))]
-        {
+        for (raw, text) in [
+            (0, None),
+            (3 << 8, Some("exit status 3")),
+            (9, Some("signal: killed")),
+            (15, Some("signal: terminated")),
+            (11 | 0x80, Some("signal: segmentation fault (core dumped)")),
+        ] {
             assert_eq!(failure_text(ExitStatus::from_raw(raw)).as_deref(), text);
         }
     }
@@ -203,7 +240,13 @@ mod tests {
     #[test]
     fn start_errors_read_like_go() {
         let missing = StartError::fork(Path::new("/x"), &io::Error::from_raw_os_error(2));
-        assert_eq!(missing.to_string(), "fork/exec /x: no such file or directory");
-        assert_eq!(StartError::NotInPath("x".into()).to_string(), "exec: \"x\": executable file not found in $PATH");
+        assert_eq!(
+            missing.to_string(),
+            "fork/exec /x: no such file or directory"
+        );
+        assert_eq!(
+            StartError::NotInPath("x".into()).to_string(),
+            "exec: \"x\": executable file not found in $PATH"
+        );
     }
 }

@@ -57,7 +57,12 @@ impl RequestHead {
     /// The announced length of the body.
     #[must_use]
     pub fn content_length(&self) -> Option<u64> {
-        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+        self.headers
+            .get(CONTENT_LENGTH)?
+            .to_str()
+            .ok()?
+            .parse()
+            .ok()
     }
 
     /// A header's first value as text, if it is text.
@@ -69,7 +74,9 @@ impl RequestHead {
     /// Whether the client is a probe of Kubernetes, which access logs leave out.
     #[must_use]
     pub fn is_kube_probe(&self) -> bool {
-        self.headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"kube-probe"))
+        self.headers
+            .get(USER_AGENT)
+            .is_some_and(|agent| agent.as_bytes().starts_with(b"kube-probe"))
     }
 
     /// The time that the function may take in http and wasm mode: `exec_timeout`, or a shorter `X-Timeout`.
@@ -79,7 +86,10 @@ impl RequestHead {
     #[must_use]
     pub fn execution_limit(&self, exec_timeout: GoDuration) -> Option<Duration> {
         let configured = exec_timeout.limit()?;
-        let asked = self.header("x-timeout").and_then(GoDuration::parse).and_then(GoDuration::limit);
+        let asked = self
+            .header("x-timeout")
+            .and_then(GoDuration::parse)
+            .and_then(GoDuration::limit);
         Some(asked.map_or(configured, |asked| asked.min(configured)))
     }
 }
@@ -117,7 +127,10 @@ pub fn request_environment(head: &RequestHead) -> Vec<(String, Vec<u8>)> {
             variables.push((format!("Http_{name}"), value.as_bytes().to_vec()));
         }
     }
-    variables.push(("Http_Method".to_owned(), head.method.as_str().as_bytes().to_vec()));
+    variables.push((
+        "Http_Method".to_owned(),
+        head.method.as_str().as_bytes().to_vec(),
+    ));
     if let Some(query) = head.query.as_deref().filter(|query| !query.is_empty()) {
         variables.push(("Http_Query".to_owned(), query.as_bytes().to_vec()));
     }
@@ -145,7 +158,9 @@ pub fn percent_decode(text: &[u8]) -> Vec<u8> {
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
         match (first, after) {
-            (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+            (b'%', [high, low, tail @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
                 decoded.push(hex_value(*high) << 4 | hex_value(*low));
                 rest = tail;
             }
@@ -160,7 +175,10 @@ pub fn percent_decode(text: &[u8]) -> Vec<u8> {
 
 /// The value of a hexadecimal digit; other bytes count as zero.
 fn hex_value(digit: u8) -> u8 {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()).unwrap_or(0)
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -205,7 +223,14 @@ pub(crate) mod tests {
     fn names_variables_after_canonical_headers() {
         let head = head(
             "/a%2fb%00c?x=%20",
-            &[("x-call-id", "7"), ("foo_bar", ""), ("X-a.b", "é"), ("accept", "a"), ("accept", "b"), ("trailer", "t")],
+            &[
+                ("x-call-id", "7"),
+                ("foo_bar", ""),
+                ("X-a.b", "é"),
+                ("accept", "a"),
+                ("accept", "b"),
+                ("trailer", "t"),
+            ],
         );
         let found = variables(&head);
         for (name, value) in [
@@ -217,16 +242,31 @@ pub(crate) mod tests {
             ("Http_Query", "x=%20"),
             ("Http_Path", "/a/b"),
         ] {
-            assert!(found.contains(&(name.to_owned(), value.to_owned())), "{name} in {found:?}");
+            assert!(
+                found.contains(&(name.to_owned(), value.to_owned())),
+                "{name} in {found:?}"
+            );
         }
         assert_eq!(found.len(), 7, "{found:?}");
     }
 
     #[test]
     fn real_values_come_after_headers_of_the_same_name() {
-        let head = head("/real?", &[("Path", "fake"), ("Method", "fake"), ("transfer-encoding", "chunked")]);
+        let head = head(
+            "/real?",
+            &[
+                ("Path", "fake"),
+                ("Method", "fake"),
+                ("transfer-encoding", "chunked"),
+            ],
+        );
         let found = variables(&head);
-        let last = |name: &str| found.iter().rfind(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        let last = |name: &str| {
+            found
+                .iter()
+                .rfind(|(found, _)| found == name)
+                .map(|(_, value)| value.as_str())
+        };
         assert_eq!(last("Http_Path"), Some("/real"));
         assert_eq!(last("Http_Method"), Some("GET"));
         assert_eq!(last("Http_Transfer_Encoding"), Some("chunked"));
@@ -237,7 +277,9 @@ pub(crate) mod tests {
     fn x_timeout_only_shortens() {
         let limit = |header: &str, exec: &str| {
             let exec = GoDuration::parse(exec).expect("a duration");
-            head("/", &[("x-timeout", header)]).execution_limit(exec).map(|limit| limit.as_millis())
+            head("/", &[("x-timeout", header)])
+                .execution_limit(exec)
+                .map(|limit| limit.as_millis())
         };
         for (header, exec, expected) in [
             ("500ms", "2s", Some(500)),
@@ -254,8 +296,17 @@ pub(crate) mod tests {
 
     #[test]
     fn decodes_escapes() {
-        for (text, decoded) in [("/a%20b", "/a b"), ("%zz%4", "%zz%4"), ("%2E%2e", ".."), ("", "")] {
-            assert_eq!(percent_decode(text.as_bytes()), decoded.as_bytes(), "{text}");
+        for (text, decoded) in [
+            ("/a%20b", "/a b"),
+            ("%zz%4", "%zz%4"),
+            ("%2E%2e", ".."),
+            ("", ""),
+        ] {
+            assert_eq!(
+                percent_decode(text.as_bytes()),
+                decoded.as_bytes(),
+                "{text}"
+            );
         }
     }
 }

@@ -48,7 +48,10 @@ impl ResponseBody {
     /// A body that breaks off after `data`.
     #[must_use]
     pub fn aborted(data: Bytes, cause: impl Into<ResponseError>) -> Self {
-        Self::stream(Aborted { data: Some(data).filter(|data| !data.is_empty()), cause: Some(cause.into()) })
+        Self::stream(Aborted {
+            data: Some(data).filter(|data| !data.is_empty()),
+            cause: Some(cause.into()),
+        })
     }
 }
 
@@ -76,7 +79,10 @@ impl Body for Aborted {
 impl std::fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Complete(bytes) => f.debug_tuple("Complete").field(&bytes.as_ref().map(Bytes::len)).finish(),
+            Self::Complete(bytes) => f
+                .debug_tuple("Complete")
+                .field(&bytes.as_ref().map(Bytes::len))
+                .finish(),
             Self::Stream(_) => f.write_str("Stream(..)"),
         }
     }
@@ -124,7 +130,9 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Complete(None) => SizeHint::with_exact(0),
-            Self::Complete(Some(bytes)) if bytes.len() <= MAX_AUTOMATIC_LENGTH => SizeHint::with_exact(bytes.len() as u64),
+            Self::Complete(Some(bytes)) if bytes.len() <= MAX_AUTOMATIC_LENGTH => {
+                SizeHint::with_exact(bytes.len() as u64)
+            }
             // No hint: the connection layer chunks, unless the response has a Content-Length.
             Self::Complete(Some(_)) | Self::Stream(_) => SizeHint::default(),
         }
@@ -149,7 +157,10 @@ pub fn with_body(status: StatusCode, body: ResponseBody) -> Response {
 #[must_use]
 pub fn text(status: StatusCode, body: impl Into<ResponseBody>) -> Response {
     let mut response = with_body(status, body.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 
@@ -157,11 +168,16 @@ pub fn text(status: StatusCode, body: impl Into<ResponseBody>) -> Response {
 #[must_use]
 pub fn error(status: StatusCode, message: String) -> Response {
     let mut response = text(status, message + "\n");
-    response.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(
+        http::header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
 /// Announces the length of a body.
 pub fn set_content_length(response: &mut Response, length: u64) {
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(length));
 }

@@ -7,16 +7,38 @@ pub const SNIFF_LENGTH: usize = 512;
 #[must_use]
 pub fn content_type(data: &[u8]) -> &'static str {
     let data = &data[..data.len().min(SNIFF_LENGTH)];
-    let text = data.iter().position(|b| !is_space(*b)).map_or(&[][..], |first| &data[first..]);
+    let text = data
+        .iter()
+        .position(|b| !is_space(*b))
+        .map_or(&[][..], |first| &data[first..]);
     MARKUP
         .iter()
         .find(|tag| is_tag(text, tag))
         .map(|_| HTML)
-        .or_else(|| text.starts_with(b"<?xml").then_some("text/xml; charset=utf-8"))
-        .or_else(|| EXACT.iter().find(|(prefix, _)| data.starts_with(prefix)).map(|(_, kind)| *kind))
-        .or_else(|| MASKED.iter().find(|masked| masked.matches(data)).map(|masked| masked.kind))
+        .or_else(|| {
+            text.starts_with(b"<?xml")
+                .then_some("text/xml; charset=utf-8")
+        })
+        .or_else(|| {
+            EXACT
+                .iter()
+                .find(|(prefix, _)| data.starts_with(prefix))
+                .map(|(_, kind)| *kind)
+        })
+        .or_else(|| {
+            MASKED
+                .iter()
+                .find(|masked| masked.matches(data))
+                .map(|masked| masked.kind)
+        })
         .or_else(|| is_mp4(data).then_some("video/mp4"))
-        .unwrap_or_else(|| if data.iter().any(|b| is_binary(*b)) { OCTET_STREAM } else { TEXT })
+        .unwrap_or_else(|| {
+            if data.iter().any(|b| is_binary(*b)) {
+                OCTET_STREAM
+            } else {
+                TEXT
+            }
+        })
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -79,7 +101,12 @@ struct Masked {
 impl Masked {
     fn matches(&self, data: &[u8]) -> bool {
         data.len() >= self.pattern.len()
-            && self.pattern.iter().zip(self.mask).zip(data).all(|((pattern, mask), byte)| byte & mask == *pattern)
+            && self
+                .pattern
+                .iter()
+                .zip(self.mask)
+                .zip(data)
+                .all(|((pattern, mask), byte)| byte & mask == *pattern)
     }
 }
 
@@ -91,17 +118,41 @@ const MASKED: [Masked; 8] = [
         mask: b"\xff\xff\xff\xff\0\0\0\0\xff\xff\xff\xff\xff\xff",
         kind: "image/webp",
     },
-    Masked { pattern: b"FORM\0\0\0\0AIFF", mask: SKIP_FOUR, kind: "audio/aiff" },
-    Masked { pattern: b"RIFF\0\0\0\0AVI ", mask: SKIP_FOUR, kind: "video/avi" },
-    Masked { pattern: b"RIFF\0\0\0\0WAVE", mask: SKIP_FOUR, kind: "audio/wave" },
-    Masked { pattern: b"PK\x03\x04", mask: b"\xff\xff\xff\xff", kind: "application/zip" },
-    Masked { pattern: b"Rar!\x1a\x07\0", mask: b"\xff\xff\xff\xff\xff\xff\xff", kind: "application/x-rar-compressed" },
+    Masked {
+        pattern: b"FORM\0\0\0\0AIFF",
+        mask: SKIP_FOUR,
+        kind: "audio/aiff",
+    },
+    Masked {
+        pattern: b"RIFF\0\0\0\0AVI ",
+        mask: SKIP_FOUR,
+        kind: "video/avi",
+    },
+    Masked {
+        pattern: b"RIFF\0\0\0\0WAVE",
+        mask: SKIP_FOUR,
+        kind: "audio/wave",
+    },
+    Masked {
+        pattern: b"PK\x03\x04",
+        mask: b"\xff\xff\xff\xff",
+        kind: "application/zip",
+    },
+    Masked {
+        pattern: b"Rar!\x1a\x07\0",
+        mask: b"\xff\xff\xff\xff\xff\xff\xff",
+        kind: "application/x-rar-compressed",
+    },
     Masked {
         pattern: b"Rar!\x1a\x07\x01\0",
         mask: b"\xff\xff\xff\xff\xff\xff\xff\xff",
         kind: "application/x-rar-compressed",
     },
-    Masked { pattern: b"\0asm", mask: b"\xff\xff\xff\xff", kind: "application/wasm" },
+    Masked {
+        pattern: b"\0asm",
+        mask: b"\xff\xff\xff\xff",
+        kind: "application/wasm",
+    },
 ];
 
 fn is_space(byte: u8) -> bool {
@@ -116,12 +167,20 @@ fn is_tag(text: &[u8], tag: &[u8]) -> bool {
 
 /// A box of type `ftyp` with an `mp4` brand.
 fn is_mp4(data: &[u8]) -> bool {
-    let Some(size) = data.first_chunk::<4>().map(|size| u32::from_be_bytes(*size) as usize) else { return false };
+    let Some(size) = data
+        .first_chunk::<4>()
+        .map(|size| u32::from_be_bytes(*size) as usize)
+    else {
+        return false;
+    };
     if data.len() < 12 || size > data.len() || size % 4 != 0 || &data[4..8] != b"ftyp" {
         return false;
     }
     // The fourth word is the minor version, not a brand.
-    (8..size).step_by(4).filter(|at| *at != 12).any(|at| data[at..].starts_with(b"mp4"))
+    (8..size)
+        .step_by(4)
+        .filter(|at| *at != 12)
+        .any(|at| data[at..].starts_with(b"mp4"))
 }
 
 fn is_binary(byte: u8) -> bool {

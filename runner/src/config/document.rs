@@ -26,7 +26,10 @@ known one.
 pub fn configuration() -> String {
     let mut text = INTRODUCTION.to_owned();
     for group in Group::ALL {
-        text.push_str(&format!("\n## {}\n\n| name | type | default | meaning |\n|---|---|---|---|\n", title(group)));
+        text.push_str(&format!(
+            "\n## {}\n\n| name | type | default | meaning |\n|---|---|---|---|\n",
+            title(group)
+        ));
         for variable in TABLE.iter().filter(|variable| variable.group == group) {
             text.push_str(&row(variable));
         }
@@ -55,7 +58,11 @@ fn row(variable: &Variable) -> String {
         (default, _) => format!("`{default}`"),
     };
     let escape = |text: &str| text.replace('|', "\\|");
-    format!("| {names} | {} | {default} | {} |\n", escape(variable.kind), escape(variable.meaning))
+    format!(
+        "| {names} | {} | {default} | {} |\n",
+        escape(variable.kind),
+        escape(variable.meaning)
+    )
 }
 
 #[cfg(test)]
@@ -70,6 +77,9 @@ mod tests {
             std::fs::write(path, &expected).expect("CONFIGURATION.md is writable");
         }
         let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(found == expected, "CONFIGURATION.md differs from the table; run this test with UPDATE=1");
+        assert!(
+            found == expected,
+            "CONFIGURATION.md differs from the table; run this test with UPDATE=1"
+        );
     }
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use super::table::{self, TABLE, Variable};
 use super::values::{self, Expected};
 use super::{
-    Config, ConfigError, CudaIsolation, CudaSettings, EnvironmentFilter, JwtSettings, LogFormat, ModeName,
-    RejectedMode, ResponseFormat, UseCuda, WasmSettings,
+    Config, ConfigError, CudaIsolation, CudaSettings, EnvironmentFilter, JwtSettings, LogFormat,
+    ModeName, RejectedMode, ResponseFormat, UseCuda, WasmSettings,
 };
 use crate::gotext::{self, GoDuration};
 
@@ -27,7 +27,11 @@ pub struct Loaded {
 /// # Errors
 /// The first of of-watchdog's own errors in its order, else all errors of strict variables together.
 pub fn load(environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigError> {
-    let mut source = Source { environment, warnings: Vec::new(), errors: Vec::new() };
+    let mut source = Source {
+        environment,
+        warnings: Vec::new(),
+        errors: Vec::new(),
+    };
 
     let log_buffer_size = match source.text(&table::LOG_BUFFER_SIZE).as_str() {
         "" => 65_536,
@@ -39,7 +43,10 @@ pub fn load(environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigErro
     }
     let fprocess = source.text(&table::FPROCESS);
     let (mode, rejected_mode) = mode(&source.text(&table::MODE));
-    if fprocess.is_empty() && mode != Some(ModeName::Static) && rejected_mode != Some(RejectedMode::InProcess) {
+    if fprocess.is_empty()
+        && mode != Some(ModeName::Static)
+        && rejected_mode != Some(RejectedMode::InProcess)
+    {
         return Err(ConfigError::MissingCommand);
     }
 
@@ -55,19 +62,26 @@ pub fn load(environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigErro
         content_type: source.text(&table::CONTENT_TYPE),
         static_path: source.text(&table::STATIC_PATH),
         suppress_lock: source.bool_a(&table::SUPPRESS_LOCK),
-        buffer_request_body: source.bool_a(&table::HTTP_BUFFER_REQ_BODY) | source.bool_a(&table::BUFFER_HTTP),
-        max_inflight: usize::try_from(source.lenient_integer(&table::MAX_INFLIGHT)).ok().filter(|n| *n > 0),
+        buffer_request_body: source.bool_a(&table::HTTP_BUFFER_REQ_BODY)
+            | source.bool_a(&table::BUFFER_HTTP),
+        max_inflight: usize::try_from(source.lenient_integer(&table::MAX_INFLIGHT))
+            .ok()
+            .filter(|n| *n > 0),
         prefix_logs: source.bool_b(&table::PREFIX_LOGS),
         log_buffer_size,
         ready_path: source.text(&table::READY_PATH),
         log_call_id: source.bool_b(&table::LOG_CALLID),
         jwt: jwt(&mut source),
         lock_file: PathBuf::from(source.text(&table::TMPDIR)).join(".lock"),
-        log_format: source.strict(&table::LOG_FORMAT, |text| match text {
-            "text" => Ok(LogFormat::Text),
-            "json" => Ok(LogFormat::Json),
-            _ => Err("text or json"),
-        }, LogFormat::Text),
+        log_format: source.strict(
+            &table::LOG_FORMAT,
+            |text| match text {
+                "text" => Ok(LogFormat::Text),
+                "json" => Ok(LogFormat::Json),
+                _ => Err("text or json"),
+            },
+            LogFormat::Text,
+        ),
         metrics_port: source.strict(&table::METRICS_PORT, values::port, 0),
         max_connections: source.strict(&table::MAX_CONNECTIONS, values::positive32, 1) as usize,
         wasm: wasm(&mut source),
@@ -75,7 +89,10 @@ pub fn load(environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigErro
     };
     source.report_unknown_names();
     if source.errors.is_empty() {
-        Ok(Loaded { config, warnings: source.warnings })
+        Ok(Loaded {
+            config,
+            warnings: source.warnings,
+        })
     } else {
         Err(ConfigError::Invalid(source.errors))
     }
@@ -96,13 +113,19 @@ fn mode(text: &str) -> (Option<ModeName>, Option<RejectedMode>) {
 }
 
 fn jwt(source: &mut Source<'_>) -> Option<JwtSettings> {
-    let (enabled, debug) = (source.bool_a(&table::JWT_AUTH), source.bool_a(&table::JWT_AUTH_DEBUG));
+    let (enabled, debug) = (
+        source.bool_a(&table::JWT_AUTH),
+        source.bool_a(&table::JWT_AUTH_DEBUG),
+    );
     let local = source.bool_a(&table::JWT_AUTH_LOCAL);
     enabled.then(|| JwtSettings {
         debug,
         local,
         function_name: source.text(&table::OPENFAAS_NAME),
-        namespace: source.environment.get(table::OPENFAAS_NAMESPACE.name).cloned(),
+        namespace: source
+            .environment
+            .get(table::OPENFAAS_NAMESPACE.name)
+            .cloned(),
     })
 }
 
@@ -110,12 +133,16 @@ fn wasm(source: &mut Source<'_>) -> WasmSettings {
     let min_scale = source.strict(&table::MIN_SCALE, values::count32, 1);
     let max_scale = source.strict_optional(&table::MAX_SCALE, values::positive32);
     if let Some(max_scale) = max_scale.filter(|max_scale| *max_scale < min_scale) {
-        source.errors.push(format!("min_scale={min_scale} is above max_scale={max_scale}"));
+        source.errors.push(format!(
+            "min_scale={min_scale} is above max_scale={max_scale}"
+        ));
     }
     WasmSettings {
         root: PathBuf::from(source.text_or_default(&table::WASM_ROOT)),
         root_readonly: source.strict(&table::WASM_ROOT_READONLY, values::boolean, false),
-        mounts: source.strict_optional(&table::WASM_MOUNTS, values::mounts).unwrap_or_default(),
+        mounts: source
+            .strict_optional(&table::WASM_MOUNTS, values::mounts)
+            .unwrap_or_default(),
         fs_quota: source.strict(&table::WASM_FS_QUOTA, values::size, 0),
         env: source
             .strict_optional(&table::WASM_ENV, |text| match text {
@@ -125,7 +152,11 @@ fn wasm(source: &mut Source<'_>) -> WasmSettings {
             .unwrap_or(EnvironmentFilter::Names(Vec::new())),
         min_scale,
         max_scale,
-        idle_timeout: source.strict(&table::WASM_IDLE_TIMEOUT, values::duration, Default::default()),
+        idle_timeout: source.strict(
+            &table::WASM_IDLE_TIMEOUT,
+            values::duration,
+            Default::default(),
+        ),
         queue_limit: source.strict(&table::WASM_QUEUE_LIMIT, values::count32, 0),
         memory_limit: source.strict(&table::WASM_MEMORY_LIMIT, values::size, 0),
         table_limit: source.strict(&table::WASM_TABLE_LIMIT, values::count32, 0),
@@ -135,24 +166,36 @@ fn wasm(source: &mut Source<'_>) -> WasmSettings {
         cpu_timeout: source.strict_optional(&table::WASM_CPU_TIMEOUT, values::positive_duration),
         cpu_share: source.strict_optional(&table::WASM_CPU_SHARE, values::fraction),
         output_hold_bytes: source.strict(&table::WASM_OUTPUT_HOLD_BYTES, values::size, 0),
-        output_hold_time: source.strict(&table::WASM_OUTPUT_HOLD_TIME, values::duration, Default::default()),
-        response: source.strict(&table::WASM_RESPONSE, |text| match text {
-            "raw" => Ok(ResponseFormat::Raw),
-            "cgi" => Ok(ResponseFormat::Cgi),
-            _ => Err("raw or cgi"),
-        }, ResponseFormat::Raw),
+        output_hold_time: source.strict(
+            &table::WASM_OUTPUT_HOLD_TIME,
+            values::duration,
+            Default::default(),
+        ),
+        response: source.strict(
+            &table::WASM_RESPONSE,
+            |text| match text {
+                "raw" => Ok(ResponseFormat::Raw),
+                "cgi" => Ok(ResponseFormat::Cgi),
+                _ => Err("raw or cgi"),
+            },
+            ResponseFormat::Raw,
+        ),
         cuda: cuda(source),
     }
 }
 
 fn cuda(source: &mut Source<'_>) -> CudaSettings {
     CudaSettings {
-        use_cuda: source.strict(&table::USE_CUDA, |text| match text {
-            "true" | "1" => Ok(UseCuda::On),
-            "false" | "0" => Ok(UseCuda::Off),
-            "required" => Ok(UseCuda::Required),
-            _ => Err("true, false or required"),
-        }, UseCuda::Off),
+        use_cuda: source.strict(
+            &table::USE_CUDA,
+            |text| match text {
+                "true" | "1" => Ok(UseCuda::On),
+                "false" | "0" => Ok(UseCuda::Off),
+                "required" => Ok(UseCuda::Required),
+                _ => Err("true, false or required"),
+            },
+            UseCuda::Off,
+        ),
         devices: source.strict_optional(&table::CUDA_DEVICES, values::ordinals),
         mem_limit: source.strict(&table::CUDA_MEM_LIMIT, values::size, 0),
         max_allocations: source.strict(&table::CUDA_MAX_ALLOCATIONS, values::count32, 0),
@@ -162,15 +205,22 @@ fn cuda(source: &mut Source<'_>) -> CudaSettings {
         max_graphs: source.strict(&table::CUDA_MAX_GRAPHS, values::count32, 0),
         max_contexts: source.strict(&table::CUDA_MAX_CONTEXTS, values::count32, 0),
         max_module_size: source.strict(&table::CUDA_MAX_MODULE_SIZE, values::size, 0),
-        kernel_timeout: source.strict_optional(&table::CUDA_KERNEL_TIMEOUT, values::positive_duration),
+        kernel_timeout: source
+            .strict_optional(&table::CUDA_KERNEL_TIMEOUT, values::positive_duration),
         sm_limit: source.strict_optional(&table::CUDA_SM_LIMIT, values::positive32),
-        isolation: source.strict(&table::CUDA_ISOLATION, |text| match text {
-            "context" => Ok(CudaIsolation::Context),
-            "shared" => Ok(CudaIsolation::Shared),
-            _ => Err("context or shared"),
-        }, CudaIsolation::Context),
+        isolation: source.strict(
+            &table::CUDA_ISOLATION,
+            |text| match text {
+                "context" => Ok(CudaIsolation::Context),
+                "shared" => Ok(CudaIsolation::Shared),
+                _ => Err("context or shared"),
+            },
+            CudaIsolation::Context,
+        ),
         warm_contexts: source.strict(&table::CUDA_WARM_CONTEXTS, values::count32, 0),
-        module_cache: source.strict_optional(&table::CUDA_MODULE_CACHE, |text| Ok::<_, Expected>(PathBuf::from(text))),
+        module_cache: source.strict_optional(&table::CUDA_MODULE_CACHE, |text| {
+            Ok::<_, Expected>(PathBuf::from(text))
+        }),
         strict_params: source.strict(&table::CUDA_STRICT_PARAMS, values::boolean, false),
         driver_library: PathBuf::from(source.text_or_default(&table::CUDA_DRIVER_LIBRARY)),
     }
@@ -199,12 +249,20 @@ impl Source<'_> {
 
     fn text_or_default(&self, variable: &Variable) -> String {
         let (_, text) = self.lookup(variable);
-        if text.is_empty() { variable.default.to_owned() } else { text.to_owned() }
+        if text.is_empty() {
+            variable.default.to_owned()
+        } else {
+            text.to_owned()
+        }
     }
 
     fn fell_back(&mut self, variable: &Variable, used: &dyn Display) {
         let (name, text) = self.lookup(variable);
-        self.warnings.push(format!("Warning: {name}={} is not a valid {}, using {used}", gotext::quote(text), variable.kind));
+        self.warnings.push(format!(
+            "Warning: {name}={} is not a valid {}, using {used}",
+            gotext::quote(text),
+            variable.kind
+        ));
     }
 
     /// A duration of of-watchdog; `fallback` applies where the table has no default.
@@ -222,7 +280,11 @@ impl Source<'_> {
     /// An integer of of-watchdog: junk is 0, not the default; only absent and empty give the default.
     fn lenient_integer(&mut self, variable: &Variable) -> i64 {
         let (_, text) = self.lookup(variable);
-        let text = if text.is_empty() { variable.default } else { text };
+        let text = if text.is_empty() {
+            variable.default
+        } else {
+            text
+        };
         gotext::atoi(text).unwrap_or_else(|| {
             self.fell_back(variable, &0);
             0
@@ -271,7 +333,11 @@ impl Source<'_> {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
         let text = self.text(variable);
-        if text.is_empty() { None } else { self.checked(variable, &text, parse) }
+        if text.is_empty() {
+            None
+        } else {
+            self.checked(variable, &text, parse)
+        }
     }
 
     fn checked<T, E: Display>(
@@ -283,7 +349,11 @@ impl Source<'_> {
         match parse(text) {
             Ok(value) => Some(value),
             Err(expected) => {
-                self.errors.push(format!("{}={}: expected {expected}", variable.name, gotext::quote(text)));
+                self.errors.push(format!(
+                    "{}={}: expected {expected}",
+                    variable.name,
+                    gotext::quote(text)
+                ));
                 None
             }
         }
@@ -292,9 +362,14 @@ impl Source<'_> {
     fn report_unknown_names(&mut self) {
         const PREFIXES: [&str; 3] = ["wasm_", "cuda_", "faas_"];
         for name in self.environment.keys() {
-            let known = TABLE.iter().any(|variable| variable.name == name || variable.overridden_by == Some(name));
+            let known = TABLE
+                .iter()
+                .any(|variable| variable.name == name || variable.overridden_by == Some(name));
             // Every variable of the build tool is accepted, also those of a newer one.
-            if known || name.starts_with("wasm_c_") || !PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            if known
+                || name.starts_with("wasm_c_")
+                || !PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            {
                 continue;
             }
             let nearest = TABLE
@@ -302,7 +377,9 @@ impl Source<'_> {
                 .map(|variable| variable.name)
                 .min_by_key(|known| edit_distance(name, known))
                 .unwrap_or_default();
-            self.warnings.push(format!("Warning: unknown variable {name}, did you mean {nearest}?"));
+            self.warnings.push(format!(
+                "Warning: unknown variable {name}, did you mean {nearest}?"
+            ));
         }
     }
 }
@@ -337,7 +414,11 @@ mod tests {
 
     fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         let mut all = BTreeMap::from([("fprocess".to_owned(), "cat".to_owned())]);
-        all.extend(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        all.extend(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
         all
     }
 
@@ -357,17 +438,38 @@ mod tests {
         let Loaded { config, warnings } = loaded(&[]);
         assert_eq!(warnings, Vec::<String>::new());
         assert_eq!(config.mode, None);
-        assert_eq!((config.port, config.metrics_port, config.max_connections), (8080, 8081, 10_000));
-        for duration in [config.read_timeout, config.write_timeout, config.exec_timeout, config.healthcheck_interval] {
+        assert_eq!(
+            (config.port, config.metrics_port, config.max_connections),
+            (8080, 8081, 10_000)
+        );
+        for duration in [
+            config.read_timeout,
+            config.write_timeout,
+            config.exec_timeout,
+            config.healthcheck_interval,
+        ] {
             assert_eq!(duration, GoDuration::from_secs(30));
         }
         assert_eq!(config.content_type, "application/octet-stream");
         assert_eq!(config.static_path, "/home/app/public");
         assert_eq!(config.lock_file, PathBuf::from("/tmp/.lock"));
-        assert_eq!((config.max_inflight, config.prefix_logs, config.log_buffer_size), (None, true, 65_536));
+        assert_eq!(
+            (
+                config.max_inflight,
+                config.prefix_logs,
+                config.log_buffer_size
+            ),
+            (None, true, 65_536)
+        );
         let wasm = config.wasm;
-        assert_eq!((wasm.min_scale, wasm.max_scale, wasm.queue_limit), (1, None, 1024));
-        assert_eq!((wasm.fs_quota, wasm.memory_limit, wasm.stack_size), (64 << 20, 4 << 30, 1 << 20));
+        assert_eq!(
+            (wasm.min_scale, wasm.max_scale, wasm.queue_limit),
+            (1, None, 1024)
+        );
+        assert_eq!(
+            (wasm.fs_quota, wasm.memory_limit, wasm.stack_size),
+            (64 << 20, 4 << 30, 1 << 20)
+        );
         assert_eq!(wasm.output_hold_time, Duration::from_millis(50));
         assert_eq!(wasm.cuda.driver_library, PathBuf::from("libcuda.so.1"));
     }
@@ -377,8 +479,14 @@ mod tests {
         let both = [("upstream_url", "http://a"), ("http_upstream_url", "")];
         assert_eq!(loaded(&both).config.upstream_url, "");
         assert_eq!(loaded(&both[..1]).config.upstream_url, "http://a");
-        assert_eq!(loaded(&[("function_process", "wc -c")]).config.fprocess, "wc -c");
-        assert_eq!(load(&environment(&[("function_process", "")])).expect_err("no command"), ConfigError::MissingCommand);
+        assert_eq!(
+            loaded(&[("function_process", "wc -c")]).config.fprocess,
+            "wc -c"
+        );
+        assert_eq!(
+            load(&environment(&[("function_process", "")])).expect_err("no command"),
+            ConfigError::MissingCommand
+        );
     }
 
     #[test]
@@ -389,17 +497,41 @@ mod tests {
             ("exec_timeout", "-5", |c| c.exec_timeout.to_string(), "30s"),
             ("exec_timeout", "", |c| c.exec_timeout.to_string(), "30s"),
             ("port", "abc", |c| c.port.to_string(), "0"),
-            ("max_inflight", "many", |c| format!("{:?}", c.max_inflight), "None"),
-            ("prefix_logs", "maybe", |c| c.prefix_logs.to_string(), "true"),
-            ("log_callid", "maybe", |c| c.log_call_id.to_string(), "false"),
-            ("suppress_lock", "TRUE", |c| c.suppress_lock.to_string(), "false"),
+            (
+                "max_inflight",
+                "many",
+                |c| format!("{:?}", c.max_inflight),
+                "None",
+            ),
+            (
+                "prefix_logs",
+                "maybe",
+                |c| c.prefix_logs.to_string(),
+                "true",
+            ),
+            (
+                "log_callid",
+                "maybe",
+                |c| c.log_call_id.to_string(),
+                "false",
+            ),
+            (
+                "suppress_lock",
+                "TRUE",
+                |c| c.suppress_lock.to_string(),
+                "false",
+            ),
             ("jwt_auth", "yes", |c| c.jwt.is_some().to_string(), "false"),
         ];
         for (name, value, get, expected) in cases {
             let Loaded { config, warnings } = loaded(&[(name, value)]);
             assert_eq!(get(&config), expected, "{name}={value}");
             assert_eq!(warnings.len(), 1, "{name}={value}: {warnings:?}");
-            assert!(warnings[0].contains(name) && warnings[0].contains(&gotext::quote(value)), "{}", warnings[0]);
+            assert!(
+                warnings[0].contains(name) && warnings[0].contains(&gotext::quote(value)),
+                "{}",
+                warnings[0]
+            );
         }
         let fallback = loaded(&[("write_timeout", "7s"), ("healthcheck_interval", "junk")]).config;
         assert_eq!(fallback.healthcheck_interval, GoDuration::from_secs(7));
@@ -407,8 +539,21 @@ mod tests {
 
     #[test]
     fn durations_accept_seconds_and_go_text() {
-        for (text, printed) in [("5", "5s"), ("+5", "5s"), ("1h30m", "1h30m0s"), ("-5s", "-5s"), ("0", "0s")] {
-            assert_eq!(loaded(&[("exec_timeout", text)]).config.exec_timeout.to_string(), printed, "{text}");
+        for (text, printed) in [
+            ("5", "5s"),
+            ("+5", "5s"),
+            ("1h30m", "1h30m0s"),
+            ("-5s", "-5s"),
+            ("0", "0s"),
+        ] {
+            assert_eq!(
+                loaded(&[("exec_timeout", text)])
+                    .config
+                    .exec_timeout
+                    .to_string(),
+                printed,
+                "{text}"
+            );
         }
     }
 
@@ -416,21 +561,31 @@ mod tests {
     fn errors_come_in_the_original_order() {
         let mut all = environment(&[("log_buffer_size", "x"), ("write_timeout", "0")]);
         all.remove("fprocess");
-        let message = "invalid log_buffer_size value: x, error: strconv.Atoi: parsing \"x\": invalid syntax";
+        let message =
+            "invalid log_buffer_size value: x, error: strconv.Atoi: parsing \"x\": invalid syntax";
         assert_eq!(load(&all).expect_err("junk").to_string(), message);
         all.remove("log_buffer_size");
         assert_eq!(load(&all).expect_err("zero"), ConfigError::WriteTimeout);
         all.remove("write_timeout");
-        assert_eq!(load(&all).expect_err("no command"), ConfigError::MissingCommand);
+        assert_eq!(
+            load(&all).expect_err("no command"),
+            ConfigError::MissingCommand
+        );
         all.insert("mode".to_owned(), "static".to_owned());
         load(&all).expect("static mode needs no command");
     }
 
     #[test]
     fn modes_are_exact() {
-        assert_eq!(loaded(&[("mode", "http")]).config.mode, Some(ModeName::Http));
+        assert_eq!(
+            loaded(&[("mode", "http")]).config.mode,
+            Some(ModeName::Http)
+        );
         for mode in ["HTTP", "afterburn", "inproc", " http"] {
-            assert!(loaded(&[("mode", mode)]).config.rejected_mode.is_some(), "{mode}");
+            assert!(
+                loaded(&[("mode", mode)]).config.rejected_mode.is_some(),
+                "{mode}"
+            );
         }
     }
 
@@ -444,15 +599,31 @@ mod tests {
             ("use_cuda", "yes"),
             ("metrics_port", "70000"),
         ]);
-        for part in ["metrics_port=\"70000\"", "min_scale=5", "wasm_mounts=", "data=/srv", "wasm_fs_quota=", "use_cuda="] {
-            assert!(found.iter().any(|error| error.contains(part)), "{part} in {found:?}");
+        for part in [
+            "metrics_port=\"70000\"",
+            "min_scale=5",
+            "wasm_mounts=",
+            "data=/srv",
+            "wasm_fs_quota=",
+            "use_cuda=",
+        ] {
+            assert!(
+                found.iter().any(|error| error.contains(part)),
+                "{part} in {found:?}"
+            );
         }
         assert_eq!(found.len(), 5, "{found:?}");
     }
 
     #[test]
     fn unknown_names_of_ours_are_warned_about() {
-        let found = loaded(&[("wasm_rot", "/"), ("cuda_mem_limits", "1Gi"), ("wasm_c_opt", "1"), ("other", "x")]).warnings;
+        let found = loaded(&[
+            ("wasm_rot", "/"),
+            ("cuda_mem_limits", "1Gi"),
+            ("wasm_c_opt", "1"),
+            ("other", "x"),
+        ])
+        .warnings;
         assert_eq!(
             found,
             [

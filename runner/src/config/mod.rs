@@ -111,13 +111,19 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RejectedMode {
     /// Not a mode.
-    #[error("unknown watchdog mode: 0\n\"{0}\" is not a mode; known are streaming, serializing, http, static and wasm")]
+    #[error(
+        "unknown watchdog mode: 0\n\"{0}\" is not a mode; known are streaming, serializing, http, static and wasm"
+    )]
     Unknown(String),
     /// A name that of-watchdog reserved and never implemented.
-    #[error("unknown watchdog mode: 3\nafterburn was never implemented; known are streaming, serializing, http, static and wasm")]
+    #[error(
+        "unknown watchdog mode: 3\nafterburn was never implemented; known are streaming, serializing, http, static and wasm"
+    )]
     Afterburn,
     /// For Go programs that embed of-watchdog.
-    #[error("mode=inproc is for Go programs that embed of-watchdog; this program has no handler of its own; use mode=http or mode=wasm")]
+    #[error(
+        "mode=inproc is for Go programs that embed of-watchdog; this program has no handler of its own; use mode=http or mode=wasm"
+    )]
     InProcess,
 }
 
@@ -288,7 +294,9 @@ pub enum ConfigError {
     #[error("HTTP write timeout must be over 0s")]
     WriteTimeout,
     /// No command in a mode that needs one.
-    #[error("provide a \"function_process\" or \"fprocess\" environmental variable for your function")]
+    #[error(
+        "provide a \"function_process\" or \"fprocess\" environmental variable for your function"
+    )]
     MissingCommand,
     /// Junk in our own variables, all of it.
     #[error("{}", .0.join("\n"))]

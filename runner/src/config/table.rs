@@ -29,7 +29,13 @@ pub enum Group {
 
 impl Group {
     /// The groups in the order of the documentation.
-    pub const ALL: [Self; 5] = [Self::Watchdog, Self::AllModes, Self::Wasm, Self::Cuda, Self::Build];
+    pub const ALL: [Self; 5] = [
+        Self::Watchdog,
+        Self::AllModes,
+        Self::Wasm,
+        Self::Cuda,
+        Self::Build,
+    ];
 
     /// Whether junk in a variable of this group stops the start.
     #[must_use]

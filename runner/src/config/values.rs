@@ -31,7 +31,10 @@ pub(super) fn count32(text: &str) -> Result<u32, Expected> {
 }
 
 pub(super) fn positive32(text: &str) -> Result<u32, Expected> {
-    count32(text)?.checked_sub(1).map(|n| n + 1).ok_or("a whole number, 1 or more")
+    count32(text)?
+        .checked_sub(1)
+        .map(|n| n + 1)
+        .ok_or("a whole number, 1 or more")
 }
 
 pub(super) fn port(text: &str) -> Result<u16, Expected> {
@@ -47,7 +50,9 @@ pub(super) fn size(text: &str) -> Result<u64, Expected> {
         .find_map(|(suffix, shift)| Some((text.strip_suffix(suffix)?, shift)))
         .unwrap_or((text, 0));
     let number = count(digits).map_err(|_| EXPECTED)?;
-    number.checked_mul(1 << shift).ok_or("a size below 2^64 bytes")
+    number
+        .checked_mul(1 << shift)
+        .ok_or("a size below 2^64 bytes")
 }
 
 /// A duration that is not negative; bare integers are seconds.
@@ -65,23 +70,40 @@ pub(super) fn duration(text: &str) -> Result<Duration, Expected> {
 }
 
 pub(super) fn positive_duration(text: &str) -> Result<Duration, Expected> {
-    duration(text).and_then(|d| if d.is_zero() { Err("a duration above zero") } else { Ok(d) })
+    duration(text).and_then(|d| {
+        if d.is_zero() {
+            Err("a duration above zero")
+        } else {
+            Ok(d)
+        }
+    })
 }
 
 /// A share of one core in (0, 1].
 pub(super) fn fraction(text: &str) -> Result<f64, Expected> {
     const EXPECTED: Expected = "a fraction above 0 and at most 1, such as 0.5";
-    text.parse::<f64>().ok().filter(|f| *f > 0.0 && *f <= 1.0).ok_or(EXPECTED)
+    text.parse::<f64>()
+        .ok()
+        .filter(|f| *f > 0.0 && *f <= 1.0)
+        .ok_or(EXPECTED)
 }
 
 pub(super) fn names(text: &str) -> Result<Vec<String>, Expected> {
     text.split(',')
-        .map(|name| if name.is_empty() || name.contains('=') { Err("names separated by commas, or *") } else { Ok(name.to_owned()) })
+        .map(|name| {
+            if name.is_empty() || name.contains('=') {
+                Err("names separated by commas, or *")
+            } else {
+                Ok(name.to_owned())
+            }
+        })
         .collect()
 }
 
 pub(super) fn ordinals(text: &str) -> Result<Vec<u32>, Expected> {
-    text.split(',').map(|n| count32(n).map_err(|_| "device ordinals separated by commas")).collect()
+    text.split(',')
+        .map(|n| count32(n).map_err(|_| "device ordinals separated by commas"))
+        .collect()
 }
 
 /// Mounts as `GUEST=HOST[:ro|:cow|:rw]`; the offending entry is in the error.
@@ -89,7 +111,9 @@ pub(super) fn mounts(text: &str) -> Result<Vec<Mount>, String> {
     let mut mounts: Vec<Mount> = Vec::new();
     for entry in text.split(',') {
         let expected = |what: &str| format!("GUEST=HOST[:ro|:cow|:rw], but in \"{entry}\" {what}");
-        let (guest, host) = entry.split_once('=').ok_or_else(|| expected("there is no ="))?;
+        let (guest, host) = entry
+            .split_once('=')
+            .ok_or_else(|| expected("there is no ="))?;
         if !guest.starts_with('/') {
             return Err(expected("the guest path is not absolute"));
         }
@@ -101,19 +125,31 @@ pub(super) fn mounts(text: &str) -> Result<Vec<Mount>, String> {
             Some((host, "ro")) => (host, MountAccess::ReadOnly),
             Some((host, "cow")) => (host, MountAccess::CopyOnWrite),
             Some((host, "rw")) => (host, MountAccess::ReadWrite),
-            Some((_, access)) => return Err(expected(&format!("the access \"{access}\" is unknown"))),
+            Some((_, access)) => {
+                return Err(expected(&format!("the access \"{access}\" is unknown")));
+            }
         };
         if host.is_empty() {
             return Err(expected("the host path is empty"));
         }
-        let guest = if guest == "/" { guest } else { guest.trim_end_matches('/') };
+        let guest = if guest == "/" {
+            guest
+        } else {
+            guest.trim_end_matches('/')
+        };
         if guest.is_empty() || guest == "/" {
-            return Err(expected("the guest path is the root; set wasm_root instead"));
+            return Err(expected(
+                "the guest path is the root; set wasm_root instead",
+            ));
         }
         if mounts.iter().any(|mount| mount.guest == guest) {
             return Err(expected("the guest path is there a second time"));
         }
-        mounts.push(Mount { guest: guest.to_owned(), host: PathBuf::from(host), access });
+        mounts.push(Mount {
+            guest: guest.to_owned(),
+            host: PathBuf::from(host),
+            access,
+        });
     }
     Ok(mounts)
 }
@@ -124,10 +160,25 @@ mod tests {
 
     #[test]
     fn reads_sizes() {
-        for (text, bytes) in [("0", 0), ("100", 100), ("64Ki", 65_536), ("4Gi", 4 << 30), ("1Mi", 1 << 20)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("100", 100),
+            ("64Ki", 65_536),
+            ("4Gi", 4 << 30),
+            ("1Mi", 1 << 20),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "Ki", "64K", "64 Ki", "-1", "1.5Gi", "64kI", "99999999999Gi"] {
+        for text in [
+            "",
+            "Ki",
+            "64K",
+            "64 Ki",
+            "-1",
+            "1.5Gi",
+            "64kI",
+            "99999999999Gi",
+        ] {
             assert!(size(text).is_err(), "{text}");
         }
     }
@@ -153,7 +204,11 @@ mod tests {
 
     #[test]
     fn reads_mounts() {
-        let mount = |guest: &str, host: &str, access| Mount { guest: guest.into(), host: host.into(), access };
+        let mount = |guest: &str, host: &str, access| Mount {
+            guest: guest.into(),
+            host: host.into(),
+            access,
+        };
         assert_eq!(
             mounts("/data=/srv/data,/tmp=/var/tmp:rw,/cfg/=/etc/app:cow"),
             Ok(vec![

@@ -98,13 +98,22 @@ pub(super) async fn fetch(settings: &JwtSettings, logger: &Logger) -> Result<Iss
     let configuration: OpenIdConfiguration = parse("config", &url, &body)?;
     let OpenIdConfiguration { issuer, jwks_uri } = configuration;
     if settings.debug {
-        logger.info(&format!("[JWT Auth] Issuer: {issuer}\tJWKS URI: {jwks_uri}"));
+        logger.info(&format!(
+            "[JWT Auth] Issuer: {issuer}\tJWKS URI: {jwks_uri}"
+        ));
     }
-    let body = get("keyset", &jwks_uri, Some(HeaderValue::from_static("openfaas-watchdog"))).await?;
-    let keys = KeySet::from_json(&parse("keyset", &jwks_uri, &body)?).ok_or_else(|| SetupError::Content {
-        what: "keyset",
-        url: jwks_uri,
-        cause: "there is no list \"keys\" in it".to_owned(),
+    let body = get(
+        "keyset",
+        &jwks_uri,
+        Some(HeaderValue::from_static("openfaas-watchdog")),
+    )
+    .await?;
+    let keys = KeySet::from_json(&parse("keyset", &jwks_uri, &body)?).ok_or_else(|| {
+        SetupError::Content {
+            what: "keyset",
+            url: jwks_uri,
+            cause: "there is no list \"keys\" in it".to_owned(),
+        }
     })?;
     if settings.debug {
         for kid in keys.ids() {
@@ -114,31 +123,62 @@ pub(super) async fn fetch(settings: &JwtSettings, logger: &Logger) -> Result<Iss
     Ok(Issuer { issuer, keys })
 }
 
-fn parse<T: for<'a> Deserialize<'a>>(what: &'static str, url: &str, body: &[u8]) -> Result<T, SetupError> {
-    serde_json::from_slice(body).map_err(|cause| SetupError::Content { what, url: url.to_owned(), cause: cause.to_string() })
+fn parse<T: for<'a> Deserialize<'a>>(
+    what: &'static str,
+    url: &str,
+    body: &[u8],
+) -> Result<T, SetupError> {
+    serde_json::from_slice(body).map_err(|cause| SetupError::Content {
+        what,
+        url: url.to_owned(),
+        cause: cause.to_string(),
+    })
 }
 
-async fn get(what: &'static str, url: &str, user_agent: Option<HeaderValue>) -> Result<Bytes, SetupError> {
-    let unreachable = |cause: String| SetupError::Unreachable { url: url.to_owned(), cause };
+async fn get(
+    what: &'static str,
+    url: &str,
+    user_agent: Option<HeaderValue>,
+) -> Result<Bytes, SetupError> {
+    let unreachable = |cause: String| SetupError::Unreachable {
+        url: url.to_owned(),
+        cause,
+    };
     let mut request = http::Request::get(url)
         .body(Empty::<Bytes>::new())
         .map_err(|cause| unreachable(cause.to_string()))?;
     if request.uri().scheme_str() != Some("http") {
         return Err(unreachable("only http URLs are supported".to_owned()));
     }
-    request.headers_mut().extend(user_agent.map(|agent| (USER_AGENT, agent)));
-    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    request
+        .headers_mut()
+        .extend(user_agent.map(|agent| (USER_AGENT, agent)));
+    let client: Client<HttpConnector, Empty<Bytes>> =
+        Client::builder(TokioExecutor::new()).build_http();
     let exchange = async {
-        let response = client.request(request).await.map_err(|cause| unreachable(error_chain(&cause)))?;
+        let response = client
+            .request(request)
+            .await
+            .map_err(|cause| unreachable(error_chain(&cause)))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-        Ok((status, body.map_err(|cause| unreachable(cause.to_string()))?.to_bytes()))
+        Ok((
+            status,
+            body.map_err(|cause| unreachable(cause.to_string()))?
+                .to_bytes(),
+        ))
     };
-    let (status, body) =
-        tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| unreachable("timed out".to_owned()))??;
+    let (status, body) = tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .map_err(|_| unreachable("timed out".to_owned()))??;
     if status != StatusCode::OK {
         let body = String::from_utf8_lossy(&body).into_owned();
-        return Err(SetupError::Status { what, url: url.to_owned(), status: status.as_u16(), body });
+        return Err(SetupError::Status {
+            what,
+            url: url.to_owned(),
+            status: status.as_u16(),
+            body,
+        });
     }
     Ok(body)
 }
@@ -165,9 +205,20 @@ mod tests {
             function_name: name.to_owned(),
             namespace: namespace.map(str::to_owned),
         };
-        assert_eq!(function_name(&settings("env", Some("fn"))).expect("a name"), "fn:env");
-        assert_eq!(function_name(&settings("env", Some(""))).expect("a name"), ":env");
-        let error = function_name(&settings("", Some("fn"))).expect_err("no name").to_string();
-        assert_eq!(error, "failed to get function name: env variable 'OPENFAAS_NAME' not set");
+        assert_eq!(
+            function_name(&settings("env", Some("fn"))).expect("a name"),
+            "fn:env"
+        );
+        assert_eq!(
+            function_name(&settings("env", Some(""))).expect("a name"),
+            ":env"
+        );
+        let error = function_name(&settings("", Some("fn")))
+            .expect_err("no name")
+            .to_string();
+        assert_eq!(
+            error,
+            "failed to get function name: env variable 'OPENFAAS_NAME' not set"
+        );
     }
 }

@@ -19,7 +19,10 @@ pub(super) struct Key {
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key").field("id", &self.id).field("algorithms", &self.algorithms).finish_non_exhaustive()
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .field("algorithms", &self.algorithms)
+            .finish_non_exhaustive()
     }
 }
 
@@ -27,7 +30,9 @@ impl KeySet {
     /// The usable keys of a JWK set; `None` if it is not one. Keys of unknown kinds and secrets are left out.
     pub(super) fn from_json(set: &Value) -> Option<Self> {
         let keys = set.get("keys")?.as_array()?;
-        Some(Self { keys: keys.iter().filter_map(Key::from_json).collect() })
+        Some(Self {
+            keys: keys.iter().filter_map(Key::from_json).collect(),
+        })
     }
 
     /// The first key with this number.
@@ -62,7 +67,11 @@ impl Key {
             _ => return None,
         };
         let decoding_key = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { id: jwk.common.key_id.unwrap_or_default(), algorithms, decoding_key })
+        Some(Self {
+            id: jwk.common.key_id.unwrap_or_default(),
+            algorithms,
+            decoding_key,
+        })
     }
 
     pub(super) fn allows(&self, algorithm: Algorithm) -> bool {
@@ -92,7 +101,11 @@ mod tests {
         let keys = KeySet::from_json(&set).expect("a set");
         assert_eq!(keys.ids().collect::<Vec<_>>(), ["ed", "rsa"]);
         let ed = keys.find("ed").expect("there");
-        assert!(ed.allows(Algorithm::EdDSA) && !ed.allows(Algorithm::HS256) && !ed.allows(Algorithm::RS256));
+        assert!(
+            ed.allows(Algorithm::EdDSA)
+                && !ed.allows(Algorithm::HS256)
+                && !ed.allows(Algorithm::RS256)
+        );
         assert!(KeySet::from_json(&json!({})).is_none());
         assert!(KeySet::from_json(&json!([])).is_none());
     }

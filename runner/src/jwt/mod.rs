@@ -77,7 +77,13 @@ impl Authenticator {
     pub async fn discover(settings: &JwtSettings, logger: &Logger) -> Result<Self, SetupError> {
         let function = discovery::function_name(settings)?;
         let discovery::Issuer { issuer, keys } = discovery::fetch(settings, logger).await?;
-        Ok(Self { issuer, keys, function, debug: settings.debug, logger: logger.clone() })
+        Ok(Self {
+            issuer,
+            keys,
+            function,
+            debug: settings.debug,
+            logger: logger.clone(),
+        })
     }
 
     /// Lets a request through, with the seconds that the check took as a header value, or gives the answer to it.
@@ -91,7 +97,10 @@ impl Authenticator {
             }
             Err(refusal) => {
                 let milliseconds = (began.elapsed().as_secs_f64() * 1000.0).round();
-                #[expect(clippy::cast_possible_truncation, reason = "a check takes no centuries")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "a check takes no centuries"
+                )]
                 let elapsed = GoDuration::from_nanos(milliseconds as i64 * 1_000_000);
                 self.logger.warn(&format!(
                     "{} {} - {} ACCESS DENIED - ({elapsed})",
@@ -106,7 +115,9 @@ impl Authenticator {
 
     fn verify(&self, head: &RequestHead) -> Result<(), Refusal> {
         let authorization = head.header(AUTHORIZATION).unwrap_or_default();
-        let token = authorization.strip_prefix("Bearer ").unwrap_or(authorization);
+        let token = authorization
+            .strip_prefix("Bearer ")
+            .unwrap_or(authorization);
         if token.is_empty() {
             return Err(Refusal::NoToken);
         }
@@ -117,19 +128,34 @@ impl Authenticator {
         }
         let claims = self.decode(token).map_err(Refusal::BadToken)?.claims;
         if self.debug {
-            let text = format!("[JWT Auth] Token: audience: {}\tissuer: {}", audience_text(&claims.aud), claims.iss);
+            let text = format!(
+                "[JWT Auth] Token: audience: {}\tissuer: {}",
+                audience_text(&claims.aud),
+                claims.iss
+            );
             self.logger.info(&text);
         }
-        if claims.function.allows(&self.function) { Ok(()) } else { Err(Refusal::Forbidden) }
+        if claims.function.allows(&self.function) {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden)
+        }
     }
 
     fn decode(&self, token: &str) -> Result<TokenData<Claims>, String> {
         let header = jsonwebtoken::decode_header(token).map_err(|error| error_text(&error))?;
         let kid = header.kid.unwrap_or_default();
-        let unverifiable = |cause: &str| format!("token is unverifiable: error while executing keyfunc: {cause}");
-        let key = self.keys.find(&kid).ok_or_else(|| unverifiable(&format!("invalid kid: {kid}")))?;
+        let unverifiable =
+            |cause: &str| format!("token is unverifiable: error while executing keyfunc: {cause}");
+        let key = self
+            .keys
+            .find(&kid)
+            .ok_or_else(|| unverifiable(&format!("invalid kid: {kid}")))?;
         if !key.allows(header.alg) {
-            return Err(format!("token signature is invalid: key is of invalid type for {:?}", header.alg));
+            return Err(format!(
+                "token signature is invalid: key is of invalid type for {:?}",
+                header.alg
+            ));
         }
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY;
@@ -137,7 +163,8 @@ impl Authenticator {
         validation.set_required_spec_claims(&["iss", "aud"]);
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(&[&self.issuer]);
-        jsonwebtoken::decode::<Claims>(token, key.decoding_key(), &validation).map_err(|error| error_text(&error))
+        jsonwebtoken::decode::<Claims>(token, key.decoding_key(), &validation)
+            .map_err(|error| error_text(&error))
     }
 }
 
@@ -146,11 +173,17 @@ fn error_text(error: &Error) -> String {
     match error.kind() {
         ErrorKind::InvalidSignature => "token signature is invalid: verification error".to_owned(),
         ErrorKind::ExpiredSignature => "token has invalid claims: token is expired".to_owned(),
-        ErrorKind::ImmatureSignature => "token has invalid claims: token is not valid yet".to_owned(),
+        ErrorKind::ImmatureSignature => {
+            "token has invalid claims: token is not valid yet".to_owned()
+        }
         ErrorKind::InvalidIssuer => "token has invalid claims: token has invalid issuer".to_owned(),
-        ErrorKind::InvalidAudience => "token has invalid claims: token has invalid audience".to_owned(),
+        ErrorKind::InvalidAudience => {
+            "token has invalid claims: token has invalid audience".to_owned()
+        }
         ErrorKind::MissingRequiredClaim(claim) => {
-            format!("token has invalid claims: token is missing required claim: {claim} claim is required")
+            format!(
+                "token has invalid claims: token is missing required claim: {claim} claim is required"
+            )
         }
         _ => format!("token is malformed: {error}"),
     }
@@ -160,7 +193,9 @@ fn error_text(error: &Error) -> String {
 fn audience_text(audience: &serde_json::Value) -> String {
     let entries: Vec<&str> = match audience {
         serde_json::Value::String(one) => vec![one],
-        serde_json::Value::Array(entries) => entries.iter().filter_map(|entry| entry.as_str()).collect(),
+        serde_json::Value::Array(entries) => {
+            entries.iter().filter_map(|entry| entry.as_str()).collect()
+        }
         _ => Vec::new(),
     };
     format!("[{}]", entries.join(" "))
@@ -169,9 +204,15 @@ fn audience_text(audience: &serde_json::Value) -> String {
 fn answer(refusal: &Refusal) -> Response {
     let mut response = response::error(refusal.status(), refusal.to_string());
     let headers = response.headers_mut();
-    headers.insert(X_OPENFAAS_INTERNAL, HeaderValue::from_static("faas-middleware"));
+    headers.insert(
+        X_OPENFAAS_INTERNAL,
+        HeaderValue::from_static("faas-middleware"),
+    );
     if refusal.status() == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=IAM function invoke"));
+        headers.insert(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=IAM function invoke"),
+        );
     }
     response
 }
@@ -189,13 +230,16 @@ mod tests {
 
     /// An Ed25519 key in PKCS#8 whose secret is 32 bytes of `fill`; the encoding is RFC 8410's.
     fn signing_key(fill: u8) -> EncodingKey {
-        let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+        let mut der = vec![
+            0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
+        ];
         der.extend_from_slice(&[fill; 32]);
         EncodingKey::from_ed_der(&der)
     }
 
     fn authenticator() -> Authenticator {
-        let public = jsonwebtoken::jwk::Jwk::from_encoding_key(&signing_key(1), Algorithm::EdDSA).expect("a public key");
+        let public = jsonwebtoken::jwk::Jwk::from_encoding_key(&signing_key(1), Algorithm::EdDSA)
+            .expect("a public key");
         let mut key = serde_json::to_value(public).expect("JSON");
         key["kid"] = json!("k1");
         Authenticator {
@@ -227,7 +271,10 @@ mod tests {
 
     fn refusal(token: &str) -> Option<String> {
         let head = head("/", &[("authorization", token)]);
-        authenticator().verify(&head).err().map(|refusal| format!("{} {refusal}", refusal.status().as_u16()))
+        authenticator()
+            .verify(&head)
+            .err()
+            .map(|refusal| format!("{} {refusal}", refusal.status().as_u16()))
     }
 
     #[test]
@@ -243,36 +290,75 @@ mod tests {
     fn refuses_bad_tokens() {
         let now = jsonwebtoken::get_current_timestamp();
         for (changes, expected) in [
-            (json!({ "iss": "http://other" }), "401 failed to parse JWT token: token has invalid claims: token has invalid issuer"),
-            (json!({ "aud": "http://other" }), "401 failed to parse JWT token: token has invalid claims: token has invalid audience"),
-            (json!({ "exp": now - 60 }), "401 failed to parse JWT token: token has invalid claims: token is expired"),
-            (json!({ "nbf": now + 60 }), "401 failed to parse JWT token: token has invalid claims: token is not valid yet"),
-            (json!({ "function": { "permissions": ["other:*"] } }), "403 insufficient permissions"),
+            (
+                json!({ "iss": "http://other" }),
+                "401 failed to parse JWT token: token has invalid claims: token has invalid issuer",
+            ),
+            (
+                json!({ "aud": "http://other" }),
+                "401 failed to parse JWT token: token has invalid claims: token has invalid audience",
+            ),
+            (
+                json!({ "exp": now - 60 }),
+                "401 failed to parse JWT token: token has invalid claims: token is expired",
+            ),
+            (
+                json!({ "nbf": now + 60 }),
+                "401 failed to parse JWT token: token has invalid claims: token is not valid yet",
+            ),
+            (
+                json!({ "function": { "permissions": ["other:*"] } }),
+                "403 insufficient permissions",
+            ),
             (json!({ "function": {} }), "403 insufficient permissions"),
         ] {
             let token = token("k1", &signing_key(1), &with(&changes));
-            assert_eq!(refusal(&format!("Bearer {token}")).as_deref(), Some(expected), "{changes}");
+            assert_eq!(
+                refusal(&format!("Bearer {token}")).as_deref(),
+                Some(expected),
+                "{changes}"
+            );
         }
         let without_audience = json!({ "iss": ISSUER, "function": { "permissions": ["*"] } });
         let missing = refusal(&token("k1", &signing_key(1), &without_audience)).expect("refused");
-        assert!(missing.ends_with("token is missing required claim: aud claim is required"), "{missing}");
+        assert!(
+            missing.ends_with("token is missing required claim: aud claim is required"),
+            "{missing}"
+        );
     }
 
     #[test]
     fn refuses_unverifiable_tokens() {
         let unknown = refusal(&token("k2", &signing_key(1), &good_claims())).expect("refused");
-        assert!(unknown.ends_with("token is unverifiable: error while executing keyfunc: invalid kid: k2"), "{unknown}");
+        assert!(
+            unknown
+                .ends_with("token is unverifiable: error while executing keyfunc: invalid kid: k2"),
+            "{unknown}"
+        );
         let forged = refusal(&token("k1", &signing_key(2), &good_claims())).expect("refused");
         assert!(forged.contains("token signature is invalid"), "{forged}");
         let mut hmac = Header::new(Algorithm::HS256);
         hmac.kid = Some("k1".to_owned());
-        let confused = jsonwebtoken::encode(&hmac, &good_claims(), &EncodingKey::from_secret(b"x")).expect("a token");
-        assert!(refusal(&confused).expect("refused").contains("token signature is invalid"));
+        let confused = jsonwebtoken::encode(&hmac, &good_claims(), &EncodingKey::from_secret(b"x"))
+            .expect("a token");
+        assert!(
+            refusal(&confused)
+                .expect("refused")
+                .contains("token signature is invalid")
+        );
         for garbage in ["Bearer x", "Bearer a.b.c", "Basic abc"] {
-            assert!(refusal(garbage).expect("refused").contains("token is malformed"), "{garbage}");
+            assert!(
+                refusal(garbage)
+                    .expect("refused")
+                    .contains("token is malformed"),
+                "{garbage}"
+            );
         }
         for empty in ["", "Bearer "] {
-            assert_eq!(refusal(empty).as_deref(), Some("401 Bearer must be present in Authorization header"));
+            assert_eq!(
+                refusal(empty).as_deref(),
+                Some("401 Bearer must be present in Authorization header")
+            );
         }
     }
 
@@ -280,7 +366,10 @@ mod tests {
     fn refusals_say_how_to_authenticate() {
         let response = authenticator().check(&head("/", &[])).expect_err("refused");
         assert_eq!(response.status(), 401);
-        assert_eq!(response.headers()["www-authenticate"], "Bearer realm=IAM function invoke");
+        assert_eq!(
+            response.headers()["www-authenticate"],
+            "Bearer realm=IAM function invoke"
+        );
         assert_eq!(response.headers()["x-openfaas-internal"], "faas-middleware");
     }
 }

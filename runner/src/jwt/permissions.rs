@@ -21,8 +21,12 @@ impl FunctionClaim {
 
 /// Whether the whole of `name` matches; `*` stands for any text, all else for itself.
 fn matches(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(first) else { return false };
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(mut name) = name.strip_prefix(first) else {
+        return false;
+    };
     let mut literals: Vec<&str> = rest.split('*').collect();
     // Splitting gives at least one piece.
     let last = literals.pop().unwrap_or_default();

@@ -27,7 +27,11 @@ impl LineAssembler {
     /// An assembler with the limit of `log_buffer_size`.
     #[must_use]
     pub fn new(limit: i64) -> Self {
-        Self { limit: usize::try_from(limit).ok(), partial: Vec::new(), skipping: false }
+        Self {
+            limit: usize::try_from(limit).ok(),
+            partial: Vec::new(),
+            skipping: false,
+        }
     }
 
     /// Takes the next piece and emits the lines that it completes.
@@ -51,7 +55,11 @@ impl LineAssembler {
         if self.skipping {
             return;
         }
-        if self.limit.is_some_and(|limit| self.partial.len() + bytes.len() >= limit) && !(bytes.is_empty() && self.partial.is_empty()) {
+        if self
+            .limit
+            .is_some_and(|limit| self.partial.len() + bytes.len() >= limit)
+            && !(bytes.is_empty() && self.partial.is_empty())
+        {
             self.skipping = true;
             self.partial = Vec::new();
             sink.too_long();
@@ -81,12 +89,20 @@ impl LineSink for FunctionLines<'_> {
     }
 
     fn too_long(&mut self) {
-        self.logger.error(&format!("Error reading {}: bufio.Scanner: token too long", self.stream.as_str()));
+        self.logger.error(&format!(
+            "Error reading {}: bufio.Scanner: token too long",
+            self.stream.as_str()
+        ));
     }
 }
 
 /// Logs a stream of a child line by line until its end.
-pub async fn pump(mut reader: impl AsyncRead + Unpin, stream: FunctionStream, limit: i64, logger: &Logger) {
+pub async fn pump(
+    mut reader: impl AsyncRead + Unpin,
+    stream: FunctionStream,
+    limit: i64,
+    logger: &Logger,
+) {
     let mut sink = FunctionLines { logger, stream };
     let mut assembler = LineAssembler::new(limit);
     let mut buffer = vec![0; 8 * 1024];
@@ -146,7 +162,11 @@ mod tests {
             (4, "abc\nabcd\nef\n", &["abc", "<too long>", "ef"]),
             (4, "abc", &["abc"]),
             (4, "abcd", &["<too long>"]),
-            (-1, "a long line without an end", &["a long line without an end"]),
+            (
+                -1,
+                "a long line without an end",
+                &["a long line without an end"],
+            ),
             (0, "a\nb\n", &["<too long>", "<too long>"]),
         ] {
             assert_eq!(lines(limit, text), expected, "{limit} {text:?}");

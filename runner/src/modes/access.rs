@@ -25,10 +25,17 @@ pub(super) fn log(logger: &Logger, head: &RequestHead, answer: &Answer<'_>) {
 }
 
 /// Writes the line for every client, with another name for the size.
-pub(super) fn log_always(logger: &Logger, head: &RequestHead, size_name: &str, answer: &Answer<'_>) {
+pub(super) fn log_always(
+    logger: &Logger,
+    head: &RequestHead,
+    size_name: &str,
+    answer: &Answer<'_>,
+) {
     let number = answer.status.to_string();
     let status = answer.status_text.unwrap_or(&number);
-    let bytes = answer.bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let bytes = answer
+        .bytes
+        .map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     let text = format!(
         "{} {} - {status} - {size_name}: {} ({:.4}s){}",
         head.method,

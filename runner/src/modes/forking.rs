@@ -50,9 +50,17 @@ pub(super) struct Outcome {
 }
 
 impl Forking {
-    pub(super) fn new(config: &Config, logger: &Logger, children: Children) -> Result<Self, StartError> {
-        let content_type = HeaderValue::from_str(&config.content_type)
-            .map_err(|_| StartError::new(format!("content_type={:?} is not a header value", config.content_type)))?;
+    pub(super) fn new(
+        config: &Config,
+        logger: &Logger,
+        children: Children,
+    ) -> Result<Self, StartError> {
+        let content_type = HeaderValue::from_str(&config.content_type).map_err(|_| {
+            StartError::new(format!(
+                "content_type={:?} is not a header value",
+                config.content_type
+            ))
+        })?;
         Ok(Self {
             command: CommandLine::split(&config.fprocess),
             exec_timeout: config.exec_timeout.limit(),
@@ -64,12 +72,22 @@ impl Forking {
     }
 
     /// Runs the function once. The future is not to be dropped before its end.
-    pub(super) async fn run(&self, head: &RequestHead, body: RequestBody, output: OutputSink) -> Outcome {
+    pub(super) async fn run(
+        &self,
+        head: &RequestHead,
+        body: RequestBody,
+        output: OutputSink,
+    ) -> Outcome {
         self.logger.info("Started logging: stderr from function.");
         let deadline = self.exec_timeout.map(|limit| Instant::now() + limit);
         let child = match self.spawn(head, !body.is_end_stream()) {
             Ok(child) => child,
-            Err(error) => return Outcome { written: 0, failure: Some(error.to_string()) },
+            Err(error) => {
+                return Outcome {
+                    written: 0,
+                    failure: Some(error.to_string()),
+                };
+            }
         };
         self.supervise(child, body, output, deadline).await
     }
@@ -80,13 +98,19 @@ impl Forking {
         command
             .arg0(&self.command.command)
             .args(&self.command.arguments)
-            .stdin(if has_input { Stdio::piped() } else { Stdio::null() })
+            .stdin(if has_input {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         for (name, value) in request_environment(head) {
             command.env(name, OsString::from_vec(value));
         }
-        self.children.spawn(&mut command).map_err(|cause| process::StartError::fork(&program, &cause))
+        self.children
+            .spawn(&mut command)
+            .map_err(|cause| process::StartError::fork(&program, &cause))
     }
 
     /// Feeds the child and reads its output until it has ended and its output too.
@@ -98,7 +122,8 @@ impl Forking {
         deadline: Option<Instant>,
     ) -> Outcome {
         let written = AtomicU64::new(0);
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let feed = feed(body, stdin);
         let outputs = async {
             let forward = async {
@@ -108,7 +133,13 @@ impl Forking {
             };
             let errors = async {
                 if let Some(stderr) = stderr {
-                    log::pump(stderr, FunctionStream::Stderr, self.log_buffer_size, &self.logger).await;
+                    log::pump(
+                        stderr,
+                        FunctionStream::Stderr,
+                        self.log_buffer_size,
+                        &self.logger,
+                    )
+                    .await;
                 }
             };
             tokio::join!(forward, errors);
@@ -163,7 +194,10 @@ async fn sleep_until(instant: Option<Instant>) {
 }
 
 /// Waits for the child's end, or kills it at the deadline and waits then; tells whether it was killed.
-async fn wait_until(child: &mut Child, deadline: Option<Instant>) -> (std::io::Result<ExitStatus>, bool) {
+async fn wait_until(
+    child: &mut Child,
+    deadline: Option<Instant>,
+) -> (std::io::Result<ExitStatus>, bool) {
     tokio::select! {
         status = child.wait() => return (status, false),
         () = sleep_until(deadline) => {}

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use ::http::HeaderValue;
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::http::Http;
 use crate::artifact::{self, Found};
 use crate::config::{Config, ModeName};
 use crate::log::Logger;
@@ -21,7 +22,6 @@ use crate::metrics::Metrics;
 use crate::process::Children;
 use crate::request::Request;
 use crate::response::Response;
-use self::http::Http;
 use forking::Forking;
 use serializing::Serializing;
 use static_files::StaticFiles;
@@ -37,7 +37,9 @@ pub struct StartError {
 
 impl StartError {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self {
+            message: message.into(),
+        }
     }
 }
 
@@ -59,18 +61,29 @@ pub fn start(
         Some(_) => Found::Nothing,
     };
     match (config.mode, found) {
-        (None | Some(ModeName::Wasm), Found::ModuleOnly(module)) => Err(StartError::new(artifact::build_hint(&module))),
+        (None | Some(ModeName::Wasm), Found::ModuleOnly(module)) => {
+            Err(StartError::new(artifact::build_hint(&module)))
+        }
         (None | Some(ModeName::Wasm), Found::Artifact(path)) => {
             let _ = metrics;
-            Err(StartError::new(format!("{}: wasm mode is not part of this build", path.display())))
+            Err(StartError::new(format!(
+                "{}: wasm mode is not part of this build",
+                path.display()
+            )))
         }
         (Some(ModeName::Wasm), Found::Nothing) => Err(StartError::new(format!(
             "no artifact for \"{}\": looked for it as given, with .so added, and with .wasm replaced by .so\nhint: run `faas-wasm build MODULE.wasm`",
             config.fprocess.split(' ').next().unwrap_or_default()
         ))),
-        (None | Some(ModeName::Streaming), _) => Ok(Arc::new(Streaming::new(Forking::new(config, logger, children)?))),
-        (Some(ModeName::Serializing), _) => Ok(Arc::new(Serializing::new(Forking::new(config, logger, children)?))),
-        (Some(ModeName::Http), _) => Ok(Arc::new(Http::start(config, logger, &children, failures)?)),
+        (None | Some(ModeName::Streaming), _) => Ok(Arc::new(Streaming::new(Forking::new(
+            config, logger, children,
+        )?))),
+        (Some(ModeName::Serializing), _) => Ok(Arc::new(Serializing::new(Forking::new(
+            config, logger, children,
+        )?))),
+        (Some(ModeName::Http), _) => {
+            Ok(Arc::new(Http::start(config, logger, &children, failures)?))
+        }
         (Some(ModeName::Static), _) => Ok(Arc::new(StaticFiles::new(config, logger)?)),
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use tokio::sync::mpsc;
 
 use super::access::{self, Answer};
@@ -29,7 +29,9 @@ impl Serializing {
 
     async fn run(self: Arc<Self>, request: Request) -> Response {
         let began = Instant::now();
-        let Request { head, body, ticket, .. } = request;
+        let Request {
+            head, body, ticket, ..
+        } = request;
         ticket.set_code(StatusCode::INTERNAL_SERVER_ERROR);
         let (status, body) = match body.collect().await {
             Err(error @ BodyError::Malformed) => (StatusCode::BAD_REQUEST, Err(error.to_string())),
@@ -64,7 +66,10 @@ impl Serializing {
     /// Runs the function on a body; its output, or what went wrong.
     async fn output_of(&self, head: &RequestHead, body: RequestBody) -> Result<Bytes, String> {
         let (sender, mut receiver) = mpsc::channel(4);
-        let output = OutputSink { sender, discard_all: true };
+        let output = OutputSink {
+            sender,
+            discard_all: true,
+        };
         let run = self.forking.run(head, body, output);
         let collect = async {
             let mut collected = BytesMut::new();

@@ -35,10 +35,15 @@ impl Streaming {
 
     /// Runs the function to its end, whether or not the client is still there.
     async fn run(self: Arc<Self>, request: Request, sender: mpsc::Sender<Bytes>) {
-        let Request { head, body, ticket, .. } = request;
+        let Request {
+            head, body, ticket, ..
+        } = request;
         ticket.set_code(StatusCode::OK);
         let began = Instant::now();
-        let output = OutputSink { sender, discard_all: head.method == Method::HEAD };
+        let output = OutputSink {
+            sender,
+            discard_all: head.method == Method::HEAD,
+        };
         let outcome = self.forking.run(&head, body, output).await;
         // The only sign of a failure: the client has got its 200.
         let status = if outcome.failure.is_some() { 500 } else { 200 };
@@ -77,7 +82,10 @@ impl Mode for Streaming {
                 drop(closed);
             });
             let body = first_output(&mut receiver).await.unwrap_or_else(|first| {
-                ResponseBody::stream(Output { first: Some(first), rest: receiver })
+                ResponseBody::stream(Output {
+                    first: Some(first),
+                    rest: receiver,
+                })
             });
             let mut response = response::with_body(StatusCode::OK, body);
             response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -88,7 +96,9 @@ impl Mode for Streaming {
 
 /// All output if it is short, or else what came until it was known to be long.
 async fn first_output(receiver: &mut mpsc::Receiver<Bytes>) -> Result<ResponseBody, Bytes> {
-    let Some(first) = receiver.recv().await else { return Ok(ResponseBody::empty()) };
+    let Some(first) = receiver.recv().await else {
+        return Ok(ResponseBody::empty());
+    };
     if first.len() > MAX_AUTOMATIC_LENGTH {
         return Err(first);
     }
@@ -119,6 +129,8 @@ impl Body for Output {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        self.rest.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        self.rest
+            .poll_recv(cx)
+            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
     }
 }

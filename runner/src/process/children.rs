@@ -41,7 +41,11 @@ impl Children {
         let inner = command.spawn()?;
         let pid = inner.id().and_then(|pid| i32::try_from(pid).ok());
         pids.extend(pid);
-        Ok(Child { inner, pid, children: self.clone() })
+        Ok(Child {
+            inner,
+            pid,
+            children: self.clone(),
+        })
     }
 
     /// Reaps orphans for ever if this is PID 1; returns at once otherwise.
@@ -49,7 +53,9 @@ impl Children {
         if std::process::id() != 1 {
             return;
         }
-        let Ok(mut child_ended) = signal(SignalKind::child()) else { return };
+        let Ok(mut child_ended) = signal(SignalKind::child()) else {
+            return;
+        };
         while child_ended.recv().await.is_some() {
             tokio::time::sleep(REAP_DELAY).await;
             self.reap_ended();
@@ -70,18 +76,23 @@ impl Children {
 
 /// The process numbers of the zombies among the children of `parent`.
 fn ended_children(parent: u32) -> Vec<i32> {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| is_ended_child(&stat, parent))
+            std::fs::read_to_string(format!("/proc/{pid}/stat"))
+                .is_ok_and(|stat| is_ended_child(&stat, parent))
         })
         .collect()
 }
 
 /// Whether a line of `/proc/PID/stat` is that of a zombie with this parent. The name in parentheses may hold anything.
 fn is_ended_child(stat: &str, parent: u32) -> bool {
-    let Some(end_of_name) = stat.rfind(')') else { return false };
+    let Some(end_of_name) = stat.rfind(')') else {
+        return false;
+    };
     let mut fields = stat[end_of_name + 1..].split_ascii_whitespace();
     fields.next() == Some("Z") && fields.next().and_then(|field| field.parse().ok()) == Some(parent)
 }
@@ -103,7 +114,11 @@ impl DerefMut for Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if let Some(pid) = self.pid {
-            self.children.pids.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+            self.children
+                .pids
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&pid);
         }
     }
 }
@@ -129,14 +144,21 @@ mod tests {
     #[tokio::test]
     async fn leaves_its_own_children_to_the_runtime() {
         let children = Children::default();
-        let mut own = children.spawn(Command::new("sh").args(["-c", "exit 7"])).expect("sh starts");
-        let mut stranger = std::process::Command::new("true").spawn().expect("true starts");
+        let mut own = children
+            .spawn(Command::new("sh").args(["-c", "exit 7"]))
+            .expect("sh starts");
+        let mut stranger = std::process::Command::new("true")
+            .spawn()
+            .expect("true starts");
         let stranger_pid = i32::try_from(stranger.id()).expect("a process number");
         while ended_children(std::process::id()).len() < 2 {
             std::thread::yield_now();
         }
         children.reap_ended();
-        assert!(!ended_children(std::process::id()).contains(&stranger_pid), "reaped");
+        assert!(
+            !ended_children(std::process::id()).contains(&stranger_pid),
+            "reaped"
+        );
         assert!(stranger.wait().is_err(), "already reaped");
         assert_eq!(own.wait().await.expect("not reaped by us").code(), Some(7));
     }

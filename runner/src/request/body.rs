@@ -49,11 +49,19 @@ enum Source {
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { source: Source::Arriving(incoming), peer, local }
+        Self {
+            source: Source::Arriving(incoming),
+            peer,
+            local,
+        }
     }
 
     pub(crate) fn empty(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { source: Source::Ended, peer, local }
+        Self {
+            source: Source::Ended,
+            peer,
+            local,
+        }
     }
 
     /// Reads the next piece of data, skipping trailers.
@@ -75,8 +83,12 @@ impl RequestBody {
     /// # Errors
     /// The first error of the body; what came before it is dropped.
     pub async fn read_to_end(&mut self) -> Result<Bytes, BodyError> {
-        let Some(first) = self.data().await.transpose()? else { return Ok(Bytes::new()) };
-        let Some(second) = self.data().await.transpose()? else { return Ok(first) };
+        let Some(first) = self.data().await.transpose()? else {
+            return Ok(Bytes::new());
+        };
+        let Some(second) = self.data().await.transpose()? else {
+            return Ok(first);
+        };
         let mut all = Vec::with_capacity(first.len() + second.len());
         all.extend_from_slice(&first);
         all.extend_from_slice(&second);
@@ -92,7 +104,11 @@ impl RequestBody {
     /// The first error of the body.
     pub async fn collect(mut self) -> Result<Self, BodyError> {
         let all = self.read_to_end().await?;
-        self.source = if all.is_empty() { Source::Ended } else { Source::Collected(all) };
+        self.source = if all.is_empty() {
+            Source::Ended
+        } else {
+            Source::Collected(all)
+        };
         Ok(self)
     }
 
@@ -101,8 +117,13 @@ impl RequestBody {
         while let Some(cause) = source {
             if let Some(cause) = cause.downcast_ref::<std::io::Error>() {
                 return match cause.kind() {
-                    std::io::ErrorKind::TimedOut => BodyError::Timeout { local: self.local, peer: self.peer },
-                    std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => BodyError::Malformed,
+                    std::io::ErrorKind::TimedOut => BodyError::Timeout {
+                        local: self.local,
+                        peer: self.peer,
+                    },
+                    std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData => {
+                        BodyError::Malformed
+                    }
                     _ => BodyError::CutOff,
                 };
             }

@@ -39,7 +39,8 @@ impl ConnectionState {
     }
 
     pub(super) fn end_request(&self) {
-        self.idle_since.store(self.nanos(Instant::now()), Ordering::Relaxed);
+        self.idle_since
+            .store(self.nanos(Instant::now()), Ordering::Relaxed);
         self.serving.store(false, Ordering::Relaxed);
     }
 
@@ -63,6 +64,7 @@ impl ConnectionState {
     }
 
     fn nanos(&self, instant: Instant) -> u64 {
-        u64::try_from(instant.saturating_duration_since(self.accepted).as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(instant.saturating_duration_since(self.accepted).as_nanos())
+            .unwrap_or(u64::MAX)
     }
 }

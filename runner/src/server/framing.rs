@@ -67,14 +67,23 @@ pub(super) struct FramingTracker {
 
 impl FramingTracker {
     pub(super) fn new() -> Self {
-        Self { state: State::Idle, head: HeadFraming::default(), line: Vec::new(), line_overflowed: false }
+        Self {
+            state: State::Idle,
+            head: HeadFraming::default(),
+            line: Vec::new(),
+            line_overflowed: false,
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {
         match self.state {
             State::Idle => Phase::Idle,
             State::Head | State::Rejected => Phase::Head,
-            State::Fixed(_) | State::ChunkSize | State::ChunkData(_) | State::ChunkEnd | State::Trailers => Phase::Body,
+            State::Fixed(_)
+            | State::ChunkSize
+            | State::ChunkData(_)
+            | State::ChunkEnd
+            | State::Trailers => Phase::Body,
             State::Opaque => Phase::Opaque,
         }
     }
@@ -104,13 +113,21 @@ impl FramingTracker {
                 }
                 State::Fixed(left) => {
                     let step = left.min(rest.len() as u64);
-                    self.state = if step == left { State::Idle } else { State::Fixed(left - step) };
+                    self.state = if step == left {
+                        State::Idle
+                    } else {
+                        State::Fixed(left - step)
+                    };
                     // `step` is at most the length of a slice.
                     position += step as usize;
                 }
                 State::ChunkData(left) => {
                     let step = left.min(rest.len() as u64);
-                    self.state = if step == left { State::ChunkEnd } else { State::ChunkData(left - step) };
+                    self.state = if step == left {
+                        State::ChunkEnd
+                    } else {
+                        State::ChunkData(left - step)
+                    };
                     position += step as usize;
                 }
                 State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
@@ -122,7 +139,8 @@ impl FramingTracker {
                         line_end(self.state, &mut self.head, &rest[..end], false)
                     } else {
                         self.keep(&data[position..position + end]);
-                        let next = line_end(self.state, &mut self.head, &self.line, self.line_overflowed);
+                        let next =
+                            line_end(self.state, &mut self.head, &self.line, self.line_overflowed);
                         self.line.clear();
                         self.line_overflowed = false;
                         next
@@ -190,7 +208,9 @@ fn after_head(head: HeadFraming) -> State {
 }
 
 fn header_line(head: &mut HeadFraming, line: &[u8], truncated: bool) {
-    let Some(colon) = line.iter().take(20).position(|b| *b == b':') else { return };
+    let Some(colon) = line.iter().take(20).position(|b| *b == b':') else {
+        return;
+    };
     let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
     if name.eq_ignore_ascii_case(b"content-length") {
         let length = decimal(value).filter(|_| !truncated);
@@ -256,18 +276,45 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Phase::Idle),
             ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Phase::Idle),
             ("GET / HTTP/1.1\nHost: a\n\n", Phase::Idle),
-            ("POST / HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\nabc", Phase::Body),
-            ("POST / HTTP/1.1\r\nContent-Length:5 \r\n\r\nabcde", Phase::Idle),
-            ("POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", Phase::Idle),
-            ("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET", Phase::Head),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n", Phase::Body),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: v\r\n\r\n", Phase::Idle),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: v\r\n", Phase::Body),
-            ("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n\x01\x02\x03", Phase::Opaque),
+            (
+                "POST / HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\nabc",
+                Phase::Body,
+            ),
+            (
+                "POST / HTTP/1.1\r\nContent-Length:5 \r\n\r\nabcde",
+                Phase::Idle,
+            ),
+            (
+                "POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
+                Phase::Idle,
+            ),
+            (
+                "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET",
+                Phase::Head,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n",
+                Phase::Body,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: v\r\n\r\n",
+                Phase::Idle,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: v\r\n",
+                Phase::Body,
+            ),
+            (
+                "GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n\x01\x02\x03",
+                Phase::Opaque,
+            ),
         ] {
             assert_eq!(check(text), (phase, false), "{text:?}");
         }
-        let long = format!("GET / HTTP/1.1\r\nCookie: {}\r\nContent-Length: 3\r\n\r\nabc", "x".repeat(5000));
+        let long = format!(
+            "GET / HTTP/1.1\r\nCookie: {}\r\nContent-Length: 3\r\n\r\nabc",
+            "x".repeat(5000)
+        );
         assert_eq!(check(&long), (Phase::Idle, false));
     }
 

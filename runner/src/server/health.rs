@@ -17,7 +17,10 @@ impl Health {
     /// Not accepting yet.
     #[must_use]
     pub fn new(lock_file: PathBuf) -> Self {
-        Self { accepting: AtomicBool::new(false), lock_file }
+        Self {
+            accepting: AtomicBool::new(false),
+            lock_file,
+        }
     }
 
     /// Where the lock file is.
@@ -34,7 +37,13 @@ impl Health {
         if let Some(directory) = self.lock_file.parent() {
             std::fs::create_dir_all(directory)?;
         }
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o660).open(&self.lock_file).map(drop)
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o660)
+            .open(&self.lock_file)
+            .map(drop)
     }
 
     /// From now on requests are accepted.
@@ -72,7 +81,10 @@ mod tests {
         assert!(!health.is_healthy(), "not accepting");
         health.accept();
         assert!(health.is_healthy());
-        let mode = std::fs::metadata(health.lock_file()).expect("exists").permissions().mode();
+        let mode = std::fs::metadata(health.lock_file())
+            .expect("exists")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o607, 0o600 & mode, "no rights for others");
 
         std::fs::remove_file(health.lock_file()).expect("removed");
@@ -82,6 +94,9 @@ mod tests {
 
         health.retire().expect("removes the file");
         assert!(!health.lock_file().exists());
-        assert!(health.retire().is_err(), "a second time there is nothing to remove");
+        assert!(
+            health.retire().is_err(),
+            "a second time there is nothing to remove"
+        );
     }
 }

@@ -84,7 +84,9 @@ pub(super) async fn accept_loop(
     let mut delay = FIRST_DELAY;
     loop {
         // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 delay = FIRST_DELAY;
@@ -94,7 +96,9 @@ pub(super) async fn accept_loop(
             Err(cause) => {
                 drop(permit);
                 let waited = GoDuration::from(delay);
-                logger.error(&format!("http: Accept error: {cause}; retrying in {waited}"));
+                logger.error(&format!(
+                    "http: Accept error: {cause}; retrying in {waited}"
+                ));
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(LONGEST_DELAY);
             }
@@ -106,6 +110,8 @@ pub(super) async fn accept_loop(
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
     )
 }

@@ -58,7 +58,10 @@ fn respond(request: &http::Request<Incoming>, metrics: &Metrics) -> Response {
     match metrics.encode() {
         Ok(text) => {
             let mut response = response::with_body(StatusCode::OK, bytes::Bytes::from(text).into());
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+            response.headers_mut().insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static(metrics::CONTENT_TYPE),
+            );
             response
         }
         Err(cause) => response::error(StatusCode::INTERNAL_SERVER_ERROR, cause.to_string()),

@@ -65,7 +65,9 @@ impl Server {
         max_connections: usize,
         logger: Logger,
     ) -> Self {
-        let max_connections = max_connections.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        let max_connections = max_connections
+            .min(Semaphore::MAX_PERMITS)
+            .min(u32::MAX as usize);
         Self {
             listener,
             service,
@@ -82,25 +84,37 @@ impl Server {
     ///
     /// Returns whether all of them ended in time.
     pub async fn run(self, stop: impl Future<Output = ()>, drain: Option<Duration>) -> bool {
-        let accept = listen::accept_loop(&self.listener, &self.connections, &self.logger, |stream, peer, permit| {
-            tokio::spawn(serve_connection(
-                stream,
-                peer,
-                Arc::clone(&self.service),
-                self.read_timeout,
-                self.stopping.subscribe(),
-                permit,
-            ));
-        });
+        let accept = listen::accept_loop(
+            &self.listener,
+            &self.connections,
+            &self.logger,
+            |stream, peer, permit| {
+                tokio::spawn(serve_connection(
+                    stream,
+                    peer,
+                    Arc::clone(&self.service),
+                    self.read_timeout,
+                    self.stopping.subscribe(),
+                    permit,
+                ));
+            },
+        );
         tokio::select! {
             () = accept => {}
             () = stop => {}
         }
-        let Self { listener, connections, max_connections, stopping, .. } = self;
+        let Self {
+            listener,
+            connections,
+            max_connections,
+            stopping,
+            ..
+        } = self;
         drop(listener);
         stopping.send_replace(true);
         // The constructor bounds the number by u32::MAX.
-        let all_closed = connections.acquire_many(u32::try_from(max_connections).unwrap_or(u32::MAX));
+        let all_closed =
+            connections.acquire_many(u32::try_from(max_connections).unwrap_or(u32::MAX));
         match drain {
             Some(limit) => tokio::time::timeout(limit, all_closed).await.is_ok(),
             None => all_closed.await.is_ok(),
@@ -116,7 +130,9 @@ async fn serve_connection(
     mut stopping: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
 ) {
-    let Ok(local) = stream.local_addr() else { return };
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
     // On the dual-stack socket IPv4 addresses come in IPv6 clothes.
     let (peer, local) = (canonical(peer), canonical(local));
     // Small answers must not wait for an acknowledgment; a socket that refuses is slower, not wrong.
@@ -136,7 +152,11 @@ async fn serve_connection(
             hyper::service::service_fn(move |request| {
                 let service = Arc::clone(&service);
                 let state = Arc::clone(&state);
-                async move { Ok::<_, std::convert::Infallible>(service.respond(request, state, peer, local).await) }
+                async move {
+                    Ok::<_, std::convert::Infallible>(
+                        service.respond(request, state, peer, local).await,
+                    )
+                }
             }),
         )
         .with_upgrades();

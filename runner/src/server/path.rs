@@ -25,7 +25,9 @@ pub(super) fn cleaned(path: &str) -> Option<String> {
 
 /// Whether every percent escape is a well-formed one.
 pub(super) fn has_valid_escapes(path: &str) -> bool {
-    path.split('%').skip(1).all(|after| after.len() >= 2 && after.bytes().take(2).all(|b| b.is_ascii_hexdigit()))
+    path.split('%')
+        .skip(1)
+        .all(|after| after.len() >= 2 && after.bytes().take(2).all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Whether a path as sent is `wanted`, where each segment may be written with escapes.
@@ -35,7 +37,9 @@ pub(super) fn is(path: &str, wanted: &str) -> bool {
     }
     let mut segments = path.split('/');
     wanted.split('/').all(|wanted| {
-        segments.next().is_some_and(|segment| percent_decode(segment.as_bytes()) == wanted.as_bytes())
+        segments
+            .next()
+            .is_some_and(|segment| percent_decode(segment.as_bytes()) == wanted.as_bytes())
     }) && segments.next().is_none()
 }
 
@@ -75,7 +79,14 @@ mod tests {
 
     #[test]
     fn checks_escapes() {
-        for (path, valid) in [("/a", true), ("/%20", true), ("/%2", false), ("/%", false), ("/%zz", false), ("/%%20", false)] {
+        for (path, valid) in [
+            ("/a", true),
+            ("/%20", true),
+            ("/%2", false),
+            ("/%", false),
+            ("/%zz", false),
+            ("/%%20", false),
+        ] {
             assert_eq!(has_valid_escapes(path), valid, "{path}");
         }
     }

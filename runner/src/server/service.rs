@@ -39,7 +39,9 @@ pub struct Service {
 
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service").field("mode", &self.mode.name()).finish_non_exhaustive()
+        f.debug_struct("Service")
+            .field("mode", &self.mode.name())
+            .finish_non_exhaustive()
     }
 }
 
@@ -59,7 +61,12 @@ pub struct ServiceOptions {
 impl Service {
     /// A service in front of a mode.
     #[must_use]
-    pub fn new(mode: Arc<dyn Mode>, metrics: Metrics, health: Arc<Health>, options: ServiceOptions) -> Self {
+    pub fn new(
+        mode: Arc<dyn Mode>,
+        metrics: Metrics,
+        health: Arc<Health>,
+        options: ServiceOptions,
+    ) -> Self {
         Self {
             mode,
             metrics,
@@ -90,7 +97,12 @@ impl Service {
         if let Some(ticket) = &ticket {
             ticket.set_code(response.status());
         }
-        response.map(|body| TrackedBody { body, held_error: None, ticket, connection: tracked })
+        response.map(|body| TrackedBody {
+            body,
+            held_error: None,
+            ticket,
+            connection: tracked,
+        })
     }
 
     async fn route(
@@ -101,12 +113,14 @@ impl Service {
         peer: SocketAddr,
         local: SocketAddr,
     ) -> (Response, Option<Arc<Ticket>>) {
-        let upgrade =
-            request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+        let upgrade = request
+            .headers()
+            .contains_key(http::header::UPGRADE)
+            .then(|| hyper::upgrade::on(&mut request));
         let (parts, incoming) = request.into_parts();
         let head = match check_head(parts, received, peer, local) {
             Ok(head) => head,
-            Err(response) => return (response, None),
+            Err(response) => return (*response, None),
         };
         if let Some(location) = path::cleaned(&head.path) {
             return (redirect(&head, location), None);
@@ -120,7 +134,13 @@ impl Service {
         }
         if self.mode.owns_path(&head.path) {
             let ticket = Ticket::uncounted(None);
-            let request = Request { head: Arc::new(head), body, upgrade, ticket, connection: Some(connection) };
+            let request = Request {
+                head: Arc::new(head),
+                body,
+                upgrade,
+                ticket,
+                connection: Some(connection),
+            };
             return (Arc::clone(&self.mode).handle_own(request).await, None);
         }
         let place = self.limiter.as_ref().map(Limiter::take);
@@ -129,8 +149,13 @@ impl Service {
         if refused {
             return (self.too_many_requests(), Some(ticket));
         }
-        let request =
-            Request { head: Arc::new(head), body, upgrade, ticket: Arc::clone(&ticket), connection: Some(connection) };
+        let request = Request {
+            head: Arc::new(head),
+            body,
+            upgrade,
+            ticket: Arc::clone(&ticket),
+            connection: Some(connection),
+        };
         (self.authorized(request).await, Some(ticket))
     }
 
@@ -152,11 +177,15 @@ impl Service {
 
     fn too_many_requests(&self) -> Response {
         let limit = self.limiter.as_ref().map_or(0, |limiter| limiter.limit());
-        let message = format!("Concurrent request limit exceeded. Max concurrent requests: {limit}\n");
+        let message =
+            format!("Concurrent request limit exceeded. Max concurrent requests: {limit}\n");
         let mut response = response::with_body(StatusCode::TOO_MANY_REQUESTS, message.into());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        headers.insert(X_OPENFAAS_INTERNAL, HeaderValue::from_static("faas-middleware"));
+        headers.insert(
+            X_OPENFAAS_INTERNAL,
+            HeaderValue::from_static("faas-middleware"),
+        );
         response
     }
 
@@ -177,10 +206,16 @@ impl Service {
         if !self.health.is_healthy() || !self.mode.is_ready() {
             return response::empty(StatusCode::SERVICE_UNAVAILABLE);
         }
-        if self.limiter.as_ref().is_some_and(|limiter| limiter.is_met()) {
+        if self
+            .limiter
+            .as_ref()
+            .is_some_and(|limiter| limiter.is_met())
+        {
             return response::empty(StatusCode::TOO_MANY_REQUESTS);
         }
-        let Some(ready_path) = &self.ready_path else { return response::empty(StatusCode::OK) };
+        let Some(ready_path) = &self.ready_path else {
+            return response::empty(StatusCode::OK);
+        };
         let place: Option<Place> = match &self.limiter {
             Some(limiter) => match limiter.take() {
                 None => return self.too_many_requests(),
@@ -189,10 +224,21 @@ impl Service {
             None => None,
         };
         let body = RequestBody::empty(head.peer, head.local);
-        let head = RequestHead { target: ready_path.clone(), path: ready_path.clone(), query: None, ..head };
+        let head = RequestHead {
+            target: ready_path.clone(),
+            path: ready_path.clone(),
+            query: None,
+            ..head
+        };
         let ticket = Ticket::uncounted(place);
         let kept = Arc::clone(&ticket);
-        let request = Request { head: Arc::new(head), body, upgrade: None, ticket, connection: None };
+        let request = Request {
+            head: Arc::new(head),
+            body,
+            upgrade: None,
+            ticket,
+            connection: None,
+        };
         let response = self.authorized(request).await;
         drop(kept);
         response
@@ -205,26 +251,38 @@ fn check_head(
     received: Instant,
     peer: SocketAddr,
     local: SocketAddr,
-) -> Result<RequestHead, Response> {
-    let http::request::Parts { method, uri, version, mut headers, .. } = parts;
+) -> Result<RequestHead, Box<Response>> {
+    let http::request::Parts {
+        method,
+        uri,
+        version,
+        mut headers,
+        ..
+    } = parts;
     if method == Method::CONNECT {
-        return Err(response::error(StatusCode::NOT_FOUND, "404 page not found".to_owned()));
+        return Err(Box::new(response::error(
+            StatusCode::NOT_FOUND,
+            "404 page not found".to_owned(),
+        )));
     }
-    let host = check_host(&uri, version, &mut headers).map_err(bad_request)?;
+    let host =
+        check_host(&uri, version, &mut headers).map_err(|detail| Box::new(bad_request(detail)))?;
     if let Some(expectation) = headers.get(EXPECT)
         && !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
-        return Err(closing(response::empty(StatusCode::EXPECTATION_FAILED)));
+        return Err(Box::new(closing(response::empty(
+            StatusCode::EXPECTATION_FAILED,
+        ))));
     }
     if uri.path() == "*" {
-        return Err(if method == Method::OPTIONS {
+        return Err(Box::new(if method == Method::OPTIONS {
             response::empty(StatusCode::OK)
         } else {
             closing(response::empty(StatusCode::BAD_REQUEST))
-        });
+        }));
     }
     if !path::has_valid_escapes(uri.path()) || !uri.path().starts_with('/') {
-        return Err(bad_request(""));
+        return Err(Box::new(bad_request("")));
     }
     let target = match (uri.scheme(), uri.path_and_query()) {
         (None, Some(path_and_query)) => path_and_query.as_str().to_owned(),
@@ -257,11 +315,16 @@ fn check_host(
     if header.is_none() && version == Version::HTTP_11 {
         return Err("missing required Host header");
     }
-    if header.as_ref().is_some_and(|host| !host.as_bytes().iter().all(|b| is_host_byte(*b))) {
+    if header
+        .as_ref()
+        .is_some_and(|host| !host.as_bytes().iter().all(|b| is_host_byte(*b)))
+    {
         return Err("malformed Host header");
     }
     // An authority is made of bytes that a header value may hold.
-    let of_target = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let of_target = uri
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     Ok(of_target.or(header))
 }
 
@@ -272,11 +335,16 @@ fn is_host_byte(byte: u8) -> bool {
 
 fn bad_request(detail: &str) -> Response {
     let separator = if detail.is_empty() { "" } else { ": " };
-    closing(response::text(StatusCode::BAD_REQUEST, format!("400 Bad Request{separator}{detail}")))
+    closing(response::text(
+        StatusCode::BAD_REQUEST,
+        format!("400 Bad Request{separator}{detail}"),
+    ))
 }
 
 fn closing(mut response: Response) -> Response {
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
@@ -285,9 +353,15 @@ fn redirect(head: &RequestHead, mut location: String) -> Response {
         location.push('?');
         location.push_str(query);
     }
-    let body = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escape_html(&location));
+    let body = format!(
+        "<a href=\"{}\">Temporary Redirect</a>.\n\n",
+        escape_html(&location)
+    );
     let mut response = response::with_body(StatusCode::TEMPORARY_REDIRECT, body.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
     // A request target holds no control characters.
     if let Ok(location) = HeaderValue::from_bytes(location.as_bytes()) {
         response.headers_mut().insert(LOCATION, location);

@@ -17,7 +17,10 @@ pub(super) struct Limiter {
 
 impl Limiter {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, taken: AtomicUsize::new(0) })
+        Arc::new(Self {
+            limit,
+            taken: AtomicUsize::new(0),
+        })
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -31,7 +34,9 @@ impl Limiter {
     /// A place, given back when it is dropped.
     pub(super) fn take(self: &Arc<Self>) -> Option<Place> {
         self.taken
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < self.limit).then_some(taken + 1))
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                (taken < self.limit).then_some(taken + 1)
+            })
             .is_ok()
             .then(|| Place(Arc::clone(self)))
     }
@@ -90,7 +95,11 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(metrics) = &self.metrics {
-            metrics.end(&self.method, self.code.load(Ordering::Relaxed), self.began.elapsed());
+            metrics.end(
+                &self.method,
+                self.code.load(Ordering::Relaxed),
+                self.began.elapsed(),
+            );
         }
     }
 }
@@ -122,6 +131,9 @@ mod tests {
         drop(other);
         assert_eq!(metrics.in_flight(), 0);
         let text = String::from_utf8(metrics.encode().expect("encodes")).expect("UTF-8");
-        assert!(text.contains("http_requests_total{code=\"200\",method=\"get\"} 1"), "{text}");
+        assert!(
+            text.contains("http_requests_total{code=\"200\",method=\"get\"} 1"),
+            "{text}"
+        );
     }
 }

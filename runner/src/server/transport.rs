@@ -33,7 +33,11 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new(stream: TcpStream, state: Arc<ConnectionState>, read_timeout: Option<Duration>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        state: Arc<ConnectionState>,
+        read_timeout: Option<Duration>,
+    ) -> Self {
         Self {
             stream,
             state,
@@ -62,12 +66,16 @@ impl Transport {
     /// Ready when the read deadline has passed. The timer is left alone while it is due earlier than the deadline,
     /// so that a busy connection does not arm one for each request.
     fn poll_read_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.read_deadline() else { return Poll::Pending };
+        let Some(deadline) = self.read_deadline() else {
+            return Poll::Pending;
+        };
         poll_deadline(&mut self.read_timer, deadline, cx)
     }
 
     fn poll_write_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.state.write_deadline() else { return Poll::Pending };
+        let Some(deadline) = self.state.write_deadline() else {
+            return Poll::Pending;
+        };
         poll_deadline(&mut self.write_timer, deadline, cx)
     }
 
@@ -80,7 +88,11 @@ impl Transport {
 }
 
 /// Ready when `deadline` has passed; otherwise the task is woken at the latest then.
-fn poll_deadline(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+fn poll_deadline(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    deadline: Instant,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
     let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
     if timer.deadline() > deadline.into() {
         timer.as_mut().reset(deadline.into());
@@ -95,12 +107,18 @@ fn poll_deadline(timer: &mut Option<Pin<Box<Sleep>>>, deadline: Instant, cx: &mu
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let phase = this.framing.phase();
         // A slow sender must not outrun the limit byte by byte, so it is checked even when there is data.
         let expired = matches!(phase, Phase::Head | Phase::Body)
-            && this.read_deadline().is_some_and(|deadline| deadline <= Instant::now());
+            && this
+                .read_deadline()
+                .is_some_and(|deadline| deadline <= Instant::now());
         let before = buf.filled().len();
         if expired || Pin::new(&mut this.stream).poll_read(cx, buf)?.is_pending() {
             if !expired {
@@ -126,10 +144,16 @@ impl AsyncRead for Transport {
 }
 
 impl AsyncWrite for Transport {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.check_write_deadline()?;
         match Pin::new(&mut self.stream).poll_write(cx, data) {
-            Poll::Pending => self.poll_write_deadline(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => self
+                .poll_write_deadline(cx)
+                .map(|()| Err(io::ErrorKind::TimedOut.into())),
             ready => ready,
         }
     }
@@ -141,7 +165,9 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         self.check_write_deadline()?;
         match Pin::new(&mut self.stream).poll_write_vectored(cx, data) {
-            Poll::Pending => self.poll_write_deadline(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => self
+                .poll_write_deadline(cx)
+                .map(|()| Err(io::ErrorKind::TimedOut.into())),
             ready => ready,
         }
     }
@@ -164,7 +190,9 @@ impl AsyncWrite for Transport {
                 return Poll::Ready(Ok(()));
             }
         }
-        let linger = this.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let linger = this
+            .linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         let mut scratch = [0; 4096];
         loop {
             if linger.as_mut().poll(cx).is_ready() {

@@ -27,14 +27,26 @@ impl Forked {
         failures: UnboundedSender<String>,
     ) -> Result<Self, StartError> {
         let line = CommandLine::split(&config.fprocess);
-        logger.info(&format!("Forking: {}, arguments: [{}]", line.command, line.arguments.join(" ")));
+        logger.info(&format!(
+            "Forking: {}, arguments: [{}]",
+            line.command,
+            line.arguments.join(" ")
+        ));
         let child = spawn(&line, children).map_err(|error| {
             logger.error(&error.to_string());
             StartError::new("Forked function has terminated: exec: not started")
         })?;
-        let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = child
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let pid = Arc::new(Mutex::new(pid));
-        tokio::spawn(supervise(child, Arc::clone(&pid), config.log_buffer_size, logger.clone(), failures));
+        tokio::spawn(supervise(
+            child,
+            Arc::clone(&pid),
+            config.log_buffer_size,
+            logger.clone(),
+            failures,
+        ));
         Ok(Self { pid })
     }
 
@@ -57,7 +69,9 @@ fn spawn(line: &CommandLine, children: &Children) -> Result<Child, process::Star
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    children.spawn(&mut command).map_err(|cause| process::StartError::fork(&program, &cause))
+    children
+        .spawn(&mut command)
+        .map_err(|cause| process::StartError::fork(&program, &cause))
 }
 
 /// Logs the child's output and reports how it ended, unless it ended well: what it started may serve on.
@@ -73,12 +87,16 @@ async fn supervise(
     if let Some(stdout) = child.stdout.take() {
         logger.info("Started logging: stdout from function.");
         let logger = logger.clone();
-        tokio::spawn(async move { log::pump(stdout, FunctionStream::Stdout, log_buffer_size, &logger).await });
+        tokio::spawn(async move {
+            log::pump(stdout, FunctionStream::Stdout, log_buffer_size, &logger).await
+        });
     }
     if let Some(stderr) = child.stderr.take() {
         logger.info("Started logging: stderr from function.");
         let logger = logger.clone();
-        tokio::spawn(async move { log::pump(stderr, FunctionStream::Stderr, log_buffer_size, &logger).await });
+        tokio::spawn(async move {
+            log::pump(stderr, FunctionStream::Stderr, log_buffer_size, &logger).await
+        });
     }
     let ended = child.wait().await;
     *pid.lock().unwrap_or_else(PoisonError::into_inner) = None;

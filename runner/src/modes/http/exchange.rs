@@ -21,7 +21,9 @@ use crate::modes::access::{self, Answer};
 use crate::modes::duration_value;
 use crate::process::io_error_text;
 use crate::request::{BodyError, Request, RequestHead};
-use crate::response::{self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL};
+use crate::response::{
+    self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL,
+};
 use crate::sniff;
 
 const DEADLINE_EXCEEDED: &str = "context deadline exceeded";
@@ -56,10 +58,16 @@ impl Exchange {
 
     pub(super) async fn respond(self: Arc<Self>, request: Request) -> Response {
         let head = Arc::clone(&request.head);
-        let account = Account { exchange: self, head: Arc::clone(&head), began: Instant::now() };
+        let account = Account {
+            exchange: self,
+            head: Arc::clone(&head),
+            began: Instant::now(),
+        };
         let limit = head.execution_limit(account.exchange.exec_timeout);
         let deadline = limit.map(|limit| account.began + limit);
-        let mut abandoned = Abandoned { account: Some(&account) };
+        let mut abandoned = Abandoned {
+            account: Some(&account),
+        };
         let answered = within(deadline, account.send(request)).await;
         abandoned.account = None;
         drop(abandoned);
@@ -80,7 +88,9 @@ impl Exchange {
             None => {
                 account.log_failure(DEADLINE_EXCEEDED);
                 let limit = limit.map(GoDuration::from).unwrap_or_default();
-                account.exchange.logger.error(&format!("Upstream HTTP killed due to exec_timeout: {limit}"));
+                account.exchange.logger.error(&format!(
+                    "Upstream HTTP killed due to exec_timeout: {limit}"
+                ));
                 account.failed(StatusCode::GATEWAY_TIMEOUT)
             }
         }
@@ -127,7 +137,11 @@ impl Account {
     }
 
     /// The answer with its body, which is logged when it has ended.
-    async fn pass_on(self, answer: http::Response<Incoming>, deadline: Option<Instant>) -> Response {
+    async fn pass_on(
+        self,
+        answer: http::Response<Incoming>,
+        deadline: Option<Instant>,
+    ) -> Response {
         let seconds = self.began.elapsed().as_secs_f64();
         let (parts, mut incoming) = answer.into_parts();
         let mut response = response::empty(parts.status);
@@ -136,10 +150,19 @@ impl Account {
         upstream::remove_hop_by_hop(headers);
         headers.insert(X_DURATION_SECONDS, duration_value(seconds));
 
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok());
         let has_body = self.head.method != Method::HEAD && !incoming.is_end_stream();
-        let untyped = !headers.contains_key(CONTENT_TYPE) && !headers.contains_key(CONTENT_ENCODING);
-        let mut log = EndLog { account: self, status: parts.status, length, seconds, logged: false };
+        let untyped =
+            !headers.contains_key(CONTENT_TYPE) && !headers.contains_key(CONTENT_ENCODING);
+        let mut log = EndLog {
+            account: self,
+            status: parts.status,
+            length,
+            seconds,
+            logged: false,
+        };
         let mut first = Bytes::new();
         if has_body && (length.is_none() || untyped) {
             let beginning = within(deadline, hold::beginning(&mut incoming)).await;
@@ -149,7 +172,10 @@ impl Account {
                 return response;
             };
             if untyped && !data.is_empty() {
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(sniff::content_type(&data)));
+                response.headers_mut().insert(
+                    CONTENT_TYPE,
+                    HeaderValue::from_static(sniff::content_type(&data)),
+                );
             }
             match end {
                 Some(Ok(())) => {
@@ -171,14 +197,22 @@ impl Account {
             return response;
         }
         let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        *response.body_mut() = ResponseBody::stream(PassedOn { first, incoming, deadline, log });
+        *response.body_mut() = ResponseBody::stream(PassedOn {
+            first,
+            incoming,
+            deadline,
+            log,
+        });
         response
     }
 
     fn failed(&self, status: StatusCode) -> Response {
         let mut response = response::empty(status);
         let headers = response.headers_mut();
-        headers.insert(X_DURATION_SECONDS, duration_value(self.began.elapsed().as_secs_f64()));
+        headers.insert(
+            X_DURATION_SECONDS,
+            duration_value(self.began.elapsed().as_secs_f64()),
+        );
         headers.insert(X_OPENFAAS_INTERNAL, HeaderValue::from_static("of-watchdog"));
         response
     }
@@ -186,7 +220,9 @@ impl Account {
     fn log_failure(&self, cause: &str) {
         let url = crate::gotext::quote(&self.exchange.upstream.url_of(&self.head.target));
         let method = title_case(self.head.method.as_str());
-        self.exchange.logger.error(&format!("Upstream HTTP request error: {method} {url}: {cause}"));
+        self.exchange.logger.error(&format!(
+            "Upstream HTTP request error: {method} {url}: {cause}"
+        ));
     }
 }
 
@@ -205,7 +241,9 @@ impl Drop for Abandoned<'_> {
 
 fn title_case(method: &str) -> String {
     let mut letters = method.chars();
-    letters.next().map_or_else(String::new, |first| format!("{first}{}", letters.as_str().to_ascii_lowercase()))
+    letters.next().map_or_else(String::new, |first| {
+        format!("{first}{}", letters.as_str().to_ascii_lowercase())
+    })
 }
 
 fn body_error_text(error: &hyper::Error) -> String {
@@ -237,10 +275,19 @@ impl EndLog {
         }
         let Account { exchange, head, .. } = &self.account;
         if let Some(cause) = failure {
-            exchange.logger.error(&format!("Error copying response body: {cause}"));
+            exchange
+                .logger
+                .error(&format!("Error copying response body: {cause}"));
         }
-        let call_id = head.header("x-call-id").filter(|id| !id.is_empty()).unwrap_or("none");
-        let suffix = if exchange.log_call_id { format!(" [{call_id}]") } else { String::new() };
+        let call_id = head
+            .header("x-call-id")
+            .filter(|id| !id.is_empty())
+            .unwrap_or("none");
+        let suffix = if exchange.log_call_id {
+            format!(" [{call_id}]")
+        } else {
+            String::new()
+        };
         let answer = Answer {
             status: self.status.as_u16(),
             status_text: Some(&self.status.to_string()),
@@ -275,7 +322,9 @@ impl Body for PassedOn {
         loop {
             match Pin::new(&mut this.incoming).poll_frame(cx) {
                 Poll::Pending => {
-                    let Some(deadline) = &mut this.deadline else { return Poll::Pending };
+                    let Some(deadline) = &mut this.deadline else {
+                        return Poll::Pending;
+                    };
                     std::task::ready!(deadline.as_mut().poll(cx));
                     this.log.write(Some(DEADLINE_EXCEEDED));
                     return Poll::Ready(Some(Err(DEADLINE_EXCEEDED.into())));
@@ -303,7 +352,8 @@ impl Body for PassedOn {
 impl Drop for PassedOn {
     fn drop(&mut self) {
         let complete = self.first.is_empty() && self.incoming.is_end_stream();
-        self.log.write((!complete).then_some("client closed the connection"));
+        self.log
+            .write((!complete).then_some("client closed the connection"));
     }
 }
 

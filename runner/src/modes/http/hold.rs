@@ -44,5 +44,8 @@ pub(super) async fn beginning(body: &mut Incoming) -> Beginning {
             break None;
         }
     };
-    Beginning { data: collected.freeze(), end }
+    Beginning {
+        data: collected.freeze(),
+        end,
+    }
 }

@@ -71,7 +71,10 @@ impl Mode for Http {
 
 /// Whether the response is expected to be a stream, by the rules of of-watchdog.
 fn is_stream(head: &RequestHead) -> bool {
-    let accept = head.header(http::header::ACCEPT).unwrap_or_default().to_ascii_lowercase();
+    let accept = head
+        .header(http::header::ACCEPT)
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     accept.contains("text/event-stream")
         || accept.contains("application/x-ndjson")
         || head.header(http::header::UPGRADE) == Some("websocket")
@@ -92,7 +95,11 @@ mod tests {
             ("upgrade", "WebSocket", false),
             ("upgrade", "h2c", false),
         ] {
-            assert_eq!(is_stream(&head("/", &[(name, value)])), stream, "{name}: {value}");
+            assert_eq!(
+                is_stream(&head("/", &[(name, value)])),
+                stream,
+                "{name}: {value}"
+            );
         }
     }
 }

@@ -57,7 +57,13 @@ impl Tunnel {
     }
 
     pub(super) async fn respond(self: Arc<Self>, request: Request) -> Response {
-        let Request { head, body, upgrade, ticket, connection } = request;
+        let Request {
+            head,
+            body,
+            upgrade,
+            ticket,
+            connection,
+        } = request;
         let mut log = EndLog {
             tunnel: Arc::clone(&self),
             head: Arc::clone(&head),
@@ -73,7 +79,10 @@ impl Tunnel {
                     Failure::Body(error) => (StatusCode::BAD_REQUEST, error.to_string()),
                     Failure::Upstream(cause) => (StatusCode::BAD_GATEWAY, cause),
                 };
-                self.logger.error(&format!("Upstream HTTP request error: {}: {cause}", head.target));
+                self.logger.error(&format!(
+                    "Upstream HTTP request error: {}: {cause}",
+                    head.target
+                ));
                 log.status = status.as_u16();
                 return response::empty(status);
             }
@@ -84,7 +93,10 @@ impl Tunnel {
         log.status = answer.status().as_u16();
         let (mut parts, incoming) = answer.into_parts();
         upstream::remove_all_hop_by_hop(&mut parts.headers);
-        let mut response = response::with_body(parts.status, ResponseBody::stream(Streamed { incoming, log }));
+        let mut response = response::with_body(
+            parts.status,
+            ResponseBody::stream(Streamed { incoming, log }),
+        );
         *response.headers_mut() = parts.headers;
         response
     }
@@ -99,7 +111,10 @@ impl Tunnel {
             Some(query) => format!("{}?{query}", head.path),
             None => head.path.clone(),
         };
-        let uri = self.upstream.stream_uri(&path_and_query).map_err(|cause| Failure::Upstream(cause.to_string()))?;
+        let uri = self
+            .upstream
+            .stream_uri(&path_and_query)
+            .map_err(|cause| Failure::Upstream(cause.to_string()))?;
         let mut outgoing = http::Request::new(body);
         *outgoing.method_mut() = head.method.clone();
         *outgoing.uri_mut() = uri;
@@ -145,7 +160,9 @@ fn switch_protocols(
 ) -> Response {
     let (Some(client), Some(connection)) = (upgrade, connection) else {
         log.status = StatusCode::BAD_GATEWAY.as_u16();
-        log.tunnel.logger.error("upstream switched protocols without being asked");
+        log.tunnel
+            .logger
+            .error("upstream switched protocols without being asked");
         return response::empty(StatusCode::BAD_GATEWAY);
     };
     let server = hyper::upgrade::on(&mut answer);
@@ -154,7 +171,9 @@ fn switch_protocols(
         if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
             let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
             // An error of either side ends both.
-            if let Ok((_, to_client)) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
+            if let Ok((_, to_client)) =
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            {
                 log.bytes = to_client;
             }
         }
@@ -181,7 +200,10 @@ impl Body for Streamed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+        if let Some(data) = frame
+            .as_ref()
+            .and_then(|frame| frame.as_ref().ok()?.data_ref())
+        {
             self.log.bytes += data.len() as u64;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -199,16 +221,28 @@ mod tests {
 
     #[test]
     fn appends_the_client_to_forwarded_for() {
-        for (sent, expected) in [(&[][..], "127.0.0.1"), (&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "b")], "10.0.0.1, b, 127.0.0.1")] {
+        for (sent, expected) in [
+            (&[][..], "127.0.0.1"),
+            (
+                &[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-for", "b")],
+                "10.0.0.1, b, 127.0.0.1",
+            ),
+        ] {
             let headers = outgoing_headers(&head("/", sent), false);
-            assert_eq!(headers.get_all(FORWARDED_FOR).iter().collect::<Vec<_>>(), [expected]);
+            assert_eq!(
+                headers.get_all(FORWARDED_FOR).iter().collect::<Vec<_>>(),
+                [expected]
+            );
         }
     }
 
     #[test]
     fn only_websockets_keep_the_upgrade() {
         let sent = head("/", &[("connection", "Upgrade"), ("upgrade", "websocket")]);
-        assert_eq!(outgoing_headers(&sent, true).get(UPGRADE), Some(&HeaderValue::from_static("websocket")));
+        assert_eq!(
+            outgoing_headers(&sent, true).get(UPGRADE),
+            Some(&HeaderValue::from_static("websocket"))
+        );
         assert_eq!(outgoing_headers(&sent, false).get(UPGRADE), None);
     }
 }

@@ -44,7 +44,8 @@ impl Upstream {
         if url.is_empty() {
             return Err(StartError::new(NOT_A_URL));
         }
-        let authority = parse_url(url).map_err(|cause| StartError::new(format!("{NOT_A_URL}, error: {cause}")))?;
+        let authority = parse_url(url)
+            .map_err(|cause| StartError::new(format!("{NOT_A_URL}, error: {cause}")))?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_keepalive(Some(TCP_KEEPALIVE));
@@ -58,7 +59,11 @@ impl Upstream {
             .http1_max_headers(MAX_HEADER_LINES)
             .set_host(false)
             .build(connector);
-        Ok(Self { url: url.to_owned(), authority, client })
+        Ok(Self {
+            url: url.to_owned(),
+            authority,
+            client,
+        })
     }
 
     /// The URL of a request: the configured text and the request's target, as they are.
@@ -68,27 +73,47 @@ impl Upstream {
 
     /// The URL without the configured path, for streams.
     pub(super) fn stream_uri(&self, path_and_query: &str) -> Result<Uri, http::Error> {
-        Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query(path_and_query).build()
+        Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(path_and_query)
+            .build()
     }
 
     pub(super) fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    pub(super) async fn send(&self, request: http::Request<RequestBody>) -> Result<http::Response<Incoming>, ClientError> {
+    pub(super) async fn send(
+        &self,
+        request: http::Request<RequestBody>,
+    ) -> Result<http::Response<Incoming>, ClientError> {
         self.client.request(request).await
     }
 }
 
 fn parse_url(url: &str) -> Result<Authority, String> {
     let quoted = crate::gotext::quote(url);
-    let uri: Uri = url.parse().map_err(|cause| format!("parse {quoted}: {cause}"))?;
+    let uri: Uri = url
+        .parse()
+        .map_err(|cause| format!("parse {quoted}: {cause}"))?;
     match uri.scheme_str() {
-        None => return Err(format!("parse {quoted}: missing protocol scheme; write http://HOST:PORT")),
+        None => {
+            return Err(format!(
+                "parse {quoted}: missing protocol scheme; write http://HOST:PORT"
+            ));
+        }
         Some("http") => {}
-        Some(scheme) => return Err(format!("parse {quoted}: the scheme {scheme} is not supported; write http://HOST:PORT")),
+        Some(scheme) => {
+            return Err(format!(
+                "parse {quoted}: the scheme {scheme} is not supported; write http://HOST:PORT"
+            ));
+        }
     }
-    uri.authority().cloned().filter(|authority| !authority.host().is_empty()).ok_or_else(|| format!("parse {quoted}: no host"))
+    uri.authority()
+        .cloned()
+        .filter(|authority| !authority.host().is_empty())
+        .ok_or_else(|| format!("parse {quoted}: no host"))
 }
 
 /// Why a request got no answer.
@@ -116,7 +141,11 @@ pub(super) fn classify(error: &ClientError, authority: &Authority) -> Failure {
         source = cause.source();
     }
     let cause = io_cause.unwrap_or(deepest);
-    Failure::Upstream(if error.is_connect() { format!("dial tcp {authority}: connect: {cause}") } else { cause })
+    Failure::Upstream(if error.is_connect() {
+        format!("dial tcp {authority}: connect: {cause}")
+    } else {
+        cause
+    })
 }
 
 /// Removes what concerns one connection only, and what `Connection` names.
@@ -145,9 +174,19 @@ pub(super) fn remove_all_hop_by_hop(headers: &mut HeaderMap) {
         .get_all(TE)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .any(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
+        .any(|value| {
+            value
+                .split(',')
+                .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+        });
     remove_hop_by_hop(headers);
-    for name in ["keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"] {
+    for name in [
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+    ] {
         headers.remove(name);
     }
     if wants_trailers {
@@ -170,19 +209,36 @@ mod tests {
             ("http://[::1", ""),
         ] {
             let error = parse_url(url).expect_err(url);
-            assert!(error.contains(part) && error.contains(url), "{url}: {error}");
+            assert!(
+                error.contains(part) && error.contains(url),
+                "{url}: {error}"
+            );
         }
-        assert_eq!(parse_url("http://127.0.0.1:3000/base").expect("a URL").as_str(), "127.0.0.1:3000");
+        assert_eq!(
+            parse_url("http://127.0.0.1:3000/base")
+                .expect("a URL")
+                .as_str(),
+            "127.0.0.1:3000"
+        );
     }
 
     #[test]
     fn removes_what_connection_names() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("connection", "close, X-Mine"), ("x-mine", "1"), ("te", "trailers, deflate"), ("keep-alive", "5"), ("x-other", "2")] {
+        for (name, value) in [
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("te", "trailers, deflate"),
+            ("keep-alive", "5"),
+            ("x-other", "2"),
+        ] {
             headers.insert(name, http::HeaderValue::from_static(value));
         }
         remove_all_hop_by_hop(&mut headers);
-        let left: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
+        let left: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().expect("text")))
+            .collect();
         assert_eq!(left, [("x-other", "2"), ("te", "trailers")]);
     }
 }

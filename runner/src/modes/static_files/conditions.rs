@@ -3,7 +3,9 @@
 use std::fs::Metadata;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
+use ::http::header::{
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+};
 use ::http::{HeaderValue, Method};
 
 use crate::request::RequestHead;
@@ -49,28 +51,40 @@ pub(super) fn check(head: &RequestHead, modified: Modified) -> Verdict<'_> {
     let fails = match nonempty(head, IF_MATCH) {
         // A file that is there matches `*`, and no tag.
         Some(tags) => tags != "*",
-        None => date(head, IF_UNMODIFIED_SINCE).zip(modified.0).is_some_and(|(date, modified)| modified > date),
+        None => date(head, IF_UNMODIFIED_SINCE)
+            .zip(modified.0)
+            .is_some_and(|(date, modified)| modified > date),
     };
     if fails {
         return Verdict::Fails;
     }
     match nonempty(head, IF_NONE_MATCH) {
         Some(tags) if tags.split(',').any(|tag| tag.trim() == "*") => {
-            return if is_read { Verdict::NotModified } else { Verdict::Fails };
+            return if is_read {
+                Verdict::NotModified
+            } else {
+                Verdict::Fails
+            };
         }
         Some(_) => {}
         None if is_not_modified_since(head, modified) => return Verdict::NotModified,
         None => {}
     }
     let range = nonempty(head, RANGE).unwrap_or_default();
-    let applies = !is_read || nonempty(head, IF_RANGE).is_none() || modified.0.is_some() && date(head, IF_RANGE) == modified.0;
-    Verdict::Proceed { range: if applies { range } else { "" } }
+    let applies = !is_read
+        || nonempty(head, IF_RANGE).is_none()
+        || modified.0.is_some() && date(head, IF_RANGE) == modified.0;
+    Verdict::Proceed {
+        range: if applies { range } else { "" },
+    }
 }
 
 /// Whether the client has the current version, by `If-Modified-Since`.
 pub(super) fn is_not_modified_since(head: &RequestHead, modified: Modified) -> bool {
     matches!(head.method, Method::GET | Method::HEAD)
-        && date(head, IF_MODIFIED_SINCE).zip(modified.0).is_some_and(|(date, modified)| modified <= date)
+        && date(head, IF_MODIFIED_SINCE)
+            .zip(modified.0)
+            .is_some_and(|(date, modified)| modified <= date)
 }
 
 fn nonempty(head: &RequestHead, name: ::http::HeaderName) -> Option<&str> {
@@ -94,7 +108,10 @@ mod tests {
 
     #[test]
     fn formats_the_time() {
-        assert_eq!(MODIFIED.header_value(), Some(HeaderValue::from_static(EXACT)));
+        assert_eq!(
+            MODIFIED.header_value(),
+            Some(HeaderValue::from_static(EXACT))
+        );
         assert_eq!(Modified(None).header_value(), None);
     }
 
@@ -113,13 +130,20 @@ mod tests {
             (&[("if-match", "*")], &all),
             (&[("if-match", "\"tag\"")], &Verdict::Fails),
             (&[("if-none-match", "*")], &Verdict::NotModified),
-            (&[("if-none-match", "\"tag\""), ("if-modified-since", AFTER)], &all),
+            (
+                &[("if-none-match", "\"tag\""), ("if-modified-since", AFTER)],
+                &all,
+            ),
             (&[("range", "bytes=0-1")], &part),
             (&[("range", "bytes=0-1"), ("if-range", EXACT)], &part),
             (&[("range", "bytes=0-1"), ("if-range", AFTER)], &all),
             (&[("range", "bytes=0-1"), ("if-range", "\"tag\"")], &all),
         ] {
-            assert_eq!(check(&head("/", headers), MODIFIED), *verdict, "{headers:?}");
+            assert_eq!(
+                check(&head("/", headers), MODIFIED),
+                *verdict,
+                "{headers:?}"
+            );
         }
     }
 

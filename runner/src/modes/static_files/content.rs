@@ -44,17 +44,35 @@ pub(super) fn respond(
     content_type: &str,
     ranges: &[ByteRange],
 ) -> io::Result<Response> {
-    let whole = ByteRange { start: 0, length: size };
+    let whole = ByteRange {
+        start: 0,
+        length: size,
+    };
     let (status, content_type, content_range, pieces) = match ranges {
-        [] => (StatusCode::OK, content_type.to_owned(), None, vec![Piece::File(whole)]),
+        [] => (
+            StatusCode::OK,
+            content_type.to_owned(),
+            None,
+            vec![Piece::File(whole)],
+        ),
         [range] => {
             let content_range = range.content_range(size);
-            (StatusCode::PARTIAL_CONTENT, content_type.to_owned(), Some(content_range), vec![Piece::File(*range)])
+            (
+                StatusCode::PARTIAL_CONTENT,
+                content_type.to_owned(),
+                Some(content_range),
+                vec![Piece::File(*range)],
+            )
         }
         ranges => {
             let boundary = boundary();
             let pieces = multipart(ranges, size, content_type, &boundary);
-            (StatusCode::PARTIAL_CONTENT, format!("multipart/byteranges; boundary={boundary}"), None, pieces)
+            (
+                StatusCode::PARTIAL_CONTENT,
+                format!("multipart/byteranges; boundary={boundary}"),
+                None,
+                pieces,
+            )
         }
     };
     let length = pieces.iter().map(Piece::length).sum();
@@ -63,7 +81,11 @@ pub(super) fn respond(
     } else if length <= SMALL {
         read_all(&file, &pieces)?.into()
     } else {
-        ResponseBody::stream(FileBody { file: Arc::new(file), pieces: pieces.into(), reading: None })
+        ResponseBody::stream(FileBody {
+            file: Arc::new(file),
+            pieces: pieces.into(),
+            reading: None,
+        })
     };
     let mut response = response::with_body(status, body);
     response::set_content_length(&mut response, length);
@@ -159,9 +181,15 @@ impl FileBody {
             match self.pieces.pop_front()? {
                 Piece::File(range) if range.length == 0 => {}
                 Piece::File(range) if range.length > CHUNK => {
-                    let rest = ByteRange { start: range.start + CHUNK, length: range.length - CHUNK };
+                    let rest = ByteRange {
+                        start: range.start + CHUNK,
+                        length: range.length - CHUNK,
+                    };
                     self.pieces.push_front(Piece::File(rest));
-                    return Some(Piece::File(ByteRange { start: range.start, length: CHUNK }));
+                    return Some(Piece::File(ByteRange {
+                        start: range.start,
+                        length: CHUNK,
+                    }));
                 }
                 piece => return Some(piece),
             }
@@ -193,7 +221,9 @@ impl Body for FileBody {
                 Some(Piece::Text(text)) => return Poll::Ready(Some(Ok(Frame::data(text)))),
                 Some(Piece::File(range)) => {
                     let file = Arc::clone(&this.file);
-                    this.reading = Some(tokio::task::spawn_blocking(move || read_range(&file, range)));
+                    this.reading = Some(tokio::task::spawn_blocking(move || {
+                        read_range(&file, range)
+                    }));
                 }
             }
         }
@@ -217,25 +247,52 @@ mod tests {
     async fn serves_ranges_of_small_and_large_files() {
         for size in [100_u64, 1_000_000] {
             let data: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-            let ranges = [ByteRange { start: 1, length: 2 }, ByteRange { start: 50, length: size - 60 }];
+            let ranges = [
+                ByteRange {
+                    start: 1,
+                    length: 2,
+                },
+                ByteRange {
+                    start: 50,
+                    length: size - 60,
+                },
+            ];
             for count in 0..=2 {
-                let response = respond(false, file(&data), size, "text/x", &ranges[..count]).expect("served");
+                let response =
+                    respond(false, file(&data), size, "text/x", &ranges[..count]).expect("served");
                 let headers = response.headers().clone();
-                let body = response.into_body().collect().await.expect("read").to_bytes();
-                assert_eq!(headers["content-length"], body.len().to_string().as_str(), "{size} {count}");
+                let body = response
+                    .into_body()
+                    .collect()
+                    .await
+                    .expect("read")
+                    .to_bytes();
+                assert_eq!(
+                    headers["content-length"],
+                    body.len().to_string().as_str(),
+                    "{size} {count}"
+                );
                 match count {
                     0 => assert!(body == data, "{size}: the whole file"),
                     1 => {
-                        assert_eq!(headers["content-range"], format!("bytes 1-2/{size}").as_str());
+                        assert_eq!(
+                            headers["content-range"],
+                            format!("bytes 1-2/{size}").as_str()
+                        );
                         assert!(body == data[1..3], "{size}: one range");
                     }
                     _ => {
                         let kind = headers["content-type"].to_str().expect("text");
-                        let boundary = kind.strip_prefix("multipart/byteranges; boundary=").expect("multipart");
+                        let boundary = kind
+                            .strip_prefix("multipart/byteranges; boundary=")
+                            .expect("multipart");
                         assert_eq!(boundary.len(), 60);
                         let mut expected = format!("--{boundary}\r\nContent-Range: bytes 1-2/{size}\r\nContent-Type: text/x\r\n\r\n").into_bytes();
                         expected.extend_from_slice(&data[1..3]);
-                        let second = format!("\r\n--{boundary}\r\nContent-Range: bytes 50-{}/{size}\r\nContent-Type: text/x\r\n\r\n", size - 11);
+                        let second = format!(
+                            "\r\n--{boundary}\r\nContent-Range: bytes 50-{}/{size}\r\nContent-Type: text/x\r\n\r\n",
+                            size - 11
+                        );
                         expected.extend_from_slice(second.as_bytes());
                         expected.extend_from_slice(&data[50..data.len() - 10]);
                         expected.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());

@@ -16,7 +16,9 @@ pub(super) fn html(directory: &Path) -> io::Result<String> {
         names.push((entry.file_name().into_vec(), is_directory));
     }
     names.sort();
-    let mut page = String::from("<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n");
+    let mut page = String::from(
+        "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n",
+    );
     for (mut name, is_directory) in names {
         if is_directory {
             name.push(b'/');
@@ -32,7 +34,11 @@ pub(super) fn html(directory: &Path) -> io::Result<String> {
 /// A relative link to a name; one with a colon would be taken for a scheme.
 fn link(name: &[u8]) -> String {
     let encoded = percent_encode(name);
-    if encoded.contains(':') { format!("./{encoded}") } else { encoded }
+    if encoded.contains(':') {
+        format!("./{encoded}")
+    } else {
+        encoded
+    }
 }
 
 /// Encodes what may not stand in a path as it is.
@@ -55,9 +61,13 @@ mod tests {
 
     #[test]
     fn encodes_links() {
-        for (name, expected) in
-            [("a.txt", "a.txt"), ("a b?#%", "a%20b%3F%23%25"), ("ä", "%C3%A4"), ("a:b", "./a:b"), ("\"<'>", "%22%3C%27%3E")]
-        {
+        for (name, expected) in [
+            ("a.txt", "a.txt"),
+            ("a b?#%", "a%20b%3F%23%25"),
+            ("ä", "%C3%A4"),
+            ("a:b", "./a:b"),
+            ("\"<'>", "%22%3C%27%3E"),
+        ] {
             assert_eq!(link(name.as_bytes()), expected);
         }
     }

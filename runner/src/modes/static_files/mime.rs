@@ -5,8 +5,12 @@ use std::path::Path;
 
 const GLOBS: &str = "/usr/share/mime/globs2";
 
-const TYPE_FILES: [&str; 4] =
-    ["/etc/mime.types", "/etc/apache2/mime.types", "/etc/apache/mime.types", "/etc/httpd/conf/mime.types"];
+const TYPE_FILES: [&str; 4] = [
+    "/etc/mime.types",
+    "/etc/apache2/mime.types",
+    "/etc/apache/mime.types",
+    "/etc/httpd/conf/mime.types",
+];
 
 /// Go's built-in table: extensions and their type.
 const BUILT_IN: [(&str, &str); 45] = [
@@ -19,7 +23,10 @@ const BUILT_IN: [(&str, &str); 45] = [
     ("css", "text/css; charset=utf-8"),
     ("csv", "text/csv; charset=utf-8"),
     ("doc", "application/msword"),
-    ("docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+    (
+        "docx",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ),
     ("eml", "message/rfc822"),
     ("flac", "audio/flac"),
     ("gif", "image/gif"),
@@ -38,7 +45,10 @@ const BUILT_IN: [(&str, &str); 45] = [
     ("pdf", "application/pdf"),
     ("png", "image/png"),
     ("ppt", "application/vnd.ms-powerpoint"),
-    ("pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
+    (
+        "pptx",
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ),
     ("rdf", "application/rdf+xml"),
     ("rtf", "application/rtf"),
     ("svg", "image/svg+xml"),
@@ -53,7 +63,10 @@ const BUILT_IN: [(&str, &str); 45] = [
     ("xbm", "image/x-xbitmap"),
     ("xht xhtml", "application/xhtml+xml"),
     ("xls", "application/vnd.ms-excel"),
-    ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+    (
+        "xlsx",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ),
     ("zip", "application/zip"),
 ];
 
@@ -70,7 +83,10 @@ impl ContentTypes {
         if let Ok(globs) = std::fs::read_to_string(GLOBS) {
             types.add_globs(&globs);
         } else {
-            for text in TYPE_FILES.iter().filter_map(|file| std::fs::read_to_string(file).ok()) {
+            for text in TYPE_FILES
+                .iter()
+                .filter_map(|file| std::fs::read_to_string(file).ok())
+            {
                 types.add_type_file(&text);
             }
         }
@@ -80,7 +96,11 @@ impl ContentTypes {
     pub(super) fn built_in() -> Self {
         let by_extension = BUILT_IN
             .iter()
-            .flat_map(|(extensions, kind)| extensions.split(' ').map(move |one| (one.to_owned(), (*kind).to_owned())))
+            .flat_map(|(extensions, kind)| {
+                extensions
+                    .split(' ')
+                    .map(move |one| (one.to_owned(), (*kind).to_owned()))
+            })
             .collect();
         Self { by_extension }
     }
@@ -100,9 +120,13 @@ impl ContentTypes {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let mut fields = line.split(':').skip(1);
             if let (Some(kind), Some(pattern)) = (fields.next(), fields.next())
-                && let Some(extension) = pattern.strip_prefix("*.").filter(|e| !e.is_empty() && !e.contains(['?', '*', '[']))
+                && let Some(extension) = pattern
+                    .strip_prefix("*.")
+                    .filter(|e| !e.is_empty() && !e.contains(['?', '*', '[']))
             {
-                self.by_extension.entry(extension.to_owned()).or_insert_with(|| with_charset(kind));
+                self.by_extension
+                    .entry(extension.to_owned())
+                    .or_insert_with(|| with_charset(kind));
             }
         }
     }
@@ -110,10 +134,15 @@ impl ContentTypes {
     /// Adds lines of a type and its extensions; they win over what was known.
     fn add_type_file(&mut self, text: &str) {
         for line in text.lines() {
-            let mut words = line.split_ascii_whitespace().take_while(|word| !word.starts_with('#'));
-            let Some(kind) = words.next().filter(|kind| kind.contains('/')) else { continue };
+            let mut words = line
+                .split_ascii_whitespace()
+                .take_while(|word| !word.starts_with('#'));
+            let Some(kind) = words.next().filter(|kind| kind.contains('/')) else {
+                continue;
+            };
             for extension in words {
-                self.by_extension.insert(extension.to_owned(), with_charset(kind));
+                self.by_extension
+                    .insert(extension.to_owned(), with_charset(kind));
             }
         }
     }
@@ -163,7 +192,8 @@ mod tests {
         check(&types, "a.new", Some("text/x-new; charset=utf-8"));
         check(&types, "a.js", Some("text/javascript; charset=utf-8"));
         check(&types, "a.[x]", None);
-        types.add_type_file("# comment\napplication/x-js js mjs # more\nlonely/type\nnonsense js\n");
+        types
+            .add_type_file("# comment\napplication/x-js js mjs # more\nlonely/type\nnonsense js\n");
         check(&types, "a.js", Some("application/x-js"));
     }
 }

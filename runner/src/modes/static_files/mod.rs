@@ -41,10 +41,15 @@ pub(super) struct StaticFiles {
 impl StaticFiles {
     pub(super) fn new(config: &Config, logger: &Logger) -> Result<Self, StartError> {
         if config.static_path.is_empty() {
-            return Err(StartError::new("For mode=static you must specify the \"static_path\" to serve"));
+            return Err(StartError::new(
+                "For mode=static you must specify the \"static_path\" to serve",
+            ));
         }
         logger.info(&format!("Serving files at: {}", config.static_path));
-        Ok(Self { root: PathBuf::from(&config.static_path), types: ContentTypes::load() })
+        Ok(Self {
+            root: PathBuf::from(&config.static_path),
+            types: ContentTypes::load(),
+        })
     }
 
     fn respond(&self, head: &RequestHead) -> Response {
@@ -81,7 +86,13 @@ impl StaticFiles {
         list(head, &file_path, &metadata)
     }
 
-    fn serve_file(&self, head: &RequestHead, file: File, metadata: &Metadata, name: &Path) -> io::Result<Response> {
+    fn serve_file(
+        &self,
+        head: &RequestHead,
+        file: File,
+        metadata: &Metadata,
+        name: &Path,
+    ) -> io::Result<Response> {
         let modified = Modified::of(metadata);
         let mut response = match conditions::check(head, modified) {
             Verdict::Fails => response::empty(StatusCode::PRECONDITION_FAILED),
@@ -93,7 +104,13 @@ impl StaticFiles {
                     None => content::sniff(&file)?.to_owned(),
                 };
                 match range::parse(range, size) {
-                    Ok(ranges) => content::respond(head.method == Method::HEAD, file, size, &content_type, &ranges)?,
+                    Ok(ranges) => content::respond(
+                        head.method == Method::HEAD,
+                        file,
+                        size,
+                        &content_type,
+                        &ranges,
+                    )?,
                     Err(error) => return Ok(range::refuse(&error, size)),
                 }
             }
@@ -133,9 +150,16 @@ fn clean(path: &[u8]) -> (Vec<&[u8]>, bool) {
 /// Opens a file or directory. Anything else, such as a pipe that would block, does not exist.
 fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)?;
     let metadata = file.metadata()?;
-    if metadata.is_file() || metadata.is_dir() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
+    if metadata.is_file() || metadata.is_dir() {
+        Ok((file, metadata))
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
 }
 
 fn list(head: &RequestHead, directory: &Path, metadata: &Metadata) -> io::Result<Response> {
@@ -144,7 +168,10 @@ fn list(head: &RequestHead, directory: &Path, metadata: &Metadata) -> io::Result
         response::empty(StatusCode::NOT_MODIFIED)
     } else {
         let mut response = response::with_body(StatusCode::OK, listing::html(directory)?.into());
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        response.headers_mut().insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        );
         response
     };
     set_last_modified(&mut response, modified);
@@ -174,9 +201,14 @@ fn redirect(head: &RequestHead, place: &[u8]) -> Response {
 
 fn error_response(error: &io::Error) -> Response {
     let (status, text) = match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => (StatusCode::NOT_FOUND, "404 page not found"),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            (StatusCode::NOT_FOUND, "404 page not found")
+        }
         io::ErrorKind::PermissionDenied => (StatusCode::FORBIDDEN, "403 Forbidden"),
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error"),
+        _ => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "500 Internal Server Error",
+        ),
     };
     response::error(status, text.to_owned())
 }
@@ -206,13 +238,19 @@ mod tests {
         ] {
             std::fs::write(root.join(name), text).expect("written");
         }
-        let files = StaticFiles { root, types: ContentTypes::built_in() };
+        let files = StaticFiles {
+            root,
+            types: ContentTypes::built_in(),
+        };
         Site { directory, files }
     }
 
     fn status_and_location(site: &Site, target: &str) -> (u16, Option<String>) {
         let response = site.files.respond(&head(target, &[]));
-        let location = response.headers().get(LOCATION).map(|value| value.to_str().expect("text").to_owned());
+        let location = response
+            .headers()
+            .get(LOCATION)
+            .map(|value| value.to_str().expect("text").to_owned());
         (response.status().as_u16(), location)
     }
 
@@ -236,7 +274,11 @@ mod tests {
             ("/..%2fsecret", 404, None),
             ("/plain/..%2f..%2fsecret", 404, None),
         ] {
-            assert_eq!(status_and_location(&site, target), (status, location.map(str::to_owned)), "{target}");
+            assert_eq!(
+                status_and_location(&site, target),
+                (status, location.map(str::to_owned)),
+                "{target}"
+            );
         }
         assert!(site.directory.path().join("secret").exists());
     }

@@ -17,7 +17,11 @@ impl ByteRange {
     /// The value of `Content-Range`.
     pub(super) fn content_range(&self, size: u64) -> String {
         // A range of length zero does not pass the parser, except the suffix of an empty file.
-        format!("bytes {}-{}/{size}", self.start, (self.start + self.length).saturating_sub(1))
+        format!(
+            "bytes {}-{}/{size}",
+            self.start,
+            (self.start + self.length).saturating_sub(1)
+        )
     }
 }
 
@@ -54,28 +58,43 @@ pub(super) fn parse(header: &str, size: u64) -> Result<Vec<ByteRange>, RangeErro
         return Err(RangeError::NoOverlap);
     }
     // More than the file has must be an attack or a mistake.
-    let total = ranges.iter().try_fold(0_u64, |total, range| total.checked_add(range.length));
-    Ok(if total.is_none_or(|total| total > size) { Vec::new() } else { ranges })
+    let total = ranges
+        .iter()
+        .try_fold(0_u64, |total, range| total.checked_add(range.length));
+    Ok(if total.is_none_or(|total| total > size) {
+        Vec::new()
+    } else {
+        ranges
+    })
 }
 
 /// One range, or `None` if it begins behind the end.
 fn parse_one(first: &str, last: &str, size: u64) -> Result<Option<ByteRange>, RangeError> {
     if first.is_empty() {
         let suffix = number(last)?.min(size);
-        return Ok(Some(ByteRange { start: size - suffix, length: suffix }));
+        return Ok(Some(ByteRange {
+            start: size - suffix,
+            length: suffix,
+        }));
     }
     let start = number(first)?;
     if start >= size {
         return Ok(None);
     }
     if last.is_empty() {
-        return Ok(Some(ByteRange { start, length: size - start }));
+        return Ok(Some(ByteRange {
+            start,
+            length: size - start,
+        }));
     }
     let end = number(last)?;
     if start > end {
         return Err(RangeError::Invalid);
     }
-    Ok(Some(ByteRange { start, length: end.min(size - 1) - start + 1 }))
+    Ok(Some(ByteRange {
+        start,
+        length: end.min(size - 1) - start + 1,
+    }))
 }
 
 fn trim(text: &str) -> &str {
@@ -83,7 +102,9 @@ fn trim(text: &str) -> &str {
 }
 
 fn number(text: &str) -> Result<u64, RangeError> {
-    gotext::atoi(text).and_then(|number| u64::try_from(number).ok()).ok_or(RangeError::Invalid)
+    gotext::atoi(text)
+        .and_then(|number| u64::try_from(number).ok())
+        .ok_or(RangeError::Invalid)
 }
 
 /// The answer to ranges that cannot be served.
@@ -125,11 +146,22 @@ mod tests {
         ] {
             assert_eq!(parse(header, 10), expected, "{header}");
         }
-        assert_eq!(parse("bytes=0-1", 0), Ok(vec![]), "an empty file is served whole");
+        assert_eq!(
+            parse("bytes=0-1", 0),
+            Ok(vec![]),
+            "an empty file is served whole"
+        );
     }
 
     #[test]
     fn names_ranges() {
-        assert_eq!(ByteRange { start: 2, length: 3 }.content_range(10), "bytes 2-4/10");
+        assert_eq!(
+            ByteRange {
+                start: 2,
+                length: 3
+            }
+            .content_range(10),
+            "bytes 2-4/10"
+        );
     }
 }
