@@ -16,10 +16,15 @@ mod service;
 mod ticket;
 mod transport;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -33,6 +38,7 @@ pub use service::{Service, ServiceOptions};
 pub use ticket::Ticket;
 
 use crate::log::Logger;
+use service::TrackedBody;
 use transport::Transport;
 
 /// Largest head of a request, with the slack that Go's server grants.
@@ -137,10 +143,38 @@ async fn serve_connection(
     let (peer, local) = (canonical(peer), canonical(local));
     // Small answers must not wait for an acknowledgment; a socket that refuses is slower, not wrong.
     let _ = stream.set_nodelay(true);
+    // Until the first byte a connection is a socket and a timer; parser and buffers come with the first byte.
+    tokio::select! {
+        readable = first_byte(&stream, read_timeout) => if !readable {
+            return;
+        },
+        () = stopped(&mut stopping) => return,
+    }
+    let mut connection = parse_requests(stream, peer, local, service, read_timeout);
+    // How a connection ends is the client's business: resets, cut bodies and time-outs are not logged.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = stopped(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+type Connection<S> = Pin<Box<http1::UpgradeableConnection<TokioIo<Transport>, S>>>;
+
+/// Puts the HTTP parser onto a connection. Boxed, so that waiting connections do not have room for it.
+fn parse_requests(
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    service: Arc<Service>,
+    read_timeout: Option<Duration>,
+) -> Connection<impl RequestService> {
     let state = Arc::new(ConnectionState::new());
     let transport = Transport::new(stream, Arc::clone(&state), read_timeout);
     let half_close = service.survives_disconnect();
-    let connection = hyper::server::conn::http1::Builder::new()
+    let connection = http1::Builder::new()
         .half_close(half_close)
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD_BYTES)
@@ -149,27 +183,40 @@ async fn serve_connection(
         .title_case_headers(true)
         .serve_connection(
             TokioIo::new(transport),
-            hyper::service::service_fn(move |request| {
+            service_fn(move |request| {
                 let service = Arc::clone(&service);
                 let state = Arc::clone(&state);
-                async move {
-                    Ok::<_, std::convert::Infallible>(
-                        service.respond(request, state, peer, local).await,
-                    )
-                }
+                async move { Ok(service.respond(request, state, peer, local).await) }
             }),
         )
         .with_upgrades();
-    tokio::pin!(connection);
-    // How a connection ends is the client's business: resets, cut bodies and time-outs are not logged.
-    let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = stop => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
+    Box::pin(connection)
+}
+
+/// What the parser hands requests to.
+trait RequestService:
+    HttpService<Incoming, ResBody = TrackedBody, Error = Infallible, Future: Send> + Send
+{
+}
+
+impl<S> RequestService for S where
+    S: HttpService<Incoming, ResBody = TrackedBody, Error = Infallible, Future: Send> + Send
+{
+}
+
+/// Waits for the first byte of a connection; false if none comes in time.
+async fn first_byte(stream: &TcpStream, read_timeout: Option<Duration>) -> bool {
+    let readable = stream.readable();
+    match read_timeout {
+        Some(limit) => matches!(tokio::time::timeout(limit, readable).await, Ok(Ok(()))),
+        None => readable.await.is_ok(),
     }
+}
+
+/// Resolves when the server stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the server; without it there is nobody left to serve for.
+    drop(stopping.wait_for(|stopping| *stopping).await);
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
