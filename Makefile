@@ -1,0 +1,129 @@
+# The only entry point: CI calls nothing else. `make help` lists what there is.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+# Debian's LLVM 22. llvm-sys looks here.
+export LLVM_SYS_221_PREFIX ?= /usr/lib/llvm-22
+# As the programs are built: what is not in Cargo.lock is not used.
+CARGO_FLAGS := --locked
+# The tool with the quick backend alone, for lints and unit tests: linking LLVM takes minutes.
+QUICK := --no-default-features --features faas-wasm/cranelift
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+TOOL := $(TARGET)/release/faas-wasm
+RUNNER := $(TARGET)/release/faas-wasm-runner
+BUILD := $(abspath build)
+
+PACKAGES := faas-wasm faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-wasm-wasi faas-wasm-tests
+
+# What the black-box tests and the benchmarks are told.
+TEST_ENVIRONMENT = FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) FAAS_WASM_FIXTURES=$(BUILD)/fixtures \
+	FAAS_WASM_ESBUILD=$(ESBUILD) FAAS_WASM_SKIPPED=$(BUILD)/skipped
+
+##@ First steps
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Install what is missing (Debian packages, cargo-nextest); the other targets do it themselves
+	@.ci/setup
+
+.PHONY: demo
+demo: build fixtures ## Compile a guest, serve it, ask it something, show the answer
+	@FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) .ci/demo $(BUILD)/fixtures/hello-http.wasm
+
+##@ Build
+
+.PHONY: build
+build: setup ## Build both programs: target/release/faas-wasm and target/release/faas-wasm-runner
+	@# One call for each program: in a common one the tool's features would leak into the runner.
+	cargo build $(CARGO_FLAGS) --release -p faas-wasm
+	CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
+	  cargo build $(CARGO_FLAGS) --release -p faas-wasm-runner
+
+C_FIXTURES := $(patsubst fixtures/%.c,$(BUILD)/fixtures/%.wasm,$(wildcard fixtures/*.c))
+WAT_FIXTURES := $(patsubst fixtures/%.wat,$(BUILD)/fixtures/%.wasm,$(wildcard fixtures/*.wat))
+
+.PHONY: fixtures
+fixtures: setup ## Build the guests of fixtures/ into build/fixtures/
+	@$(MAKE) --no-print-directory fixture-files
+
+.PHONY: fixture-files
+fixture-files: $(C_FIXTURES) $(WAT_FIXTURES)
+
+# wasm32-wasi is the name under which Debian's wasi-libc lies; clang calls it wasm32-wasip1 by now.
+$(BUILD)/fixtures/%.wasm: fixtures/%.c
+	@mkdir -p $(@D)
+	clang-22 --target=wasm32-wasi -Wno-deprecated -std=gnu17 -O2 -mbulk-memory -Wall -Wextra -Werror -Wno-infinite-recursion -o $@ $<
+
+$(BUILD)/fixtures/%.wasm: fixtures/%.wat
+	@mkdir -p $(@D)
+	wat2wasm -o $@ $<
+
+# A real module of others: 20 MB of WebAssembly.
+ESBUILD_VERSION := 0.27.2
+ESBUILD := $(BUILD)/esbuild-$(ESBUILD_VERSION)/esbuild.wasm
+
+.PHONY: esbuild
+esbuild: setup
+	@$(MAKE) --no-print-directory $(ESBUILD)
+
+$(ESBUILD):
+	@mkdir -p $(@D)
+	cd $(@D) && npm pack --silent @esbuild/wasi-preview1@$(ESBUILD_VERSION) \
+	  && tar -xzf esbuild-wasi-preview1-$(ESBUILD_VERSION).tgz package/esbuild.wasm \
+	  && mv package/esbuild.wasm . && rmdir package && rm -f *.tgz && touch esbuild.wasm
+
+##@ Check
+
+.PHONY: test
+test: build fixtures esbuild ## Run all tests: units, and black-box tests over both programs
+	@rm -f $(BUILD)/skipped
+	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --no-fail-fast
+	@# A test whose toolchain is missing says so here; nothing is left out silently.
+	@if [ -s $(BUILD)/skipped ]; then sort $(BUILD)/skipped; fi; \
+	echo "$$(cat $(BUILD)/skipped 2>/dev/null | wc -l) tests left out for want of a tool or a device"
+
+.PHONY: lint
+lint: setup ## Formatting, clippy, documentation, layers; warnings are errors
+	cargo fmt --all -- --check
+	@# One package a call, so that each is seen with its own features.
+	@for package in $(PACKAGES); do \
+	  features=; if [ $$package = faas-wasm ]; then features="--no-default-features --features cranelift"; fi; \
+	  echo "cargo clippy -p $$package"; \
+	  cargo clippy $(CARGO_FLAGS) --quiet -p $$package --all-targets $$features -- -D warnings; \
+	done
+	@$(MAKE) --no-print-directory check-layers doc
+
+.PHONY: fmt
+fmt: ## Format all code
+	cargo fmt --all
+
+.PHONY: doc
+doc: setup ## Build the documentation; a warning is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --quiet --workspace $(QUICK) --no-deps --document-private-items
+
+.PHONY: check-layers
+check-layers: setup ## Fail if the runner holds code generation, a crate knows what it must not, or a licence forbids use
+	cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test layers
+
+.PHONY: bench
+bench: build fixtures esbuild ## Measure against wasmtime; fails on ratios, reports times
+	$(TEST_ENVIRONMENT) cargo bench $(CARGO_FLAGS) -p faas-wasm-tests --features bench --bench instances
+
+.PHONY: ci
+ci: ## What CI runs
+	@.ci/run
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	cargo clean
+	rm -rf $(BUILD)
