@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::USER_AGENT;
 use http::{HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::keys::KeySet;
 use crate::config::JwtSettings;
 use crate::log::Logger;
+use crate::request::RequestBody;
 
 const GATEWAY: &str = "http://gateway.openfaas:8080";
 const LOCAL: &str = "http://127.0.0.1:8000";
@@ -145,7 +146,7 @@ async fn get(
         cause,
     };
     let mut request = http::Request::get(url)
-        .body(Empty::<Bytes>::new())
+        .body(RequestBody::none())
         .map_err(|cause| unreachable(cause.to_string()))?;
     if request.uri().scheme_str() != Some("http") {
         return Err(unreachable("only http URLs are supported".to_owned()));
@@ -153,7 +154,7 @@ async fn get(
     request
         .headers_mut()
         .extend(user_agent.map(|agent| (USER_AGENT, agent)));
-    let client: Client<HttpConnector, Empty<Bytes>> =
+    let client: Client<HttpConnector, RequestBody> =
         Client::builder(TokioExecutor::new()).build_http();
     let exchange = async {
         let response = client

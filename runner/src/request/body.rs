@@ -64,6 +64,12 @@ impl RequestBody {
         }
     }
 
+    /// No body, of a request that no client sent.
+    pub(crate) fn none() -> Self {
+        let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self::empty(nobody, nobody)
+    }
+
     /// Reads the next piece of data, skipping trailers.
     pub async fn data(&mut self) -> Option<Result<Bytes, BodyError>> {
         loop {

@@ -206,10 +206,12 @@ impl<S> RequestService for S where
 
 /// Waits for the first byte of a connection; false if none comes in time.
 async fn first_byte(stream: &TcpStream, read_timeout: Option<Duration>) -> bool {
-    let readable = stream.readable();
+    // Asking for readiness alone may say yes for nothing.
+    let mut byte = [0];
+    let peek = stream.peek(&mut byte);
     match read_timeout {
-        Some(limit) => matches!(tokio::time::timeout(limit, readable).await, Ok(Ok(()))),
-        None => readable.await.is_ok(),
+        Some(limit) => matches!(tokio::time::timeout(limit, peek).await, Ok(Ok(1))),
+        None => matches!(peek.await, Ok(1)),
     }
 }
 
