@@ -86,6 +86,7 @@ pub struct TablesBuilder {
     pub elements: Vec<u32>,
 }
 
+#[cfg(feature = "build")]
 impl TablesBuilder {
     pub(crate) fn encode(&self) -> Vec<u8> {
         [

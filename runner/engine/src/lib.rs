@@ -1,9 +1,41 @@
-//! Maps artifacts and runs them.
+//! Maps artifacts and runs them: modules, instances, memory slots, traps and deadlines.
+//!
+//! ```text
+//! Module::load          an artifact, checked and mapped; shared by all
+//! Linker::link          its imports resolved to host functions, limits set
+//! Replica::new          on a worker thread: slots and a spare instance
+//! Replica::run          one request in a fresh instance, until it ends or its deadline passes
+//! ```
+//!
+//! The engine knows neither HTTP nor WASI nor CUDA: crates above give guests their imports through
+//! [`Linker`] and plain functions over checked memory views ([`host`]). All unsafe code of running
+//! guests is in this crate, in the modules `host`, `instance`, `libcalls`, `map`, `memory`,
+//! `module`, `signal` and `slot`; each says what it assumes.
+//!
+//! One guest runs on a thread at a time. An instance of a hostile guest can end its own run and
+//! nothing else: memory accesses stay in its slot by address arithmetic (`slot`), its stack is its
+//! own and ends in a red zone (`signal`), and every run ends at its deadline (`deadline`).
+
 pub mod host;
 pub mod memory;
-mod signal;
-pub mod stop;
 
+mod deadline;
+mod instance;
+mod libcalls;
+mod map;
+mod module;
+mod replica;
+mod signal;
+mod slot;
+mod stop;
+mod trap;
+
+pub use deadline::Canceler;
 pub use host::{Caller, HostFunction, Linker};
+pub use instance::{InstanceError, Limits, LinkError, Linked};
 pub use memory::{GuestMemory, MemoryFault};
+pub use module::{ENGINE_VERSION, LoadError, Module};
+pub use replica::Replica;
+pub use slot::SlotError;
 pub use stop::{Interruption, Stop, TrapKind};
+pub use trap::{Backtrace, Ending, Trap};

@@ -39,6 +39,18 @@ pub enum Interruption {
     OutputLimit,
 }
 
+impl Interruption {
+    /// The variant with this number (`as u8`).
+    pub(crate) fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::CpuTime,
+            2 => Self::Canceled,
+            3 => Self::OutputLimit,
+            _ => Self::Deadline,
+        }
+    }
+}
+
 /// The kinds of trap of the WebAssembly specification, and stack exhaustion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum TrapKind {

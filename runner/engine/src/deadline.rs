@@ -1,0 +1,202 @@
+//! The monitor: one thread that ends runs whose time is up or whose embedder gave up.
+//!
+//! A run costs it nothing as long as its deadline lies behind the moment at which the monitor
+//! wakes up anyway: it sleeps until the earliest deadline that it knows and looks again then. Only
+//! a run that must end sooner wakes it.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::signal::Thread;
+use crate::stop::Interruption;
+
+/// Time between two attempts to end a run, which may be inside a host function at the first.
+const RETRY: Duration = Duration::from_micros(500);
+/// More than there are variants of [`Interruption`].
+const REASONS: u64 = 8;
+/// "Never" in the monitor's clock.
+const NEVER: u64 = u64::MAX;
+
+/// The monitor's view of a worker thread.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) thread: Thread,
+    /// End of the current run in nanoseconds of the monitor's clock.
+    deadline: AtomicU64,
+    /// Number of the run that shall end, times [`REASONS`], plus the reason.
+    canceled: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    watched: Vec<Arc<Watched>>,
+    woken: bool,
+}
+
+#[derive(Debug)]
+struct Monitor {
+    start: Instant,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// When the monitor looks next, in nanoseconds of its clock.
+    next_look: AtomicU64,
+}
+
+fn monitor() -> &'static Monitor {
+    static MONITOR: OnceLock<Monitor> = OnceLock::new();
+    MONITOR.get_or_init(|| Monitor {
+        start: Instant::now(),
+        state: Mutex::new(State::default()),
+        changed: Condvar::new(),
+        next_look: AtomicU64::new(NEVER),
+    })
+}
+
+/// Starts the monitor's thread if it does not run yet.
+///
+/// # Errors
+///
+/// If the system refuses a thread.
+pub(crate) fn start() -> std::io::Result<()> {
+    static STARTED: Mutex<bool> = Mutex::new(false);
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*started {
+        std::thread::Builder::new()
+            .name("deadlines".into())
+            .stack_size(128 * 1024)
+            .spawn(|| monitor().watch())?;
+        *started = true;
+    }
+    Ok(())
+}
+
+impl Monitor {
+    fn clock(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.start).as_nanos()).unwrap_or(NEVER - 1)
+    }
+
+    fn wake(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.woken = true;
+        self.changed.notify_one();
+    }
+
+    fn watch(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            // Published before the deadlines are read: a run that begins from here on and ends
+            // before `next_look` wakes us.
+            self.next_look.store(NEVER, SeqCst);
+            let now = self.clock(Instant::now());
+            let mut next = NEVER;
+            for watched in &state.watched {
+                next = next.min(watched.look(now));
+            }
+            self.next_look.store(next, SeqCst);
+            // A run may have begun between the two stores above and have woken us for nothing, or
+            // not at all if it saw `NEVER`: `begin` compares after its own store, so it wakes.
+            if !state.woken {
+                state = if next == NEVER {
+                    self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+                } else {
+                    let wait = Duration::from_nanos(next.saturating_sub(now));
+                    let waited = self.changed.wait_timeout(state, wait);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                };
+            }
+            state.woken = false;
+        }
+    }
+}
+
+impl Watched {
+    /// Registers the calling thread's state with the monitor until the guard is dropped.
+    pub(crate) fn register() -> Registration {
+        let watched = Arc::new(Self {
+            thread: Thread::new(),
+            deadline: AtomicU64::new(NEVER),
+            canceled: AtomicU64::new(0),
+        });
+        let monitor = monitor();
+        let mut state = monitor.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.watched.push(Arc::clone(&watched));
+        Registration(watched)
+    }
+
+    /// Says when the run that is about to begin must end.
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+        let monitor = monitor();
+        let deadline = deadline.map_or(NEVER, |deadline| monitor.clock(deadline));
+        self.deadline.store(deadline, SeqCst);
+        if deadline < monitor.next_look.load(SeqCst) {
+            monitor.wake();
+        }
+    }
+
+    /// The run is over.
+    pub(crate) fn clear_deadline(&self) {
+        self.deadline.store(NEVER, Relaxed);
+    }
+
+    /// Ends a run as soon as possible, if it is the current one.
+    fn cancel(&self, run: u64, reason: Interruption) {
+        self.canceled.store(run * REASONS + reason as u64, SeqCst);
+        monitor().wake();
+    }
+
+    /// Ends the run if it is time; returns when to look again.
+    fn look(&self, now: u64) -> u64 {
+        let run = self.thread.run();
+        let deadline = self.deadline.load(SeqCst);
+        let canceled = self.canceled.load(SeqCst);
+        if run == 0 {
+            // It may be about to begin: its deadline counts all the same.
+            return if deadline <= now { now + RETRY.as_nanos() as u64 } else { deadline };
+        }
+        let reason = if canceled / REASONS == run {
+            Interruption::from_number((canceled % REASONS) as u8)
+        } else if deadline <= now {
+            Interruption::Deadline
+        } else {
+            return deadline;
+        };
+        self.thread.interrupt(run, reason);
+        now + RETRY.as_nanos() as u64
+    }
+}
+
+/// Keeps a worker thread known to the monitor.
+#[derive(Debug)]
+pub(crate) struct Registration(pub(crate) Arc<Watched>);
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut state = monitor().state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.watched.retain(|watched| !Arc::ptr_eq(watched, &self.0));
+    }
+}
+
+/// Ends the current run of a replica from any thread, and does nothing between runs.
+#[derive(Debug, Clone)]
+pub struct Canceler {
+    watched: Arc<Watched>,
+    run: u64,
+}
+
+impl Canceler {
+    pub(crate) fn new(watched: &Arc<Watched>, run: u64) -> Self {
+        Self {
+            watched: Arc::clone(watched),
+            run,
+        }
+    }
+
+    /// Ends the run for this reason.
+    pub fn cancel(&self, reason: Interruption) {
+        if self.watched.thread.run() == self.run {
+            self.watched.cancel(self.run, reason);
+        }
+    }
+}

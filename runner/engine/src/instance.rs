@@ -1,0 +1,604 @@
+//! Instances: one request's globals, tables and memories, over the shared code of a module.
+//!
+//! The unsafe half of running a guest: it makes wasmer-vm's instance with our memories and host
+//! functions, and calls into native code. What it relies on, and keeps:
+//!
+//! - `StoreObjects`, `HostEnv` and `Slot` are boxed and stay where they are for the life of the
+//!   instance, which holds raw pointers to them; `vm` is dropped before all of them.
+//! - a host function is bound only after its signature was compared with the import's.
+//! - no guest code runs before [`Instance::run`]: start functions run there too.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use faas_wasm_artifact::{ImportKind, ModuleMetadata};
+use wasmer_types::entity::{EntityRef, PrimaryMap};
+use wasmer_types::{
+    FunctionIndex, LocalGlobalIndex, LocalMemoryIndex, LocalTableIndex, MemoryError, MemoryStyle,
+    MemoryType, Pages, TableStyle, TagIndex, TagKind,
+};
+use wasmer_vm::{
+    Imports, InstanceAllocator, InternalStoreHandle, LinearMemory, MaybeInstanceOwned,
+    StoreObjects, Trap as VmTrap, VMCallerCheckedAnyfunc, VMConfig, VMFunction, VMFunctionContext,
+    VMFunctionImport, VMFunctionKind, VMGlobal, VMInstance, VMMemory, VMMemoryDefinition, VMTable,
+    VMTag, catch_traps,
+};
+
+use crate::deadline::Watched;
+use crate::host::{Entry, HostEnv, Linker};
+use crate::libcalls::{self, Active, PassiveSegment};
+use crate::module::Module;
+use crate::signal::{RED_ZONE, RunGuard};
+use crate::slot::{Slot, SlotError, WASM_PAGE};
+use crate::stop::{Stop, TrapKind};
+
+/// The export that a run calls.
+const ENTRY: &str = "_start";
+
+/// What an instance may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one linear memory.
+    pub memory: u64,
+    /// Elements of one table.
+    pub table: u32,
+    /// Bytes of stack for guest code.
+    pub stack: usize,
+}
+
+impl Default for Limits {
+    /// What `settings.md` of the runner gives as defaults.
+    fn default() -> Self {
+        Self {
+            memory: 4 << 30,
+            table: 1_000_000,
+            stack: 1 << 20,
+        }
+    }
+}
+
+/// Why a module cannot run with these host functions and limits.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody provides a function.
+    #[error("the module imports `{module}.{field}` ({ty}), which nobody provides")]
+    Missing {
+        /// Module name.
+        module: String,
+        /// Field name.
+        field: String,
+        /// Its type.
+        ty: String,
+    },
+    /// It is provided with another type.
+    #[error("the module imports `{module}.{field}` as {wanted}, but it is {provided}")]
+    Signature {
+        /// Module name.
+        module: String,
+        /// Field name.
+        field: String,
+        /// The type of the import.
+        wanted: String,
+        /// The type of the host function.
+        provided: String,
+    },
+    /// It imports a memory, table, global or tag.
+    #[error("the module imports `{module}.{field}`, which is no function; only functions are provided")]
+    NotAFunction {
+        /// Module name.
+        module: String,
+        /// Field name.
+        field: String,
+    },
+    /// There is nothing to call.
+    #[error("the module exports no function `{ENTRY}` without parameters and results")]
+    NoEntry,
+    /// An initial memory is larger than allowed.
+    #[error("the module's memory begins with {initial} bytes, more than the limit of {limit} (wasm_memory_limit)")]
+    MemoryLimit {
+        /// Initial size in bytes.
+        initial: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// An initial table is larger than allowed.
+    #[error("the module's table begins with {initial} elements, more than the limit of {limit} (wasm_table_limit)")]
+    TableLimit {
+        /// Initial number of elements.
+        initial: u32,
+        /// The limit.
+        limit: u32,
+    },
+}
+
+/// Why no instance could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// No memory for it.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// An element segment does not fit its table: the module can never run.
+    #[error("an element segment of the module does not fit its table")]
+    Elements,
+    /// wasmer-vm refused.
+    #[error("could not make an instance: {0}")]
+    Vm(String),
+    /// No thread for the monitor.
+    #[error("could not start the thread that watches deadlines: {0}")]
+    Monitor(std::io::Error),
+}
+
+/// A module whose imports are resolved: what instances are made of.
+pub struct Linked<T> {
+    pub(crate) module: Arc<Module>,
+    imports: Box<[Entry]>,
+    limits: Limits,
+    /// The start function, if there is one, and the entry.
+    calls: Vec<FunctionIndex>,
+    data: std::marker::PhantomData<fn(&mut T)>,
+}
+
+// SAFETY: the entries are addresses of functions; everything else is `Send` by itself.
+unsafe impl<T> Send for Linked<T> {}
+// SAFETY: as above, and nothing in it changes.
+unsafe impl<T> Sync for Linked<T> {}
+
+impl<T> std::fmt::Debug for Linked<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Linked").field("module", &self.module).finish_non_exhaustive()
+    }
+}
+
+impl<T> Linked<T> {
+    /// The module.
+    pub fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+}
+
+impl<T: 'static> Linker<T> {
+    /// Resolves the imports of a module.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] for the first thing that keeps the module from running.
+    pub fn link(&self, module: Arc<Module>, limits: Limits) -> Result<Arc<Linked<T>>, LinkError> {
+        let metadata = &module.metadata;
+        let mut imports = Vec::new();
+        for import in &metadata.imports {
+            let name = || (import.module.clone(), import.field.clone());
+            let ImportKind::Function(ty) = import.kind else {
+                let (module, field) = name();
+                return Err(LinkError::NotAFunction { module, field });
+            };
+            let wanted = &metadata.types[ty as usize];
+            let Some(entry) = self.get(&import.module, &import.field) else {
+                let (module, field) = name();
+                let ty = signature(&wanted.params, &wanted.results);
+                return Err(LinkError::Missing { module, field, ty });
+            };
+            if wanted.params != entry.parameters || wanted.results != entry.results {
+                let (module, field) = name();
+                return Err(LinkError::Signature {
+                    module,
+                    field,
+                    wanted: signature(&wanted.params, &wanted.results),
+                    provided: signature(entry.parameters, entry.results),
+                });
+            }
+            imports.push(entry);
+        }
+        check_limits(metadata, limits)?;
+        let entry = module.exported_function(ENTRY).ok_or(LinkError::NoEntry)?;
+        let calls: Vec<_> = metadata
+            .start
+            .map(FunctionIndex::from_u32)
+            .into_iter()
+            .chain([entry])
+            .collect();
+        let callable = |function: &FunctionIndex| {
+            let ty = &metadata.types[module.info.functions[*function].index()];
+            let local = module.info.local_func_index(*function).is_some();
+            local && ty.params.is_empty() && ty.results.is_empty()
+        };
+        if !calls.iter().all(callable) {
+            return Err(LinkError::NoEntry);
+        }
+        Ok(Arc::new(Linked {
+            module,
+            imports: imports.into(),
+            limits,
+            calls,
+            data: std::marker::PhantomData,
+        }))
+    }
+}
+
+fn check_limits(metadata: &ModuleMetadata, limits: Limits) -> Result<(), LinkError> {
+    for memory in &metadata.memories {
+        let initial = u64::from(memory.minimum) * WASM_PAGE as u64;
+        if initial > limits.memory {
+            let limit = limits.memory;
+            return Err(LinkError::MemoryLimit { initial, limit });
+        }
+    }
+    for table in &metadata.tables {
+        if table.minimum > limits.table {
+            return Err(LinkError::TableLimit {
+                initial: table.minimum,
+                limit: limits.table,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn signature(
+    parameters: &[faas_wasm_artifact::ValueType],
+    results: &[faas_wasm_artifact::ValueType],
+) -> String {
+    let list = |types: &[faas_wasm_artifact::ValueType]| {
+        let names: Vec<_> = types.iter().map(ToString::to_string).collect();
+        names.join(", ")
+    };
+    format!("({}) -> ({})", list(parameters), list(results))
+}
+
+/// The linear memories of an instance that is being used or waits to be.
+pub(crate) type Slots = Box<[Slot]>;
+
+/// Reserves the slots for instances of a module.
+pub(crate) fn reserve(module: &Module) -> Result<Slots, SlotError> {
+    let memories = module.metadata.memories.iter().enumerate();
+    memories
+        .map(|(index, memory)| {
+            let image = module.metadata.image.iter();
+            let image: Vec<_> = image
+                .filter(|run| run.memory as usize == index)
+                .cloned()
+                .collect();
+            Slot::new(memory.minimum as usize * WASM_PAGE, &image, module.fd())
+        })
+        .collect()
+}
+
+/// One instance. Made ahead of its run, run once, then dropped.
+pub(crate) struct Instance<T> {
+    // Dropped in this order: `vm` points into all that follows.
+    vm: VMInstance,
+    _store: Box<StoreObjects>,
+    env: Box<HostEnv<T>>,
+    active: Active,
+    slots: Slots,
+    linked: Arc<Linked<T>>,
+}
+
+impl<T: 'static> Instance<T> {
+    /// Makes an instance over `slots`, which are as new. No guest code runs yet.
+    ///
+    /// # Errors
+    ///
+    /// [`InstanceError`].
+    pub(crate) fn new(linked: &Arc<Linked<T>>, mut slots: Slots) -> Result<Self, InstanceError> {
+        let module = &linked.module;
+        let info = &module.info;
+        let mut store = Box::<StoreObjects>::default();
+        let mut env = Box::new(HostEnv::<T> {
+            data: std::ptr::null_mut(),
+            memory: std::ptr::null(),
+            deadline: None,
+        });
+        let host_env = VMFunctionContext {
+            host_env: std::ptr::from_mut(&mut *env).cast(),
+        };
+        let mut functions = PrimaryMap::with_capacity(linked.imports.len());
+        for entry in &linked.imports {
+            let signature = info.functions[functions.next_key()];
+            let function = VMFunction {
+                anyfunc: MaybeInstanceOwned::Host(Box::new(UnsafeCell::new(
+                    VMCallerCheckedAnyfunc {
+                        func_ptr: entry.body,
+                        type_signature_hash: module.signatures[signature],
+                        vmctx: host_env,
+                        call_trampoline: module.trampolines[signature],
+                    },
+                ))),
+                // Only read when a function is exported to another instance.
+                signature: wasmer_types::FunctionType::new(vec![], vec![]),
+                kind: VMFunctionKind::Static,
+                host_data: Box::new(()),
+            };
+            functions.push(VMFunctionImport {
+                body: entry.body,
+                environment: host_env,
+                handle: InternalStoreHandle::new(&mut store, function),
+                // Host functions take no hidden pointer to memory 0.
+                include_m0_param: false,
+            });
+        }
+        let imports = Imports::new(
+            functions,
+            PrimaryMap::new(),
+            PrimaryMap::new(),
+            PrimaryMap::new(),
+        );
+
+        let (allocator, memory_places, table_places, global_places) =
+            InstanceAllocator::new_with_offsets(module.offsets.clone(), info);
+        let mut memories = PrimaryMap::<LocalMemoryIndex, _>::new();
+        for ((place, slot), ty) in memory_places.iter().zip(&mut slots).zip(info.memories.values())
+        {
+            let memory = SlotMemory {
+                slot: NonNull::from(slot),
+                definition: *place,
+                ty: *ty,
+                limit: linked.limits.memory as usize,
+            };
+            memory.publish();
+            let memory = VMMemory(Box::new(memory));
+            memories.push(InternalStoreHandle::new(&mut store, memory));
+        }
+        let mut tables = PrimaryMap::<LocalTableIndex, _>::new();
+        for (place, ty) in table_places.iter().zip(info.tables.values()) {
+            // SAFETY: the allocator says that a table definition belongs there.
+            let table = unsafe {
+                VMTable::from_definition(ty, &TableStyle::CallerChecksSignature, *place)
+            };
+            let table = table.map_err(InstanceError::Vm)?;
+            tables.push(InternalStoreHandle::new(&mut store, table));
+        }
+        let mut globals = PrimaryMap::<LocalGlobalIndex, _>::new();
+        for (place, ty) in global_places.iter().zip(info.globals.values()) {
+            // SAFETY: the allocator says that a global definition belongs there.
+            let global = unsafe { VMGlobal::new_instance(*ty, *place) };
+            globals.push(InternalStoreHandle::new(&mut store, global));
+        }
+        let tags: PrimaryMap<TagIndex, _> = info
+            .tags
+            .values()
+            .map(|ty| {
+                let tag = VMTag::new(TagKind::Exception, info.signatures[*ty].clone());
+                InternalStoreHandle::new(&mut store, tag)
+            })
+            .collect();
+
+        env.memory = memory_places
+            .first()
+            .map_or(std::ptr::null(), |place| place.as_ptr().cast_const());
+        // SAFETY: all definitions were written above; the offsets are this module's; the store is
+        // boxed and lives as long as the instance.
+        let mut vm = unsafe {
+            VMInstance::new(
+                allocator,
+                Arc::clone(info),
+                &mut store,
+                module.functions.clone(),
+                module.trampolines.clone(),
+                memories.into_boxed_slice(),
+                tables.into_boxed_slice(),
+                globals.into_boxed_slice(),
+                tags.into_boxed_slice(),
+                imports,
+                module.signatures.clone(),
+            )
+        }
+        .map_err(|trap| InstanceError::Vm(trap.to_string()))?;
+        for (index, address) in libcalls::builtins() {
+            let offset = module.offsets.vmctx_builtin_function(index) as usize;
+            // SAFETY: the context has a word for each built-in function at this offset.
+            unsafe {
+                let word = vm.vmctx_ptr().cast::<u8>().add(offset).cast::<usize>();
+                word.write(address);
+            }
+        }
+        // SAFETY: called once, right after `new`. There is no start function in `info`, so no
+        // guest code runs.
+        unsafe { vm.finish_instantiation(&VMConfig { wasm_stack_size: None }, None, &[]) }
+            .map_err(|_| InstanceError::Elements)?;
+
+        let active = active(linked, memory_places, table_places);
+        Ok(Self {
+            vm,
+            _store: store,
+            env,
+            active,
+            slots,
+            linked: Arc::clone(linked),
+        })
+    }
+
+    /// Runs the module's start function and entry on this thread.
+    ///
+    /// # Errors
+    ///
+    /// Why it ended other than by returning.
+    pub(crate) fn run(
+        &mut self,
+        watched: &Watched,
+        number: u64,
+        data: &mut T,
+        deadline: Option<std::time::Instant>,
+    ) -> Result<(), Stop> {
+        let module = &self.linked.module;
+        self.env.data = data;
+        self.env.deadline = deadline;
+        let stack_size = self.linked.limits.stack + RED_ZONE;
+        let config = VMConfig {
+            wasm_stack_size: Some(stack_size),
+        };
+        let context = VMFunctionContext {
+            vmctx: self.vm.vmctx_ptr(),
+        };
+        watched.set_deadline(deadline);
+        let guard = RunGuard::new(&watched.thread, number, module.code.clone());
+        let thread = std::ptr::from_ref(&watched.thread);
+        let result = libcalls::with_active(&self.active, || {
+            for function in &self.linked.calls {
+                let Some(local) = module.info.local_func_index(*function) else {
+                    continue; // `link` has checked that it is local.
+                };
+                let body = module.functions[local].0;
+                let trampoline = module.trampolines[module.info.functions[*function]];
+                // SAFETY: the trampoline is that of the function's type, which has neither
+                // parameters nor results, so the value array is not touched; the context is this
+                // instance's and complete. Nothing in the closure has a destructor that a trap
+                // would skip. `thread` outlives the call.
+                unsafe {
+                    catch_traps(None, &config, move || {
+                        (*thread).enter_stack(stack_size);
+                        trampoline(context.vmctx, body, std::ptr::null_mut());
+                    })?;
+                }
+            }
+            Ok(())
+        });
+        drop(guard);
+        watched.clear_deadline();
+        self.env.data = std::ptr::null_mut();
+        result.map_err(stop)
+    }
+
+    /// Whether an address lies in one of the memories' reservations.
+    pub(crate) fn owns(&self, address: usize) -> bool {
+        self.slots.iter().any(|slot| slot.contains(address))
+    }
+
+    /// Ends the instance and gives back its slots as new.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError`] if they cannot be reset; they are unmapped then.
+    pub(crate) fn recycle(self) -> Result<Slots, SlotError> {
+        let Self {
+            vm,
+            _store,
+            mut slots,
+            ..
+        } = self;
+        drop(vm);
+        drop(_store);
+        slots.iter_mut().try_for_each(Slot::reset)?;
+        Ok(slots)
+    }
+}
+
+fn active<T>(
+    linked: &Linked<T>,
+    memories: Vec<NonNull<VMMemoryDefinition>>,
+    tables: Vec<NonNull<wasmer_vm::VMTableDefinition>>,
+) -> Active {
+    let metadata = &linked.module.metadata;
+    let file = linked.module.file();
+    let data = metadata.passive_data.iter().map(|data| {
+        // The range lies in the file (`Artifact::parse`).
+        let bytes = data.bytes.within(file.len()).map_or(&file[..0], |range| &file[range]);
+        PassiveSegment {
+            index: data.segment,
+            bytes: bytes.as_ptr(),
+            length: Cell::new(bytes.len()),
+        }
+    });
+    let elements = metadata.passive_elements.iter().map(|segment| PassiveSegment {
+        index: segment.segment,
+        bytes: std::ptr::null(),
+        length: Cell::new(segment.length as usize),
+    });
+    Active {
+        memories: memories.into(),
+        tables: tables.into(),
+        data: data.collect(),
+        elements: elements.collect(),
+        table_limit: linked.limits.table,
+    }
+}
+
+/// Translates the end of a run from wasmer-vm's terms.
+fn stop(trap: VmTrap) -> Stop {
+    match trap {
+        VmTrap::User(error) => match error.downcast::<Stop>() {
+            Ok(stop) => *stop,
+            Err(_) => Stop::Trap(TrapKind::Unknown),
+        },
+        VmTrap::Lib { trap_code, .. } => Stop::Trap(libcalls::trap_kind(trap_code as u32)),
+        VmTrap::UncaughtException { .. } => Stop::Trap(TrapKind::UncaughtException),
+        VmTrap::OOM { .. } => Stop::Trap(TrapKind::OutOfMemory),
+        VmTrap::Wasm { .. } => Stop::Trap(TrapKind::Unknown),
+    }
+}
+
+/// A slot as wasmer-vm wants to see a memory.
+#[derive(Debug)]
+struct SlotMemory {
+    slot: NonNull<Slot>,
+    definition: NonNull<VMMemoryDefinition>,
+    ty: MemoryType,
+    limit: usize,
+}
+
+// SAFETY: used by the thread that runs the instance only; wasmer-vm asks for it all the same.
+unsafe impl Send for SlotMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SlotMemory {}
+
+impl SlotMemory {
+    fn slot(&self) -> &Slot {
+        // SAFETY: the slots are boxed by the instance, which outlives its memories; nobody else
+        // holds a reference to them meanwhile.
+        unsafe { self.slot.as_ref() }
+    }
+
+    /// Tells compiled code where the memory is and how long.
+    fn publish(&self) {
+        let definition = VMMemoryDefinition {
+            base: self.slot().base(),
+            current_length: self.slot().size(),
+        };
+        // SAFETY: the place is this memory's in the instance's context.
+        unsafe { self.definition.as_ptr().write(definition) };
+    }
+}
+
+impl LinearMemory for SlotMemory {
+    fn ty(&self) -> MemoryType {
+        let mut ty = self.ty;
+        ty.minimum = self.size();
+        ty
+    }
+
+    fn size(&self) -> Pages {
+        Pages((self.slot().size() / WASM_PAGE) as u32)
+    }
+
+    fn style(&self) -> MemoryStyle {
+        MemoryStyle::Static
+    }
+
+    fn grow(&mut self, delta: Pages) -> Result<Pages, MemoryError> {
+        let current = self.size();
+        let maximum = self.ty.maximum.map_or(usize::MAX, |maximum| maximum.0 as usize * WASM_PAGE);
+        let limit = self.limit.min(maximum);
+        // SAFETY: as in `slot`; the guest is suspended in this call.
+        let slot = unsafe { self.slot.as_mut() };
+        if !slot.grow(delta.0 as usize * WASM_PAGE, limit) {
+            return Err(MemoryError::CouldNotGrow {
+                current,
+                attempted_delta: delta,
+            });
+        }
+        self.publish();
+        Ok(current)
+    }
+
+    fn vmmemory(&self) -> NonNull<VMMemoryDefinition> {
+        self.definition
+    }
+
+    fn try_clone(&self) -> Result<Box<dyn LinearMemory + Send + Sync>, MemoryError> {
+        Err(MemoryError::MemoryNotShared)
+    }
+
+    fn copy(&self) -> Result<Box<dyn LinearMemory + Send + Sync>, MemoryError> {
+        Err(MemoryError::MemoryNotShared)
+    }
+}

@@ -1,0 +1,524 @@
+//! Library calls: what compiled code calls in the engine.
+//!
+//! wasmer-vm has an implementation of each. Ours stand before or in place of them, so that
+//!
+//! - bulk operations work in chunks and end at a deadline between two of them,
+//! - a trap in one is raised from guest code's own frame, with its place known for the backtrace,
+//! - whatever used the red zone of the guest's stack closes it on the way back (`signal.rs`),
+//! - `memory.init` reads the artifact's mapping and `table.grow` obeys the embedder's limit.
+//!
+//! Compiled code reaches them through relocations (LLVM) or through the table of built-in
+//! functions in the instance's context (Cranelift); [`address_of`] and [`builtins`] serve both.
+//!
+//! Unsafe here assumes that [`Active`] describes the instance whose code runs on this thread, and
+//! that compiled code passes the arguments that wasmer's code generators are written to pass.
+
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+
+use wasmer_types::VMBuiltinFunctionIndex as Builtin;
+use wasmer_vm::{VMContext, VMMemoryDefinition, VMTableDefinition, libcalls as vm};
+
+use crate::signal;
+use crate::stop::TrapKind;
+
+/// Bytes or elements that a bulk operation handles between two looks at the deadline. At memory
+/// speed this is some tens of microseconds.
+const CHUNK: usize = 256 * 1024;
+
+/// The numbers of traps on the boundary to compiled code: wasmer's.
+pub(crate) mod trap_number {
+    pub(crate) const MEMORY_OUT_OF_BOUNDS: u32 = 1;
+    pub(crate) const TABLE_OUT_OF_BOUNDS: u32 = 3;
+}
+
+/// The kind of trap with wasmer's number (`wasmer_types::TrapCode`).
+pub(crate) fn trap_kind(number: u32) -> TrapKind {
+    match number {
+        0 => TrapKind::StackOverflow,
+        1 => TrapKind::MemoryOutOfBounds,
+        2 | 10 => TrapKind::UnalignedAtomic,
+        3 => TrapKind::TableOutOfBounds,
+        4 => TrapKind::IndirectCallToNull,
+        5 => TrapKind::BadSignature,
+        6 => TrapKind::IntegerOverflow,
+        7 => TrapKind::IntegerDivisionByZero,
+        8 => TrapKind::BadConversionToInteger,
+        9 => TrapKind::Unreachable,
+        11 | 12 => TrapKind::UncaughtException,
+        _ => TrapKind::Unknown,
+    }
+}
+
+/// A passive segment of one instance.
+#[derive(Debug)]
+pub(crate) struct PassiveSegment {
+    pub(crate) index: u32,
+    /// First byte in the artifact's mapping; unused for element segments.
+    pub(crate) bytes: *const u8,
+    /// Bytes or elements; 0 once dropped.
+    pub(crate) length: Cell<usize>,
+}
+
+/// What library calls need of the running instance.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) memories: Box<[NonNull<VMMemoryDefinition>]>,
+    pub(crate) tables: Box<[NonNull<VMTableDefinition>]>,
+    pub(crate) data: Box<[PassiveSegment]>,
+    pub(crate) elements: Box<[PassiveSegment]>,
+    /// Largest number of elements of a table.
+    pub(crate) table_limit: u32,
+}
+
+thread_local! {
+    static ACTIVE: Cell<*const Active> = const { Cell::new(ptr::null()) };
+}
+
+/// Makes `active` the instance that library calls of this thread work on while `run` runs.
+pub(crate) fn with_active<R>(active: &Active, run: impl FnOnce() -> R) -> R {
+    struct Restore(*const Active);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ACTIVE.set(self.0);
+        }
+    }
+    let _restore = Restore(ACTIVE.replace(active));
+    run()
+}
+
+fn active<'a>() -> &'a Active {
+    // SAFETY: only compiled code calls library calls, and it runs only inside of `with_active`.
+    unsafe { &*ACTIVE.get() }
+}
+
+impl Active {
+    /// A copy of a memory's base and length as they are now.
+    fn memory(&self, index: u32) -> Option<(*mut u8, u64)> {
+        let definition = self.memories.get(index as usize)?;
+        // SAFETY: definitions live in the instance's context, which outlives the run; nobody
+        // writes them while the guest is in a library call.
+        let definition = unsafe { definition.as_ref() };
+        Some((definition.base, definition.current_length as u64))
+    }
+
+    fn table(&self, index: u32) -> Option<(*mut usize, u64)> {
+        let definition = self.tables.get(index as usize)?;
+        // SAFETY: as for memories. Elements are pointers (`wasmer_vm::RawTableElement`).
+        let definition = unsafe { definition.as_ref() };
+        Some((definition.base.cast(), u64::from(definition.current_elements)))
+    }
+}
+
+fn find(segments: &[PassiveSegment], index: u32) -> Option<&PassiveSegment> {
+    segments.iter().find(|segment| segment.index == index)
+}
+
+fn fits(start: u32, length: u32, size: u64) -> bool {
+    u64::from(start) + u64::from(length) <= size
+}
+
+/// Calls `work` with consecutive parts of `0..length`, from the end if `backwards`, and gives a
+/// deadline its chance between them.
+fn in_chunks(length: usize, backwards: bool, mut work: impl FnMut(usize, usize)) {
+    let mut done = 0;
+    while done < length {
+        let part = CHUNK.min(length - done);
+        let start = if backwards { length - done - part } else { done };
+        work(start, part);
+        done += part;
+        if signal::interrupted() {
+            break; // `leave_host` ends the run.
+        }
+    }
+    signal::leave_host();
+}
+
+/// Success on the boundary to the thunks; a trap is its number plus one.
+const DONE: u32 = 0;
+
+unsafe extern "C" fn raise_trap(number: u32) -> u32 {
+    number + 1
+}
+
+unsafe extern "C" fn memory_fill(_: *mut VMContext, memory: u32, to: u32, value: u32, length: u32) -> u32 {
+    let Some((base, _)) = active().memory(memory).filter(|(_, size)| fits(to, length, *size)) else {
+        return trap_number::MEMORY_OUT_OF_BOUNDS + 1;
+    };
+    in_chunks(length as usize, false, |start, part| {
+        // SAFETY: the range was checked against the memory, which cannot shrink.
+        unsafe { base.add(to as usize + start).write_bytes(value as u8, part) }
+    });
+    DONE
+}
+
+unsafe extern "C" fn memory_copy(
+    _: *mut VMContext,
+    to_memory: u32,
+    from_memory: u32,
+    to: u32,
+    from: u32,
+    length: u32,
+) -> u32 {
+    let target = active().memory(to_memory).filter(|(_, size)| fits(to, length, *size));
+    let source = active().memory(from_memory).filter(|(_, size)| fits(from, length, *size));
+    let (Some((target, _)), Some((source, _))) = (target, source) else {
+        return trap_number::MEMORY_OUT_OF_BOUNDS + 1;
+    };
+    // SAFETY: both ranges were checked against their memories.
+    let (target, source) = unsafe { (target.add(to as usize), source.add(from as usize)) };
+    in_chunks(length as usize, target.addr() > source.addr(), |start, part| {
+        // SAFETY: part of the checked ranges; `copy` allows the overlap inside a chunk, and the
+        // direction keeps chunks from overwriting what is still to be read.
+        unsafe { ptr::copy(source.add(start), target.add(start), part) }
+    });
+    DONE
+}
+
+unsafe extern "C" fn memory_init(
+    _: *mut VMContext,
+    memory: u32,
+    segment: u32,
+    to: u32,
+    from: u32,
+    length: u32,
+) -> u32 {
+    let target = active().memory(memory).filter(|(_, size)| fits(to, length, *size));
+    let segment = find(&active().data, segment);
+    let size = segment.map_or(0, |segment| segment.length.get());
+    let (Some((target, _)), true) = (target, fits(from, length, size as u64)) else {
+        return trap_number::MEMORY_OUT_OF_BOUNDS + 1;
+    };
+    if let Some(segment) = segment {
+        in_chunks(length as usize, false, |start, part| {
+            // SAFETY: both ranges were checked; the segment lies in the artifact's read-only
+            // mapping, so it cannot overlap a memory.
+            unsafe {
+                let source = segment.bytes.add(from as usize + start);
+                ptr::copy_nonoverlapping(source, target.add(to as usize + start), part);
+            }
+        });
+    }
+    DONE
+}
+
+unsafe extern "C" fn data_drop(_: *mut VMContext, segment: u32) -> u32 {
+    if let Some(segment) = find(&active().data, segment) {
+        segment.length.set(0);
+    }
+    DONE
+}
+
+unsafe extern "C" fn table_copy(
+    _: *mut VMContext,
+    to_table: u32,
+    from_table: u32,
+    to: u32,
+    from: u32,
+    length: u32,
+) -> u32 {
+    let target = active().table(to_table).filter(|(_, size)| fits(to, length, *size));
+    let source = active().table(from_table).filter(|(_, size)| fits(from, length, *size));
+    let (Some((target, _)), Some((source, _))) = (target, source) else {
+        return trap_number::TABLE_OUT_OF_BOUNDS + 1;
+    };
+    // SAFETY: both ranges were checked against their tables.
+    let (target, source) = unsafe { (target.add(to as usize), source.add(from as usize)) };
+    in_chunks(length as usize, target.addr() > source.addr(), |start, part| {
+        // SAFETY: as in `memory_copy`. Tables that compiled code reads in place are never the
+        // target of a copy (`TableType::readonly`).
+        unsafe { ptr::copy(source.add(start), target.add(start), part) }
+    });
+    DONE
+}
+
+unsafe extern "C" fn table_fill(
+    _: *mut VMContext,
+    table: u32,
+    to: u32,
+    element: usize,
+    length: u32,
+) -> u32 {
+    let Some((base, _)) = active().table(table).filter(|(_, size)| fits(to, length, *size)) else {
+        return trap_number::TABLE_OUT_OF_BOUNDS + 1;
+    };
+    in_chunks(length as usize, false, |start, part| {
+        // SAFETY: the range was checked against the table.
+        let elements = unsafe {
+            std::slice::from_raw_parts_mut(base.add(to as usize + start), part)
+        };
+        elements.fill(element);
+    });
+    DONE
+}
+
+unsafe extern "C" fn table_init(
+    context: *mut VMContext,
+    table: u32,
+    segment: u32,
+    to: u32,
+    from: u32,
+    length: u32,
+) -> u32 {
+    let target = active().table(table).filter(|(_, size)| fits(to, length, *size));
+    let size = find(&active().elements, segment).map_or(0, |segment| segment.length.get());
+    if target.is_none() || !fits(from, length, size as u64) {
+        return trap_number::TABLE_OUT_OF_BOUNDS + 1;
+    }
+    in_chunks(length as usize, false, |start, part| {
+        let start = start as u32;
+        // SAFETY: `context` is the running instance's; the ranges were checked, so that the call
+        // neither traps nor unwinds.
+        unsafe { vm::wasmer_vm_table_init(context, table, segment, to + start, from + start, part as u32) }
+    });
+    DONE
+}
+
+unsafe extern "C" fn elem_drop(context: *mut VMContext, segment: u32) -> u32 {
+    if let Some(found) = find(&active().elements, segment) {
+        found.length.set(0);
+        // SAFETY: `context` is the running instance's.
+        unsafe { vm::wasmer_vm_elem_drop(context, segment) }
+    }
+    DONE
+}
+
+/// Whether `table.grow` may go on; what wasmer's implementation does then cannot fail for us.
+unsafe extern "C" fn may_grow_table(table: u32, delta: u32) -> u32 {
+    let active = active();
+    let size = active.table(table).map_or(u64::MAX, |(_, size)| size);
+    u32::from(size.saturating_add(u64::from(delta)) <= u64::from(active.table_limit))
+}
+
+unsafe extern "C" fn table_grow(
+    context: *mut VMContext,
+    element: usize,
+    delta: u32,
+    table: u32,
+) -> u32 {
+    // SAFETY: only reads the active instance.
+    if unsafe { may_grow_table(table, delta) } == 0 {
+        return u32::MAX;
+    }
+    // SAFETY: the function's own type names a union of pointers, which is passed like a `usize`
+    // (transparent to the calling convention); compiled code calls it the same way.
+    let grow: unsafe extern "C" fn(*mut VMContext, usize, u32, u32) -> u32 =
+        unsafe { std::mem::transmute(vm::wasmer_vm_table_grow as *const ()) };
+    // SAFETY: `context` is the running instance's, the arguments are compiled code's.
+    unsafe { grow(context, element, delta, table) }
+}
+
+/// Where thunks go with a trap: still on the guest's stack, with no frame of ours below.
+unsafe extern "C" fn trap_in_guest(number: u32, pc: usize, fp: usize) -> ! {
+    // SAFETY: the thunk was called by guest code and has left nothing behind on this stack.
+    unsafe { signal::raise_trap(trap_kind(number - 1), pc, fp) }
+}
+
+extern "C" fn leave_host() {
+    signal::leave_host();
+}
+
+/// A thunk in front of a function that returns [`DONE`] or a trap. It keeps the guest's frame
+/// pointer and return address at hand for the backtrace.
+macro_rules! trapping {
+    ($($thunk:ident => $function:path;)*) => {$(
+        #[unsafe(naked)]
+        pub(super) unsafe extern "C" fn $thunk() {
+            #[cfg(target_arch = "x86_64")]
+            std::arch::naked_asm!(
+                "push rbp",
+                "mov rbp, rsp",
+                "call {function}",
+                "pop rbp",
+                "test eax, eax",
+                "jnz 2f",
+                "ret",
+                "2:",
+                "mov edi, eax",
+                "mov rsi, [rsp]",
+                "mov rdx, rbp",
+                "jmp {trap}",
+                function = sym $function,
+                trap = sym super::trap_in_guest,
+            );
+            #[cfg(target_arch = "aarch64")]
+            std::arch::naked_asm!(
+                "stp x29, x30, [sp, #-16]!",
+                "mov x29, sp",
+                "bl {function}",
+                "ldp x29, x30, [sp], #16",
+                "cbnz w0, 2f",
+                "ret",
+                "2:",
+                "mov x1, x30",
+                "mov x2, x29",
+                "b {trap}",
+                function = sym $function,
+                trap = sym super::trap_in_guest,
+            );
+        }
+    )*};
+}
+
+/// A thunk in front of a function that returns a number: afterwards it does what every way back to
+/// the guest does, and keeps the result meanwhile.
+macro_rules! returning {
+    ($($thunk:ident => $function:path;)*) => {$(
+        #[unsafe(naked)]
+        pub(super) unsafe extern "C" fn $thunk() {
+            #[cfg(target_arch = "x86_64")]
+            std::arch::naked_asm!(
+                "push rbp",
+                "mov rbp, rsp",
+                "call {function}",
+                "sub rsp, 32",
+                "mov [rsp], rax",
+                "movups [rsp + 16], xmm0",
+                "call {leave}",
+                "movups xmm0, [rsp + 16]",
+                "mov rax, [rsp]",
+                "leave",
+                "ret",
+                function = sym $function,
+                leave = sym super::leave_host,
+            );
+            #[cfg(target_arch = "aarch64")]
+            std::arch::naked_asm!(
+                "stp x29, x30, [sp, #-16]!",
+                "mov x29, sp",
+                "bl {function}",
+                "stp x0, x1, [sp, #-16]!",
+                "str q0, [sp, #-16]!",
+                "bl {leave}",
+                "ldr q0, [sp], #16",
+                "ldp x0, x1, [sp], #16",
+                "ldp x29, x30, [sp], #16",
+                "ret",
+                function = sym $function,
+                leave = sym super::leave_host,
+            );
+        }
+    )*};
+}
+
+mod thunk {
+    use super::vm;
+
+    trapping! {
+        raise_trap => super::raise_trap;
+        memory_fill => super::memory_fill;
+        memory_copy => super::memory_copy;
+        memory_init => super::memory_init;
+        data_drop => super::data_drop;
+        table_copy => super::table_copy;
+        table_fill => super::table_fill;
+        table_init => super::table_init;
+        elem_drop => super::elem_drop;
+    }
+
+    returning! {
+        table_grow => super::table_grow;
+        memory_grow => vm::wasmer_vm_memory32_grow;
+        memory_size => vm::wasmer_vm_memory32_size;
+        table_size => vm::wasmer_vm_table_size;
+        table_get => vm::wasmer_vm_table_get;
+        table_set => vm::wasmer_vm_table_set;
+        func_ref => vm::wasmer_vm_func_ref;
+        wait32 => vm::wasmer_vm_memory32_atomic_wait32;
+        wait64 => vm::wasmer_vm_memory32_atomic_wait64;
+        notify => vm::wasmer_vm_memory32_atomic_notify;
+        alloc_exception => vm::wasmer_vm_alloc_exception;
+        read_exnref => vm::wasmer_vm_read_exnref;
+        exception_into_exnref => vm::wasmer_vm_exception_into_exnref;
+        ceil_f32 => vm::wasmer_vm_f32_ceil;
+        ceil_f64 => vm::wasmer_vm_f64_ceil;
+        floor_f32 => vm::wasmer_vm_f32_floor;
+        floor_f64 => vm::wasmer_vm_f64_floor;
+        nearest_f32 => vm::wasmer_vm_f32_nearest;
+        nearest_f64 => vm::wasmer_vm_f64_nearest;
+        sqrt_f32 => vm::wasmer_vm_f32_sqrt;
+        sqrt_f64 => vm::wasmer_vm_f64_sqrt;
+        trunc_f32 => vm::wasmer_vm_f32_trunc;
+        trunc_f64 => vm::wasmer_vm_f64_trunc;
+    }
+}
+
+/// Address of the library call that an artifact names in a relocation; `None` if there is none of
+/// that name. Calls on imported memories and tables are missing, as nobody provides such imports.
+pub(crate) fn address_of(name: &str) -> Option<usize> {
+    let thunk: unsafe extern "C" fn() = match name {
+        "wasmer_vm_raise_trap" => thunk::raise_trap,
+        "wasmer_vm_memory32_fill" => thunk::memory_fill,
+        "wasmer_vm_memory32_copy" => thunk::memory_copy,
+        "wasmer_vm_memory32_init" => thunk::memory_init,
+        "wasmer_vm_data_drop" => thunk::data_drop,
+        "wasmer_vm_table_copy" => thunk::table_copy,
+        "wasmer_vm_table_fill" => thunk::table_fill,
+        "wasmer_vm_table_init" => thunk::table_init,
+        "wasmer_vm_elem_drop" => thunk::elem_drop,
+        "wasmer_vm_table_grow" => thunk::table_grow,
+        "wasmer_vm_memory32_grow" => thunk::memory_grow,
+        "wasmer_vm_memory32_size" => thunk::memory_size,
+        "wasmer_vm_table_size" => thunk::table_size,
+        "wasmer_vm_table_get" => thunk::table_get,
+        "wasmer_vm_table_set" => thunk::table_set,
+        "wasmer_vm_func_ref" => thunk::func_ref,
+        "wasmer_vm_memory32_atomic_wait32" => thunk::wait32,
+        "wasmer_vm_memory32_atomic_wait64" => thunk::wait64,
+        "wasmer_vm_memory32_atomic_notify" => thunk::notify,
+        "wasmer_vm_alloc_exception" => thunk::alloc_exception,
+        "wasmer_vm_read_exnref" => thunk::read_exnref,
+        "wasmer_vm_exception_into_exnref" => thunk::exception_into_exnref,
+        "ceilf" | "wasmer_vm_f32_ceil" => thunk::ceil_f32,
+        "ceil" | "wasmer_vm_f64_ceil" => thunk::ceil_f64,
+        "floorf" | "wasmer_vm_f32_floor" => thunk::floor_f32,
+        "floor" | "wasmer_vm_f64_floor" => thunk::floor_f64,
+        "nearbyintf" | "wasmer_vm_f32_nearest" => thunk::nearest_f32,
+        "nearbyint" | "wasmer_vm_f64_nearest" => thunk::nearest_f64,
+        "sqrtf" | "wasmer_vm_f32_sqrt" => thunk::sqrt_f32,
+        "sqrt" | "wasmer_vm_f64_sqrt" => thunk::sqrt_f64,
+        "truncf" | "wasmer_vm_f32_trunc" => thunk::trunc_f32,
+        "trunc" | "wasmer_vm_f64_trunc" => thunk::trunc_f64,
+        // The unwinder's functions are called and unwound through as they are.
+        "wasmer_vm_throw" => return Some(vm::wasmer_vm_throw as *const () as usize),
+        "wasmer_eh_personality" => return Some(vm::wasmer_eh_personality as *const () as usize),
+        "wasmer_eh_personality2" => return Some(vm::wasmer_eh_personality2 as *const () as usize),
+        _ => return None,
+    };
+    Some(thunk as *const () as usize)
+}
+
+/// The entries of an instance's table of built-in functions that are ours.
+pub(crate) fn builtins() -> [(Builtin, usize); 22] {
+    let entry = |index: Builtin, thunk: unsafe extern "C" fn()| (index, thunk as *const () as usize);
+    [
+        entry(Builtin::get_raise_trap_index(), thunk::raise_trap),
+        entry(Builtin::get_memory_fill_index(), thunk::memory_fill),
+        entry(Builtin::get_memory_copy_index(), thunk::memory_copy),
+        entry(Builtin::get_memory_init_index(), thunk::memory_init),
+        entry(Builtin::get_data_drop_index(), thunk::data_drop),
+        entry(Builtin::get_table_copy_index(), thunk::table_copy),
+        entry(Builtin::get_table_fill_index(), thunk::table_fill),
+        entry(Builtin::get_table_init_index(), thunk::table_init),
+        entry(Builtin::get_elem_drop_index(), thunk::elem_drop),
+        entry(Builtin::get_table_grow_index(), thunk::table_grow),
+        entry(Builtin::get_memory32_grow_index(), thunk::memory_grow),
+        entry(Builtin::get_memory32_size_index(), thunk::memory_size),
+        entry(Builtin::get_table_size_index(), thunk::table_size),
+        entry(Builtin::get_table_get_index(), thunk::table_get),
+        entry(Builtin::get_table_set_index(), thunk::table_set),
+        entry(Builtin::get_func_ref_index(), thunk::func_ref),
+        entry(Builtin::get_memory_atomic_wait32_index(), thunk::wait32),
+        entry(Builtin::get_memory_atomic_wait64_index(), thunk::wait64),
+        entry(Builtin::get_memory_atomic_notify_index(), thunk::notify),
+        entry(
+            Builtin::get_imported_alloc_exception_index(),
+            thunk::alloc_exception,
+        ),
+        entry(Builtin::get_imported_read_exnref_index(), thunk::read_exnref),
+        entry(
+            Builtin::get_imported_exception_into_exnref_index(),
+            thunk::exception_into_exnref,
+        ),
+    ]
+}

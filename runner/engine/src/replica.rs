@@ -1,0 +1,106 @@
+//! Replicas: a worker thread's slots and the spare instance that waits for the next run.
+//!
+//! ```text
+//!            prepare                 run                     prepare
+//! (nothing) ---------> spare ready ------> used instance -----------> spare ready
+//! ```
+//!
+//! What a request pays is `run` alone: ending its instance, resetting the slots and making the
+//! next instance happen in `prepare`, after the answer went out.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::deadline::{self, Canceler, Registration, Watched};
+use crate::instance::{Instance, InstanceError, Linked, Slots, reserve};
+use crate::signal;
+use crate::trap::Ending;
+
+/// Runs guests on the thread that made it, one after the other, each in a fresh instance.
+pub struct Replica<T> {
+    spare: Option<Instance<T>>,
+    used: Option<Instance<T>>,
+    slots: Option<Slots>,
+    registration: Registration,
+    linked: Arc<Linked<T>>,
+    runs: u64,
+    /// Signals are sent to the thread that runs guests, so a replica must not move.
+    not_send: PhantomData<*const ()>,
+}
+
+impl<T> std::fmt::Debug for Replica<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica").field("linked", &self.linked).finish_non_exhaustive()
+    }
+}
+
+impl<T: 'static> Replica<T> {
+    /// Makes a replica for this thread. It reserves nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`InstanceError::Monitor`].
+    pub fn new(linked: &Arc<Linked<T>>) -> Result<Self, InstanceError> {
+        signal::install();
+        deadline::start().map_err(InstanceError::Monitor)?;
+        Ok(Self {
+            spare: None,
+            used: None,
+            slots: None,
+            registration: Watched::register(),
+            linked: Arc::clone(linked),
+            runs: 0,
+            not_send: PhantomData,
+        })
+    }
+
+    /// Ends the instance of the last run and makes the one for the next, unless it stands ready.
+    ///
+    /// # Errors
+    ///
+    /// [`InstanceError`]; the replica can be used again all the same.
+    pub fn prepare(&mut self) -> Result<(), InstanceError> {
+        if let Some(used) = self.used.take() {
+            self.slots = Some(used.recycle()?);
+        }
+        if self.spare.is_none() {
+            let slots = match self.slots.take() {
+                Some(slots) => slots,
+                None => reserve(&self.linked.module)?,
+            };
+            self.spare = Some(Instance::new(&self.linked, slots)?);
+        }
+        Ok(())
+    }
+
+    /// A handle that ends the next run from another thread.
+    pub fn canceler(&self) -> Canceler {
+        Canceler::new(&self.registration.0, self.runs + 1)
+    }
+
+    /// Runs the module once. Its host functions see `data`; it ends at `deadline` at the latest.
+    ///
+    /// # Errors
+    ///
+    /// [`InstanceError`] if there was no spare instance and none could be made. How the guest
+    /// ended is no error of this call.
+    pub fn run(&mut self, data: &mut T, deadline: Option<Instant>) -> Result<Ending, InstanceError> {
+        self.prepare()?;
+        self.runs += 1;
+        let Some(mut instance) = self.spare.take() else {
+            return Err(InstanceError::Vm("no instance was made".into()));
+        };
+        let watched = &self.registration.0;
+        let result = instance.run(watched, self.runs, data, deadline);
+        let in_memory = |address| instance.owns(address);
+        let ending = Ending::new(result, &self.linked.module, &watched.thread, in_memory);
+        self.used = Some(instance);
+        Ok(ending)
+    }
+
+    /// The module that it runs.
+    pub fn linked(&self) -> &Arc<Linked<T>> {
+        &self.linked
+    }
+}

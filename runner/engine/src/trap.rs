@@ -1,0 +1,165 @@
+//! What became of a run, and where in the guest a trap happened.
+//!
+//! A trap keeps raw addresses only. Turning them into names reads lazy sections of the artifact
+//! and is done when somebody wants to print it ([`Trap::report`]), off the request's path.
+
+use std::fmt::Write as _;
+
+use faas_wasm_artifact::{FunctionNames, trap_at};
+
+use crate::module::Module;
+use crate::signal::{GuestFrame, Thread};
+use crate::stop::{Interruption, Stop, TrapKind};
+
+/// Most frames that a backtrace keeps.
+const MOST_FRAMES: usize = 64;
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The entry returned: exit status 0.
+    Returned,
+    /// The guest ended itself with this status.
+    Exited(u32),
+    /// It was ended from outside.
+    Interrupted(Interruption, Backtrace),
+    /// It trapped.
+    Trapped(Trap),
+    /// A host function panicked; the message is for the log.
+    HostPanicked(String),
+}
+
+/// Where a guest was: addresses of instructions as the artifact counts them, innermost first.
+/// Empty if it was in a host function.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Backtrace {
+    frames: Vec<u32>,
+}
+
+/// A trap and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trap {
+    /// What went wrong.
+    pub kind: TrapKind,
+    /// Where.
+    pub backtrace: Backtrace,
+}
+
+impl Ending {
+    pub(crate) fn new(
+        result: Result<(), Stop>,
+        module: &Module,
+        thread: &Thread,
+        in_memory: impl Fn(usize) -> bool,
+    ) -> Self {
+        let stop = match result {
+            Ok(()) => return Self::Returned,
+            Err(stop) => stop,
+        };
+        match stop {
+            Stop::Exit(status) => Self::Exited(status),
+            Stop::HostPanic(message) => Self::HostPanicked(message),
+            Stop::Interrupted(reason) => {
+                Self::Interrupted(reason, Backtrace::collect(module, thread))
+            }
+            Stop::Trap(kind) => Self::Trapped(Trap {
+                kind: match kind {
+                    TrapKind::Unknown => classify(module, thread, in_memory),
+                    kind => kind,
+                },
+                backtrace: Backtrace::collect(module, thread),
+            }),
+        }
+    }
+}
+
+/// Finds out what a fault in compiled code was.
+fn classify(module: &Module, thread: &Thread, in_memory: impl Fn(usize) -> bool) -> TrapKind {
+    use faas_wasm_artifact::TrapCode;
+    let frame = thread.last_frame();
+    let is_access = matches!(frame.signal, libc::SIGSEGV | libc::SIGBUS);
+    if is_access && thread.is_stack_end(frame.address) {
+        return TrapKind::StackOverflow;
+    }
+    let traps = module.metadata.traps.within(module.file().len());
+    let traps = traps.map_or(&[][..], |range| &module.file()[range]);
+    match module.relative(frame.pc).and_then(|pc| trap_at(traps, pc)) {
+        Some(TrapCode::StackOverflow) => TrapKind::StackOverflow,
+        Some(TrapCode::MemoryOutOfBounds) => TrapKind::MemoryOutOfBounds,
+        Some(TrapCode::UnalignedAtomic) => TrapKind::UnalignedAtomic,
+        Some(TrapCode::TableOutOfBounds) => TrapKind::TableOutOfBounds,
+        Some(TrapCode::IndirectCallToNull) => TrapKind::IndirectCallToNull,
+        Some(TrapCode::BadSignature) => TrapKind::BadSignature,
+        Some(TrapCode::IntegerOverflow) => TrapKind::IntegerOverflow,
+        Some(TrapCode::IntegerDivisionByZero) => TrapKind::IntegerDivisionByZero,
+        Some(TrapCode::BadConversionToInteger) => TrapKind::BadConversionToInteger,
+        Some(TrapCode::Unreachable) => TrapKind::Unreachable,
+        Some(TrapCode::UncaughtException) => TrapKind::UncaughtException,
+        None if is_access && in_memory(frame.address) => TrapKind::MemoryOutOfBounds,
+        None if frame.signal == libc::SIGFPE => TrapKind::IntegerDivisionByZero,
+        None => TrapKind::Unknown,
+    }
+}
+
+impl Backtrace {
+    /// Follows the frame pointers of the run that has just ended on this thread.
+    fn collect(module: &Module, thread: &Thread) -> Self {
+        let GuestFrame { pc, fp, .. } = thread.last_frame();
+        let mut frames: Vec<u32> = module.relative(pc).into_iter().collect();
+        if frames.is_empty() {
+            return Self { frames };
+        }
+        thread.walk_frames(fp, |return_address| {
+            // A return address points behind its call, which may end the function.
+            let Some(address) = module.relative(return_address.wrapping_sub(1)) else {
+                return false;
+            };
+            frames.push(address);
+            frames.len() < MOST_FRAMES
+        });
+        Self { frames }
+    }
+
+    /// The backtrace with function names where the artifact has them, one frame a line.
+    pub fn report(&self, module: &Module) -> String {
+        let names = module.metadata.names.within(module.file().len());
+        let names = names.map(|range| FunctionNames::decode(&module.file()[range]));
+        let names = names.unwrap_or_default();
+        let mut functions: Vec<(u32, u32)> = module.code_addresses().zip(0..).collect();
+        functions.sort_unstable();
+        let mut text = String::new();
+        for (number, address) in self.frames.iter().enumerate() {
+            let next = functions.partition_point(|(start, _)| start <= address);
+            let Some((start, local)) = next.checked_sub(1).map(|at| functions[at]) else {
+                continue;
+            };
+            let index = local + module.metadata.imported_functions;
+            let name = names
+                .names
+                .binary_search_by_key(&index, |(index, _)| *index)
+                .map_or_else(
+                    |_| format!("function {index}"),
+                    |at| names.names[at].1.clone(),
+                );
+            // Names come from the guest: nothing in them may look like a line or a color.
+            let name: String = name.chars().map(printable).collect();
+            let _ = write!(text, "  {number:>2}: {name}+{:#x}", address - start);
+            if let Some(offset) = names.offsets.get(local as usize) {
+                let _ = write!(text, " (function {index}, wasm offset {offset:#x})");
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn printable(character: char) -> char {
+    if character.is_control() { '\u{fffd}' } else { character }
+}
+
+impl Trap {
+    /// The trap with its backtrace, for the log: several lines.
+    pub fn report(&self, module: &Module) -> String {
+        format!("wasm trap: {}\n{}", self.kind, self.backtrace.report(module))
+    }
+}
