@@ -1,1 +1,17 @@
-//! Skeleton.
+//! Harness of the black-box tests: the two programs as a user has them, nothing of their insides.
+//!
+//! The programs, the fixtures and other inputs are made by the Makefile, which passes their places
+//! by environment variables; `make test` is the way to run the tests. Every test has a directory of
+//! its own, a runner of its own on ports that the kernel picks, and waits for what it needs instead
+//! of sleeping. A runner ends when its handle is dropped.
+
+mod guest;
+pub mod http;
+mod outcome;
+mod runner;
+mod surroundings;
+
+pub use guest::{Backend, Guest, Work};
+pub use outcome::Outcome;
+pub use runner::{Runner, RunnerCommand};
+pub use surroundings::{esbuild, fixture, runner_program, skip, tool, tool_program};

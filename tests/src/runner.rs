@@ -1,0 +1,270 @@
+//! A runner process: started on free ports, ready when the handle is there, ended when it is gone.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use crate::http::{Request, Response};
+use crate::surroundings::runner_program;
+use crate::{Outcome, Work};
+
+/// No step of a test takes that long on a machine that works.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A runner before its start. It inherits nothing of the tests' environment but PATH.
+#[derive(Debug)]
+pub struct RunnerCommand {
+    work: Work,
+    environment: BTreeMap<String, OsString>,
+}
+
+impl RunnerCommand {
+    /// With this `fprocess`, on ports of the kernel's choice, with a directory of its own for the
+    /// lock file.
+    pub fn new(fprocess: &str) -> Self {
+        let work = Work::new();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let environment = BTreeMap::from([
+            ("PATH".into(), path),
+            ("TMPDIR".into(), work.path().into()),
+            ("fprocess".into(), fprocess.into()),
+            ("port".into(), "0".into()),
+            ("metrics_port".into(), "0".into()),
+            ("healthcheck_interval".into(), "1ms".into()),
+        ]);
+        Self { work, environment }
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(runner_program());
+        command
+            .env_clear()
+            .envs(&self.environment)
+            .current_dir(self.work.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it and waits until it is healthy.
+    pub fn start(self) -> Runner {
+        let mut child = self
+            .command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the runner can be started");
+        let log = Log::default();
+        log.follow(child.stderr.take().expect("it is a pipe"));
+        let stdout = Log::default();
+        stdout.follow(child.stdout.take().expect("it is a pipe"));
+        let mut runner = Runner {
+            child,
+            log,
+            stdout,
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            metrics: (Ipv4Addr::LOCALHOST, 0).into(),
+            work: self.work,
+        };
+        runner.metrics = runner.listening("Metrics listening on address: ");
+        runner.address = runner.listening(" Listening on address: ");
+        // It answers only when it is accepting.
+        let health = runner.send(&Request::get("/_/health"));
+        assert_eq!(health.status, 200, "{}", runner.log());
+        runner
+    }
+
+    /// Starts it and waits for its end, which it should find by itself.
+    pub fn run_to_end(self) -> Outcome {
+        Outcome::of(&mut self.command())
+    }
+}
+
+/// A runner that serves.
+#[derive(Debug)]
+pub struct Runner {
+    child: Child,
+    log: Log,
+    stdout: Log,
+    address: SocketAddr,
+    metrics: SocketAddr,
+    work: Work,
+}
+
+impl Runner {
+    fn listening(&mut self, before: &str) -> SocketAddr {
+        let line = self.wait_for_log(before);
+        let (_, address) = line.split_once(before).expect("the line has been found");
+        let address: SocketAddr = address.trim().parse().expect("it is an address");
+        (Ipv4Addr::LOCALHOST, address.port()).into()
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its temporary directory, which is also its working directory.
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a request on a connection of its own and reads the response.
+    #[track_caller]
+    pub fn send(&self, request: &Request) -> Response {
+        request
+            .send(self.address)
+            .unwrap_or_else(|error| panic!("{request:?}: {error}\nlog:\n{}", self.log()))
+    }
+
+    /// Sends a GET.
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Response {
+        self.send(&Request::get(target))
+    }
+
+    /// Sends a POST.
+    #[track_caller]
+    pub fn post(&self, target: &str, body: impl Into<Vec<u8>>) -> Response {
+        self.send(&Request::post(target, body))
+    }
+
+    /// What `/metrics` says.
+    pub fn metrics(&self) -> String {
+        let response = Request::get("/metrics").send(self.metrics);
+        response.expect("metrics can be read").text()
+    }
+
+    /// The value of a metric, labels included: `metric("http_requests_in_flight")`.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.metrics();
+        let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let (_, value) = lines.find(|(name, _)| *name == series)?;
+        value.parse().ok()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Waits for a line of its log that contains this.
+    #[track_caller]
+    pub fn wait_for_log(&mut self, part: &str) -> String {
+        self.log.wait_for(part)
+    }
+
+    /// Waits for a line on its standard output that contains this.
+    #[track_caller]
+    pub fn wait_for_stdout(&mut self, part: &str) -> String {
+        self.stdout.wait_for(part)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a child has a number"), signal)
+            .expect("the runner is there");
+    }
+
+    /// Waits until it has ended; gives its status and its whole log.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().expect("the runner can be waited for");
+        self.log.wait_for_end();
+        (status, self.log.text())
+    }
+
+    /// Asks it to stop, requires that it ends with 0, gives its whole log.
+    #[track_caller]
+    pub fn stop(self) -> String {
+        self.signal(Signal::TERM);
+        let (status, log) = self.wait();
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "{log}");
+        log
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Lines that a thread collects.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<(Mutex<Lines>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Log {
+    fn follow(&self, source: impl Read + Send + 'static) {
+        let log = self.clone();
+        std::thread::spawn(move || {
+            let (lines, changed) = &*log.0;
+            for line in BufReader::new(source).split(b'\n') {
+                let Ok(line) = line else { break };
+                let line = String::from_utf8_lossy(&line).into_owned();
+                lines.lock().expect("no thread panics").lines.push(line);
+                changed.notify_all();
+            }
+            lines.lock().expect("no thread panics").ended = true;
+            changed.notify_all();
+        });
+    }
+
+    #[track_caller]
+    fn wait_for(&self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let (lines, changed) = &*self.0;
+        let mut lines = lines.lock().expect("no thread panics");
+        loop {
+            if let Some(line) = lines.lines.iter().find(|line| line.contains(part)) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !lines.ended && !left.is_zero(),
+                "no line has `{part}`:\n{}",
+                lines.lines.join("\n")
+            );
+            let waited = changed.wait_timeout(lines, left);
+            (lines, _) = waited.expect("no thread panics");
+        }
+    }
+
+    fn wait_for_end(&self) {
+        let (lines, changed) = &*self.0;
+        let lines = lines.lock().expect("no thread panics");
+        let waited = changed.wait_timeout_while(lines, PATIENCE, |lines| !lines.ended);
+        drop(waited.expect("no thread panics"));
+    }
+
+    fn text(&self) -> String {
+        let lines = self.0.0.lock().expect("no thread panics");
+        lines.lines.join("\n")
+    }
+}

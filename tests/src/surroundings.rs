@@ -1,0 +1,80 @@
+//! Where the programs and inputs are, from the variables that the Makefile sets.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Environment variable with the path of `faas-wasm`.
+const TOOL: &str = "FAAS_WASM";
+/// Environment variable with the path of `faas-wasm-runner`.
+const RUNNER: &str = "FAAS_WASM_RUNNER";
+/// Environment variable with the directory of the built fixtures.
+const FIXTURES: &str = "FAAS_WASM_FIXTURES";
+/// Environment variable with the path of esbuild's module.
+const ESBUILD: &str = "FAAS_WASM_ESBUILD";
+/// Environment variable with the file that collects which tests were skipped.
+const SKIPPED: &str = "FAAS_WASM_SKIPPED";
+
+fn required(variable: &str) -> PathBuf {
+    let path = env::var_os(variable).map(PathBuf::from);
+    let path = path.unwrap_or_else(|| {
+        panic!("{variable} is not set: these tests need built programs, run them by `make test`")
+    });
+    assert!(
+        path.exists(),
+        "{variable} names {}, which is not there: run `make test`",
+        path.display()
+    );
+    path
+}
+
+/// Path of `faas-wasm`.
+pub fn tool_program() -> PathBuf {
+    required(TOOL)
+}
+
+/// Path of `faas-wasm-runner`.
+pub fn runner_program() -> PathBuf {
+    required(RUNNER)
+}
+
+/// `faas-wasm` without anything of the tests' environment that it would heed.
+pub fn tool() -> Command {
+    let mut command = Command::new(tool_program());
+    command
+        .env_clear()
+        .env("PATH", env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+/// The module of a fixture.
+pub fn fixture(name: &str) -> PathBuf {
+    let path = required(FIXTURES).join(format!("{name}.wasm"));
+    assert!(
+        path.exists(),
+        "there is no fixture {}: run `make fixtures`",
+        path.display()
+    );
+    path
+}
+
+/// esbuild's module, if it could be had.
+pub fn esbuild() -> Option<PathBuf> {
+    env::var_os(ESBUILD)
+        .map(PathBuf::from)
+        .filter(|path| path.exists())
+}
+
+/// Tells that a test is left out, and why; the Makefile counts these lines at the end.
+#[expect(clippy::print_stdout, reason = "for who runs a single test")]
+pub fn skip(test: &str, reason: &str) {
+    let line = format!("SKIP {test}: {reason}\n");
+    print!("{line}");
+    if let Some(path) = env::var_os(SKIPPED) {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("the list of skipped tests can be written");
+    }
+}
