@@ -174,3 +174,16 @@ impl WasiContextBuilder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_move_between_threads() {
+        fn sendable<T: Send>() {}
+        sendable::<WasiContext>();
+        sendable::<WasiContextBuilder>();
+        sendable::<Arc<Namespace>>();
+    }
+}

@@ -24,6 +24,7 @@
 //! except in mounts that write through ([`Access::ReadWrite`]). This crate knows neither HTTP nor
 //! how guests are run, and has no unsafe code.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod calls;
 mod context;

@@ -54,6 +54,12 @@ pub trait InputStream: Send {
     /// Any but [`StreamError::TimedOut`].
     fn wait_readable(&mut self, until: Option<Instant>) -> Result<bool, StreamError>;
 
+    /// Whether the run is to end although the guest waits for something else; asked now and then
+    /// while it sleeps.
+    fn is_canceled(&mut self) -> bool {
+        false
+    }
+
     /// Whether a person sits at the other end.
     fn is_terminal(&self) -> bool {
         false
@@ -125,16 +131,28 @@ impl OutputStream for Discard {
 pub struct HostStream {
     fd: OwnedFd,
     terminal: bool,
+    /// Most bytes that one write surely does not wait with, once poll(2) says so.
+    piece: usize,
 }
 
 /// PIPE_BUF of Linux: poll(2) reports a pipe as writable when this much fits.
 const PIPE_BUF: usize = 4096;
+/// Regular files do not make a writer wait; this bounds the time between two looks at the clock.
+const REGULAR: usize = 1 << 20;
 
 impl HostStream {
     /// Takes over a descriptor.
     pub fn new(fd: OwnedFd) -> Self {
-        let terminal = std::io::IsTerminal::is_terminal(&fd);
-        Self { fd, terminal }
+        let terminal = io::IsTerminal::is_terminal(&fd);
+        let regular = rustix::fs::fstat(&fd).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
+        });
+        let piece = if regular { REGULAR } else { PIPE_BUF };
+        Self {
+            fd,
+            terminal,
+            piece,
+        }
     }
 
     /// A stream over a duplicate of this process's stdin.
@@ -214,7 +232,7 @@ impl InputStream for HostStream {
 
 impl OutputStream for HostStream {
     fn write(&mut self, bytes: &[u8], deadline: Option<Instant>) -> Result<usize, StreamError> {
-        let bytes = &bytes[..bytes.len().min(PIPE_BUF)];
+        let bytes = &bytes[..bytes.len().min(self.piece)];
         loop {
             if !self.wait(PollFlags::OUT, deadline)? {
                 return Err(StreamError::TimedOut);

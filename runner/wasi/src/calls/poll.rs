@@ -19,6 +19,9 @@ const EVENT: u32 = 32;
 /// How long one stream is waited for while another may become ready too.
 const SLICE: Duration = Duration::from_millis(1);
 
+/// How long a guest sleeps between two looks at whether somebody still wants its answer.
+const NAP: Duration = Duration::from_millis(20);
+
 /// One thing that the guest waits for.
 #[derive(Debug, Clone, Copy)]
 struct Subscription {
@@ -245,11 +248,11 @@ fn wait(call: &mut Call, waited: Streams, earliest: Option<Instant>) -> Outcome 
     checkpoint(call.deadline)?;
     let slice = match waited.count() {
         0 => {
-            match until {
-                Some(until) => std::thread::sleep(until.saturating_duration_since(Instant::now())),
-                // A clock that never comes and no deadline: the guest asked to sleep for ever.
-                None => std::thread::sleep(Duration::from_secs(3600)),
+            if call.wasi.stdin.is_canceled() {
+                return Err(StreamError::Canceled.into());
             }
+            let nap = until.map_or(NAP, |until| until.saturating_duration_since(Instant::now()));
+            std::thread::sleep(nap.min(NAP));
             return Ok(checkpoint_after(call.deadline, earliest)?);
         }
         1 => until,

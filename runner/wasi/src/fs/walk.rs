@@ -5,8 +5,8 @@
 //! chroot: an absolute one begins there, and `..` ends there.
 //!
 //! As long as nothing of the upper layer or the namespace can lie on the way, the kernel walks the
-//! rest of a path in one call. That is so in every directory without a node: whatever has one also
-//! has nodes for all directories above it.
+//! rest of a path in one call. That is so from the first directory without a node on: whatever has
+//! one also has nodes for all directories above it.
 
 use std::borrow::Cow;
 
@@ -121,6 +121,16 @@ impl<'a> Rest<'a> {
     }
 }
 
+/// What came of letting the kernel walk.
+enum AtOnce {
+    /// Parent, name, what it is, and whether a slash follows.
+    Found(Dir, Vec<u8>, Option<Entry>, bool),
+    /// Something of the upper layer or the namespace may lie on the way, or dots.
+    NotHere,
+    /// A symlink lies on the way, or something that cannot be passed.
+    BySteps,
+}
+
 impl FileSystem {
     /// Finds what `path` names from `base` on. A symlink at its end is followed if `follow`, or if
     /// a slash comes after it.
@@ -152,16 +162,16 @@ impl FileSystem {
                 return Ok(directory_target(dir, true));
             }
             let at_once = match rest.by_steps {
-                true => None,
+                true => AtOnce::NotHere,
                 false => self.walk_lower(&dir, rest.left())?,
             };
             let (parent, name, entry, slash) = match at_once {
-                Some(found) => {
+                AtOnce::Found(parent, name, entry, slash) => {
                     rest.position = rest.path.len();
-                    found
+                    (parent, name, entry, slash)
                 }
-                None => {
-                    rest.by_steps = matches!(dir.at, At::Lower(_));
+                AtOnce::NotHere | AtOnce::BySteps => {
+                    rest.by_steps |= matches!(at_once, AtOnce::BySteps);
                     let name = first_component(rest.left()).to_vec();
                     match name.as_slice() {
                         b"." => {
@@ -231,28 +241,21 @@ impl FileSystem {
         Ok(target)
     }
 
-    /// Lets the kernel walk a whole path below a directory that has no node.
-    ///
-    /// None if the path has to be walked by components.
-    #[allow(clippy::type_complexity)]
-    fn walk_lower(
-        &self,
-        dir: &Dir,
-        left: &[u8],
-    ) -> Result<Option<(Dir, Vec<u8>, Option<Entry>, bool)>, Errno> {
-        let At::Lower(above) = &dir.at else {
-            return Ok(None);
-        };
+    /// Lets the kernel walk a whole path, if all of it lies in the lower layer.
+    fn walk_lower(&self, dir: &Dir, left: &[u8]) -> Result<AtOnce, Errno> {
         let trimmed = trim_slashes(left);
+        let Some(above) = self.shown_through(dir, first_component(trimmed)) else {
+            return Ok(AtOnce::NotHere);
+        };
         let plain = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAX;
-        let mut path = above.clone();
+        let mut path = above.to_vec();
         push_component(&mut path, trimmed);
         let tree = self.tree(dir.tree);
         if !trimmed.split(|&byte| byte == b'/').all(plain)
             || !tree.is_plain(&path)
             || path.len() >= PATH_MAX
         {
-            return Ok(None);
+            return Ok(AtOnce::NotHere);
         }
         let slash = trimmed.len() < left.len();
         let entry = match tree.root.probe(&path) {
@@ -264,20 +267,40 @@ impl FileSystem {
                     truncate_to_parent(&mut parent);
                     let probe = tree.root.probe(&parent)?;
                     if probe.metadata.kind != Kind::Directory {
-                        return Ok(None);
+                        return Ok(AtOnce::BySteps);
                     }
                 }
                 None
             }
-            Err(Errno::Loop | Errno::Notdir | Errno::Acces) => return Ok(None),
+            Err(Errno::Loop | Errno::Notdir | Errno::Acces) => return Ok(AtOnce::BySteps),
             Err(errno) => return Err(errno),
         };
         let name = truncate_to_parent(&mut path);
-        let parent = Dir {
+        let parent = self.current(Dir {
             tree: dir.tree,
             at: At::Lower(path),
+        });
+        Ok(AtOnce::Found(parent, name, entry, slash))
+    }
+
+    /// The lower path of a directory in which `name`, with all below it, is as the lower layer
+    /// has it.
+    fn shown_through<'a>(&'a self, dir: &'a Dir, name: &[u8]) -> Option<&'a [u8]> {
+        let id = match &dir.at {
+            At::Lower(path) => return Some(path),
+            At::Upper(id) => *id,
         };
-        Ok(Some((parent, name, entry, slash)))
+        let directory = self.upper.directory(id);
+        if self.upper.node(id).links == 0 || directory.names.contains_key(name) {
+            return None;
+        }
+        let origin = directory.origin.as_deref()?;
+        let mut path = origin.to_vec();
+        push_component(&mut path, name);
+        match self.upper.origin(dir.tree, &path) {
+            Some(_) => None,
+            None => Some(origin),
+        }
     }
 
     /// What `name` is in a directory.
@@ -300,6 +323,14 @@ impl FileSystem {
                 }
             }
         };
+        if let At::Upper(_) = &dir.at {
+            // A directory that has a node need not be looked at.
+            let mut inner = path.clone();
+            push_component(&mut inner, name);
+            if let Some(id) = self.upper.origin(dir.tree, &inner) {
+                return Ok(Some(self.node_entry(dir.tree, id)));
+            }
+        }
         self.lookup_lower(dir.tree, path, name)
     }
 

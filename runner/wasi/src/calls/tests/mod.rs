@@ -2,6 +2,7 @@
 
 mod files;
 mod hostile;
+mod speed;
 mod waits;
 
 use std::path::Path;

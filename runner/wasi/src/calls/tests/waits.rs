@@ -225,6 +225,33 @@ fn sleeping_beyond_the_deadline_ends_the_run_there() {
     }
 }
 
+/// A client that leaves after a while.
+struct Leaving(Instant);
+
+impl InputStream for Leaving {
+    fn read(&mut self, _: &mut [u8], _: Option<Instant>) -> Result<usize, StreamError> {
+        Ok(0)
+    }
+
+    fn wait_readable(&mut self, _: Option<Instant>) -> Result<bool, StreamError> {
+        Ok(true)
+    }
+
+    fn is_canceled(&mut self) -> bool {
+        Instant::now() >= self.0
+    }
+}
+
+#[test]
+fn a_client_that_leaves_ends_a_sleeping_guest() {
+    let tmp = tempfile::tempdir().unwrap();
+    let stdin = Box::new(Leaving(Instant::now() + Duration::from_millis(30)));
+    let mut guest = Guest::new(builder(tmp.path()).stdin(stdin));
+    clock_subscription(&mut guest, 0, 1, 60_000_000_000, false);
+    let stopped = guest.call(|call| poll::poll_oneoff(call, LIST, DATA, 1, RESULT));
+    assert_eq!(stopped, Err(Stop::Interrupted(Interruption::Canceled)));
+}
+
 #[test]
 fn descriptors_and_clocks_are_waited_for_together() {
     let tmp = tempfile::tempdir().unwrap();
