@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::{CREATE, READ, WRITE, names, open, read, snapshot, write};
 use crate::errno::Errno;
-use crate::fs::namespace::{Access, Namespace, parse_mounts};
+use crate::fs::mounts::parse_mounts;
+use crate::fs::namespace::{Access, Namespace};
 use crate::fs::open::{OpenOptions, Opened};
 use crate::fs::tree::{Dir, FileSystem};
 use crate::fs::{MountProblem, Root};
@@ -235,4 +236,15 @@ fn an_open_directory_outlives_its_name() {
             "a new one shows nothing of the old"
         );
     }
+}
+
+#[test]
+fn a_missing_host_directory_is_shown() {
+    let root = Root::open("/").unwrap();
+    let mounts = parse_mounts("/data=/nonexistent/x").unwrap();
+    let error = Namespace::new(root, Access::CopyOnWrite)
+        .with_mounts(&mounts)
+        .unwrap_err();
+    assert_eq!(error.entry, "/data=/nonexistent/x");
+    assert!(error.to_string().contains("No such file"), "{error}");
 }
