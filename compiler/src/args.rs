@@ -1,5 +1,5 @@
-//! The command line: what was typed. What it means is found out in [`crate::build`] and
-//! [`crate::run`]. The doc comments are the manual page that `--help` prints.
+//! The command line: what was typed. What it means is found out in the modules `build` and `run`.
+//! The doc comments are the manual page that `--help` prints.
 
 use std::ffi::OsString;
 use std::num::NonZero;
@@ -144,7 +144,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "KEY=VALUE", value_parser = environment_variable)]
     pub(crate) env: Vec<String>,
 
-    /// The guest's argv[0] [default: the file's name]
+    /// What the guest sees as its own name [default: the file's name]
     #[arg(long, value_name = "NAME")]
     pub(crate) argv0: Option<OsString>,
 

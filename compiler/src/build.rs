@@ -351,6 +351,25 @@ pub(crate) mod tests {
     }
 
     #[test]
+    #[cfg(feature = "llvm")]
+    fn llvm_reads_tables_in_place_that_never_change() {
+        let module = |change: &str| {
+            format!(
+                r#"(module (type $f (func)) (table 2 2 funcref) (elem (i32.const 1) func 0)
+                    (func (export "_start") (call_indirect (type $f) (i32.const 1)) {change}))"#
+            )
+        };
+        let readonly = |text: &str| {
+            let file = artifact(text, &options(Backend::Llvm, 1));
+            let artifact = Artifact::parse(&file).expect("it is intact");
+            artifact.module.tables[0].readonly
+        };
+        assert!(readonly(&module("")));
+        let change = "(table.set (i32.const 1) (ref.null func))";
+        assert!(!readonly(&module(change)));
+    }
+
+    #[test]
     fn same_input_and_options_give_the_same_bytes() {
         let functions = (0..200).fold(String::new(), |text, index| {
             text + &format!(

@@ -108,8 +108,9 @@ impl<'a> Module<'a> {
             }
             Payload::DataCountSection { .. } => self.has_data_count = true,
             Payload::CodeSectionEntry(body) => {
-                // A module beyond 4 GiB is not valid, so that offsets fit.
-                self.names.offsets.push(body.range().start as u32);
+                // Only custom sections could bring a body beyond 4 GiB; backtraces then say so.
+                let offset = u32::try_from(body.range().start).unwrap_or(u32::MAX);
+                self.names.offsets.push(offset);
             }
             Payload::DataSection(section) => {
                 for segment in section {
