@@ -120,6 +120,32 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The step from the root on: in a tree that writes through, a descriptor of a directory that is
+/// gone is not what it is on the host.
+fn by_root(mut step: Step) -> Step {
+    match &mut step {
+        Step::Open(_, from, options) => {
+            from.slot = None;
+            options.directory = false;
+        }
+        Step::Stat(from, _)
+        | Step::CreateDirectory(from)
+        | Step::RemoveDirectory(from)
+        | Step::Unlink(from)
+        | Step::Symlink(_, from)
+        | Step::ReadLink(from)
+        | Step::SetTimes(from, _) => from.slot = None,
+        Step::Rename(from, to) | Step::Link(from, to) => {
+            from.slot = None;
+            to.slot = None;
+        }
+        Step::List(slot) => step = Step::Close(*slot),
+        Step::Describe(slot) => step = Step::Read(*slot, 0),
+        Step::Close(_) | Step::Read(..) | Step::Write(..) | Step::SetLength(..) => {}
+    }
+    step
+}
+
 /// What an operation answers, as far as both sides must agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
@@ -475,7 +501,16 @@ fn host_tree(root: &Path, path: &str, tree: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
-fn run(steps: &[Step], stepwise: bool) -> Result<(), TestCaseError> {
+/// How the overlay's side is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Setup {
+    CopyOnWrite,
+    WithoutOpenat2,
+    /// All changes go to the host at once.
+    ReadWrite,
+}
+
+fn run(steps: &[Step], setup: Setup) -> Result<(), TestCaseError> {
     let tmp = tempfile::tempdir().unwrap();
     let (lower, plain) = (tmp.path().join("lower"), tmp.path().join("plain"));
     for root in [&lower, &plain] {
@@ -489,11 +524,15 @@ fn run(steps: &[Step], stepwise: bool) -> Result<(), TestCaseError> {
     }
     let before = snapshot(&lower);
 
-    let root = match stepwise {
-        true => Root::open_stepwise(&lower).unwrap(),
-        false => Root::open(&lower).unwrap(),
+    let root = match setup {
+        Setup::WithoutOpenat2 => Root::open_stepwise(&lower).unwrap(),
+        _ => Root::open(&lower).unwrap(),
     };
-    let namespace = Arc::new(Namespace::new(root, Access::CopyOnWrite));
+    let access = match setup {
+        Setup::ReadWrite => Access::ReadWrite,
+        _ => Access::CopyOnWrite,
+    };
+    let namespace = Arc::new(Namespace::new(root, access));
     let mut ours = Ours {
         fs: FileSystem::new(namespace, 1 << 30),
         slots: Default::default(),
@@ -525,9 +564,15 @@ fn run(steps: &[Step], stepwise: bool) -> Result<(), TestCaseError> {
     let (mut found, mut expected) = (Vec::new(), Vec::new());
     ours_tree(&mut ours.fs, ".", &mut found);
     host_tree(&plain, ".", &mut expected);
-    prop_assert_eq!(found, expected);
+    prop_assert_eq!(&found, &expected);
     for slot in 0..SLOTS {
         ours.close(slot);
+    }
+    if setup == Setup::ReadWrite {
+        let mut written = Vec::new();
+        host_tree(&lower, ".", &mut written);
+        prop_assert_eq!(written, expected);
+        return Ok(());
     }
     prop_assert!(snapshot(&lower) == before, "the lower layer has changed");
     Ok(())
@@ -542,13 +587,20 @@ proptest! {
 
     #[test]
     fn answers_as_a_plain_directory(steps in proptest::collection::vec(step(), 1..60)) {
-        run(&steps, false)?;
+        run(&steps, Setup::CopyOnWrite)?;
     }
 
     #[test]
     fn answers_as_a_plain_directory_without_openat2(
         steps in proptest::collection::vec(step(), 1..40),
     ) {
-        run(&steps, true)?;
+        run(&steps, Setup::WithoutOpenat2)?;
+    }
+
+    #[test]
+    fn writing_through_answers_as_a_plain_directory(
+        steps in proptest::collection::vec(step().prop_map(by_root), 1..40),
+    ) {
+        run(&steps, Setup::ReadWrite)?;
     }
 }
