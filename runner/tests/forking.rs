@@ -12,7 +12,11 @@ const SERIALIZING: (&str, &str) = ("mode", "serializing");
 
 /// The log without times.
 fn lines(runner: &Runner) -> Vec<String> {
-    runner.log().lines().map(|line| line.get(20..).unwrap_or_default().to_owned()).collect()
+    runner
+        .log()
+        .lines()
+        .map(|line| line.get(20..).unwrap_or_default().to_owned())
+        .collect()
 }
 
 #[test]
@@ -20,13 +24,29 @@ fn bodies_come_back() {
     let large: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
     for mode in [STREAMING, SERIALIZING] {
         let runner = start(&[("fprocess", "cat"), mode], &[]);
-        for (body, chunked) in [(&b""[..], false), (&large[..2048], false), (&large[..2049], true), (&large, true)] {
+        for (body, chunked) in [
+            (&b""[..], false),
+            (&large[..2048], false),
+            (&large[..2049], true),
+            (&large, true),
+        ] {
             let answer = runner.send("POST", "/", &[], body);
             assert_eq!(answer.status, 200);
-            assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
-            assert_eq!(answer.header("transfer-encoding").is_some(), chunked, "{} bytes", body.len());
+            assert_eq!(
+                answer.header("content-type"),
+                Some("application/octet-stream")
+            );
+            assert_eq!(
+                answer.header("transfer-encoding").is_some(),
+                chunked,
+                "{} bytes",
+                body.len()
+            );
             assert!(answer.body == body, "{mode:?}: {} bytes", body.len());
-            assert_eq!(answer.header("x-duration-seconds").is_some(), mode == SERIALIZING);
+            assert_eq!(
+                answer.header("x-duration-seconds").is_some(),
+                mode == SERIALIZING
+            );
         }
     }
 }
@@ -40,7 +60,9 @@ fn kept_alive_connections_lose_nothing() {
         let mut sender = connection.try_clone().expect("cloned");
         let sent = body.clone();
         let thread = std::thread::spawn(move || {
-            sender.write_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n").expect("sent");
+            sender
+                .write_all(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n")
+                .expect("sent");
             sender.write_all(&sent).expect("sent");
         });
         let mut answer = Vec::new();
@@ -58,8 +80,16 @@ fn kept_alive_connections_lose_nothing() {
 #[test]
 fn functions_learn_of_the_request() {
     let runner = start(&[("fprocess", "env"), ("own", "variable")], &[]);
-    let headers = [("x-call-id", "7"), ("foo_bar", "é"), ("Path", "fake"), ("Accept", "a"), ("Accept", "b")];
-    let text = runner.send("FROB", "/a%20b/%2e?q=%20", &headers, b"body").text();
+    let headers = [
+        ("x-call-id", "7"),
+        ("foo_bar", "é"),
+        ("Path", "fake"),
+        ("Accept", "a"),
+        ("Accept", "b"),
+    ];
+    let text = runner
+        .send("FROB", "/a%20b/%2e?q=%20", &headers, b"body")
+        .text();
     for line in [
         "own=variable",
         "Http_X_Call_Id=7",
@@ -75,12 +105,18 @@ fn functions_learn_of_the_request() {
     assert!(!text.contains("Http_Host"), "{text}");
     let chunked = b"POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let text = support::parse(&runner.exchange(chunked)).text();
-    assert!(text.contains("Http_Transfer_Encoding=chunked\n") && !text.contains("Http_Content_Length"), "{text}");
+    assert!(
+        text.contains("Http_Transfer_Encoding=chunked\n") && !text.contains("Http_Content_Length"),
+        "{text}"
+    );
 }
 
 #[test]
 fn commands_are_split_at_every_space() {
-    let runner = start(&[("fprocess", "sh a.sh a  'b c'")], &[("a.sh", "for a in \"$@\"; do echo \"<$a>\"; done")]);
+    let runner = start(
+        &[("fprocess", "sh a.sh a  'b c'")],
+        &[("a.sh", "for a in \"$@\"; do echo \"<$a>\"; done")],
+    );
     assert_eq!(runner.get("/").text(), "<a>\n<>\n<'b>\n<c'>\n");
 }
 
@@ -89,22 +125,43 @@ fn failures_are_told() {
     let script = [("f.sh", "echo output; exit 3")];
     for (fprocess, failure, output) in [
         ("sh f.sh", "exit status 3", "output\n"),
-        ("/nonexistent", "fork/exec /nonexistent: no such file or directory", ""),
-        ("nonexistent", "exec: \"nonexistent\": executable file not found in $PATH", ""),
+        (
+            "/nonexistent",
+            "fork/exec /nonexistent: no such file or directory",
+            "",
+        ),
+        (
+            "nonexistent",
+            "exec: \"nonexistent\": executable file not found in $PATH",
+            "",
+        ),
         ("./f.sh", "fork/exec ./f.sh: permission denied", ""),
         (" cat", "exec: no command", ""),
     ] {
         let runner = start(&[("fprocess", fprocess)], &script);
         let answer = runner.get("/");
-        assert_eq!((answer.status, answer.text().as_str()), (200, output), "{fprocess}");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, output),
+            "{fprocess}"
+        );
         runner.wait_for_log("GET / - 500 - ContentLength: ");
         let lines = lines(&runner);
         assert_eq!(lines[lines.len() - 2], failure, "{lines:?}");
-        assert!(runner.metrics().contains("http_requests_total{code=\"200\",method=\"get\"} 1"), "{fprocess}");
+        assert!(
+            runner
+                .metrics()
+                .contains("http_requests_total{code=\"200\",method=\"get\"} 1"),
+            "{fprocess}"
+        );
 
         let runner = start(&[("fprocess", fprocess), SERIALIZING], &script);
         let answer = runner.get("/");
-        assert_eq!((answer.status, answer.text().as_str()), (500, failure), "{fprocess}");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (500, failure),
+            "{fprocess}"
+        );
         assert!(answer.header("x-duration-seconds").is_some());
     }
 }
@@ -119,20 +176,30 @@ fn the_time_limit_kills() {
     runner.wait_for_log("signal: killed");
     let runner = start(&[variables[0], variables[1], SERIALIZING], &script);
     let answer = runner.get("/");
-    assert_eq!((answer.status, answer.text().as_str()), (500, "signal: killed"));
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (500, "signal: killed")
+    );
 }
 
 #[test]
 fn a_client_that_leaves_does_not_stop_the_function() {
-    let script = [("f.sh", "while [ ! -e go ]; do sleep 0.05; done; echo x; touch finished")];
+    let script = [(
+        "f.sh",
+        "while [ ! -e go ]; do sleep 0.05; done; echo x; touch finished",
+    )];
     for mode in [STREAMING, SERIALIZING] {
         let runner = start(&[("fprocess", "sh f.sh"), mode], &script);
         let mut connection = runner.connect();
-        connection.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+        connection
+            .write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            .expect("sent");
         runner.wait_for_log("Started logging");
         drop(connection);
         std::fs::write(runner.directory().join("go"), "").expect("written");
-        wait_until("the function's end", || runner.directory().join("finished").exists());
+        wait_until("the function's end", || {
+            runner.directory().join("finished").exists()
+        });
         runner.wait_for_log("GET / - 200 - ContentLength: 2B");
     }
 }
@@ -156,29 +223,54 @@ fn slow_and_cut_bodies_end() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "abc"));
     runner.wait_for_log(": i/o timeout");
     runner.wait_for_log("POST / - 500");
-    let runner = start(&[("fprocess", "touch started"), ("read_timeout", "300ms"), SERIALIZING], &[]);
+    let runner = start(
+        &[
+            ("fprocess", "touch started"),
+            ("read_timeout", "300ms"),
+            SERIALIZING,
+        ],
+        &[],
+    );
     let answer = support::parse(&runner.exchange(slow));
-    assert!(answer.status == 500 && answer.text().ends_with(": i/o timeout"), "{answer:?}");
+    assert!(
+        answer.status == 500 && answer.text().ends_with(": i/o timeout"),
+        "{answer:?}"
+    );
     assert!(!runner.directory().join("started").exists());
 }
 
 #[test]
 fn output_of_functions_is_logged() {
-    let script = [("f.sh", "echo one >&2; echo 1234567890 >&2; printf 'two\\r\\n' >&2; printf last >&2")];
+    let script = [(
+        "f.sh",
+        "echo one >&2; echo 1234567890 >&2; printf 'two\\r\\n' >&2; printf last >&2",
+    )];
     let variables = [("fprocess", "sh f.sh"), ("log_buffer_size", "10")];
     let runner = start(&variables, &script);
     runner.get("/");
     runner.wait_for_log("GET / - 200");
     let found = lines(&runner);
-    let begin = found.iter().position(|line| line == "Started logging: stderr from function.").expect("logged");
+    let begin = found
+        .iter()
+        .position(|line| line == "Started logging: stderr from function.")
+        .expect("logged");
     assert_eq!(
         found[begin + 1..begin + 5],
-        ["stderr: one", "Error reading stderr: bufio.Scanner: token too long", "stderr: two", "stderr: last"]
+        [
+            "stderr: one",
+            "Error reading stderr: bufio.Scanner: token too long",
+            "stderr: two",
+            "stderr: last"
+        ]
     );
     let runner = start(&[variables[0], ("prefix_logs", "false")], &script);
     runner.get("/");
     runner.wait_for_log("GET / - 200");
-    assert!(runner.log().contains("\none\n1234567890\ntwo\nlast\n"), "{}", runner.log());
+    assert!(
+        runner.log().contains("\none\n1234567890\ntwo\nlast\n"),
+        "{}",
+        runner.log()
+    );
 }
 
 #[test]
@@ -193,17 +285,47 @@ fn kube_probes_are_not_logged() {
 #[test]
 fn json_logs_are_one_object_a_line() {
     let script = [("f.sh", "echo 'a \"quoted\" line' >&2; echo fine")];
-    let runner = start(&[("fprocess", "sh f.sh"), ("log_format", "json"), ("port", "0")], &script);
-    runner.send("POST", "/x?y", &[("X-Call-Id", "7"), ("Traceparent", "00-t")], b"");
+    let runner = start(
+        &[
+            ("fprocess", "sh f.sh"),
+            ("log_format", "json"),
+            ("port", "0"),
+        ],
+        &script,
+    );
+    runner.send(
+        "POST",
+        "/x?y",
+        &[("X-Call-Id", "7"), ("Traceparent", "00-t")],
+        b"",
+    );
     runner.wait_for_log("\"traceparent\"");
     let log = runner.log();
-    let lines: Vec<serde_json::Value> =
-        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect();
-    assert!(lines.iter().any(|line| line["message"] == "a \"quoted\" line" && line["stream"] == "stderr"), "{log}");
-    let access = lines.iter().find(|line| line["method"] == "POST").expect("an access line");
-    for (field, value) in [("path", "/x?y"), ("call_id", "7"), ("traceparent", "00-t"), ("level", "info")] {
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
+        .collect();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["message"] == "a \"quoted\" line" && line["stream"] == "stderr"),
+        "{log}"
+    );
+    let access = lines
+        .iter()
+        .find(|line| line["method"] == "POST")
+        .expect("an access line");
+    for (field, value) in [
+        ("path", "/x?y"),
+        ("call_id", "7"),
+        ("traceparent", "00-t"),
+        ("level", "info"),
+    ] {
         assert_eq!(access[field], value, "{access}");
     }
-    assert_eq!((access["status"].as_u64(), access["bytes"].as_u64()), (Some(200), Some(5)));
+    assert_eq!(
+        (access["status"].as_u64(), access["bytes"].as_u64()),
+        (Some(200), Some(5))
+    );
     assert!(access["seconds"].is_f64() && access["time"].is_string());
 }

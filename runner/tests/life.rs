@@ -16,57 +16,134 @@ fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) 
         .envs(variables.iter().copied())
         .output()
         .expect("runs");
-    assert_eq!(output.stdout, b"", "nothing of the runner's own goes to stdout");
-    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    assert_eq!(
+        output.stdout, b"",
+        "nothing of the runner's own goes to stdout"
+    );
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).expect("text"),
+    )
 }
 
 #[test]
 fn flags_follow_go() {
     let (code, text) = run(&["--version"], &[]);
     assert_eq!(code, Some(0));
-    assert!(text.contains(" Version: ") && text.contains("\tSHA: "), "{text}");
+    assert!(
+        text.contains(" Version: ") && text.contains("\tSHA: "),
+        "{text}"
+    );
     let (code, text) = run(&["-h"], &[]);
-    assert!(code == Some(0) && text.contains("-run-healthcheck") && !text.contains("Version:"), "{text}");
+    assert!(
+        code == Some(0) && text.contains("-run-healthcheck") && !text.contains("Version:"),
+        "{text}"
+    );
     let (code, text) = run(&["-x"], &[]);
-    assert!(code == Some(2) && text.starts_with("flag provided but not defined: -x\n"), "{text}");
-    let (code, text) = run(&["--run-healthcheck"], &[("fprocess", "cat"), ("TMPDIR", "/nonexistent")]);
-    assert!(code == Some(1) && text.ends_with("unable to find lock file.\n"), "{text}");
+    assert!(
+        code == Some(2) && text.starts_with("flag provided but not defined: -x\n"),
+        "{text}"
+    );
+    let (code, text) = run(
+        &["--run-healthcheck"],
+        &[("fprocess", "cat"), ("TMPDIR", "/nonexistent")],
+    );
+    assert!(
+        code == Some(1) && text.ends_with("unable to find lock file.\n"),
+        "{text}"
+    );
 }
 
 #[test]
 fn health_check_looks_at_the_lock_file() {
     let runner = start(&[("fprocess", "cat")], &[]);
     let directory = runner.directory().to_str().expect("text").to_owned();
-    let (code, _) = run(&["--run-healthcheck"], &[("fprocess", "cat"), ("TMPDIR", &directory)]);
+    let (code, _) = run(
+        &["--run-healthcheck"],
+        &[("fprocess", "cat"), ("TMPDIR", &directory)],
+    );
     assert_eq!(code, Some(0));
 }
 
 #[test]
 fn configuration_errors_end_the_start() {
     for (variables, code, text) in [
-        (&[][..], 1, "Error loading config: provide a \"function_process\" or \"fprocess\" environmental variable for your function"),
-        (&[("fprocess", "cat"), ("write_timeout", "0s")], 1, "Error loading config: HTTP write timeout must be over 0s"),
-        (&[("fprocess", "cat"), ("log_buffer_size", "x")], 1, "invalid log_buffer_size value: x, error: strconv.Atoi: parsing \"x\": invalid syntax"),
-        (&[("fprocess", "cat"), ("mode", "HTTP")], 2, "unknown watchdog mode: 0"),
-        (&[("fprocess", "cat"), ("mode", "afterburn")], 2, "unknown watchdog mode: 3"),
+        (
+            &[][..],
+            1,
+            "Error loading config: provide a \"function_process\" or \"fprocess\" environmental variable for your function",
+        ),
+        (
+            &[("fprocess", "cat"), ("write_timeout", "0s")],
+            1,
+            "Error loading config: HTTP write timeout must be over 0s",
+        ),
+        (
+            &[("fprocess", "cat"), ("log_buffer_size", "x")],
+            1,
+            "invalid log_buffer_size value: x, error: strconv.Atoi: parsing \"x\": invalid syntax",
+        ),
+        (
+            &[("fprocess", "cat"), ("mode", "HTTP")],
+            2,
+            "unknown watchdog mode: 0",
+        ),
+        (
+            &[("fprocess", "cat"), ("mode", "afterburn")],
+            2,
+            "unknown watchdog mode: 3",
+        ),
         (&[("fprocess", "cat"), ("mode", "inproc")], 2, "mode=inproc"),
-        (&[("fprocess", "cat"), ("mode", "http")], 1, "For \"mode=http\" you must specify a valid URL for \"http_upstream_url\""),
-        (&[("mode", "static"), ("static_path", "")], 1, "For mode=static you must specify the \"static_path\" to serve"),
-        (&[("fprocess", "cat"), ("mode", "wasm")], 1, "hint: run `faas-wasm build"),
-        (&[("fprocess", "cat"), ("jwt_auth", "1"), ("OPENFAAS_NAMESPACE", "fn")], 1, "Error: error creating JWTAuthMiddleware: failed to get function name: env variable 'OPENFAAS_NAME' not set"),
+        (
+            &[("fprocess", "cat"), ("mode", "http")],
+            1,
+            "For \"mode=http\" you must specify a valid URL for \"http_upstream_url\"",
+        ),
+        (
+            &[("mode", "static"), ("static_path", "")],
+            1,
+            "For mode=static you must specify the \"static_path\" to serve",
+        ),
+        (
+            &[("fprocess", "cat"), ("mode", "wasm")],
+            1,
+            "hint: run `faas-wasm build",
+        ),
+        (
+            &[
+                ("fprocess", "cat"),
+                ("jwt_auth", "1"),
+                ("OPENFAAS_NAMESPACE", "fn"),
+            ],
+            1,
+            "Error: error creating JWTAuthMiddleware: failed to get function name: env variable 'OPENFAAS_NAME' not set",
+        ),
     ] {
         let mut runner = launch(variables, &[]);
         assert_eq!(runner.wait(), Some(code), "{variables:?}: {}", runner.log());
-        assert!(runner.log().contains(text), "{variables:?}: {}", runner.log());
+        assert!(
+            runner.log().contains(text),
+            "{variables:?}: {}",
+            runner.log()
+        );
     }
 }
 
 #[test]
 fn strict_errors_are_reported_together() {
-    let variables = [("fprocess", "cat"), ("wasm_fs_quota", "x"), ("max_scale", "0"), ("log_format", "xml")];
+    let variables = [
+        ("fprocess", "cat"),
+        ("wasm_fs_quota", "x"),
+        ("max_scale", "0"),
+        ("log_format", "xml"),
+    ];
     let mut runner = launch(&variables, &[]);
     assert_eq!(runner.wait(), Some(2));
-    for name in ["wasm_fs_quota=\"x\"", "max_scale=\"0\"", "log_format=\"xml\""] {
+    for name in [
+        "wasm_fs_quota=\"x\"",
+        "max_scale=\"0\"",
+        "log_format=\"xml\"",
+    ] {
         assert!(runner.log().contains(name), "{}", runner.log());
     }
 }
@@ -74,9 +151,16 @@ fn strict_errors_are_reported_together() {
 #[test]
 fn a_module_without_artifact_is_named() {
     for mode in ["", "wasm"] {
-        let mut runner = launch(&[("fprocess", "./f.wasm arg"), ("mode", mode)], &[("f.wasm", "\0asm\x01\0\0\0")]);
+        let mut runner = launch(
+            &[("fprocess", "./f.wasm arg"), ("mode", mode)],
+            &[("f.wasm", "\0asm\x01\0\0\0")],
+        );
         assert_eq!(runner.wait(), Some(1));
-        assert!(runner.log().contains("run `faas-wasm build ./f.wasm`"), "{}", runner.log());
+        assert!(
+            runner.log().contains("run `faas-wasm build ./f.wasm`"),
+            "{}",
+            runner.log()
+        );
     }
 }
 
@@ -87,15 +171,30 @@ fn taken_ports_end_the_start() {
     let mut second = launch(&[("fprocess", "cat"), ("port", &port)], &[]);
     assert_eq!(second.wait(), Some(1));
     let message = format!("Error ListenAndServe: listen tcp :{port}: bind: address already in use");
-    assert!(last_line(&second.log()).ends_with(&message), "{}", second.log());
+    assert!(
+        last_line(&second.log()).ends_with(&message),
+        "{}",
+        second.log()
+    );
     let mut third = launch(&[("fprocess", "cat"), ("metrics_port", &port)], &[]);
     assert_eq!(third.wait(), Some(2));
-    assert!(third.log().contains("metrics error ListenAndServe"), "{}", third.log());
+    assert!(
+        third.log().contains("metrics error ListenAndServe"),
+        "{}",
+        third.log()
+    );
 }
 
 #[test]
 fn start_lines_are_the_originals() {
-    let runner = start(&[("fprocess", "cat \"x\""), ("read_timeout", "90"), ("exec_timeout", "1500ms")], &[]);
+    let runner = start(
+        &[
+            ("fprocess", "cat \"x\""),
+            ("read_timeout", "90"),
+            ("exec_timeout", "1500ms"),
+        ],
+        &[],
+    );
     let log = runner.log();
     let lock_file = format!("Writing lock-file to: {}", runner.lock_file().display());
     for text in [
@@ -104,32 +203,64 @@ fn start_lines_are_the_originals() {
         "Listening on port: 0",
         &lock_file,
     ] {
-        assert!(log.lines().any(|line| line.get(20..) == Some(text)), "{text} in {log}");
+        assert!(
+            log.lines().any(|line| line.get(20..) == Some(text)),
+            "{text} in {log}"
+        );
     }
 }
 
 #[test]
 fn probes_follow_the_lock_file() {
     let runner = start(&[("fprocess", "cat")], &[]);
-    assert_eq!((runner.get("/_/health").text().as_str(), runner.get("/_/ready").status), ("OK", 200));
+    assert_eq!(
+        (
+            runner.get("/_/health").text().as_str(),
+            runner.get("/_/ready").status
+        ),
+        ("OK", 200)
+    );
     for method in ["HEAD", "POST"] {
         assert_eq!(runner.send(method, "/_/health", &[], b"").status, 405);
         assert_eq!(runner.send(method, "/_/ready", &[], b"").status, 405);
     }
     std::fs::remove_file(runner.lock_file()).expect("removed");
-    assert_eq!((runner.get("/_/health").status, runner.get("/_/ready").status, runner.get("/").status), (503, 503, 200));
+    assert_eq!(
+        (
+            runner.get("/_/health").status,
+            runner.get("/_/ready").status,
+            runner.get("/").status
+        ),
+        (503, 503, 200)
+    );
     std::fs::write(runner.lock_file(), "").expect("written");
     assert_eq!(runner.get("/_/health").status, 200);
 }
 
 #[test]
 fn suppressed_locks_keep_the_probes_failing() {
-    let mut runner = start(&[("fprocess", "cat"), ("suppress_lock", "1"), ("healthcheck_interval", "0")], &[]);
+    let mut runner = start(
+        &[
+            ("fprocess", "cat"),
+            ("suppress_lock", "1"),
+            ("healthcheck_interval", "0"),
+        ],
+        &[],
+    );
     runner.wait_for_log("Warning: \"suppress_lock\" is enabled.");
-    assert_eq!((runner.get("/_/health").status, runner.get("/").status), (503, 200));
+    assert_eq!(
+        (runner.get("/_/health").status, runner.get("/").status),
+        (503, 200)
+    );
     runner.signal("TERM");
     assert_eq!(runner.wait(), Some(0));
-    assert!(runner.log().contains("Unable to mark server as unhealthy: remove "), "{}", runner.log());
+    assert!(
+        runner
+            .log()
+            .contains("Unable to mark server as unhealthy: remove "),
+        "{}",
+        runner.log()
+    );
 }
 
 #[test]
@@ -142,15 +273,29 @@ fn ready_asks_the_function() {
     }
     assert!(!text.contains("Http_Query"), "{text}");
     runner.wait_for_log("GET /is/ready - 200");
-    assert!(!runner.metrics().contains("http_requests_total{"), "probes are not counted");
+    assert!(
+        !runner.metrics().contains("http_requests_total{"),
+        "probes are not counted"
+    );
 }
 
 #[test]
 fn termination_drains() {
-    let variables = [("fprocess", "sh slow.sh"), ("healthcheck_interval", "500ms"), ("write_timeout", "10s")];
-    let mut runner = start(&variables, &[("slow.sh", "while [ ! -e go ]; do sleep 0.05; done; echo done")]);
+    let variables = [
+        ("fprocess", "sh slow.sh"),
+        ("healthcheck_interval", "500ms"),
+        ("write_timeout", "10s"),
+    ];
+    let mut runner = start(
+        &variables,
+        &[(
+            "slow.sh",
+            "while [ ! -e go ]; do sleep 0.05; done; echo done",
+        )],
+    );
     let mut slow = runner.connect();
-    slow.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        .expect("sent");
     runner.wait_for_log("Started logging");
     runner.signal("TERM");
     runner.signal("TERM");
@@ -164,24 +309,42 @@ fn termination_drains() {
     assert!(answer.ends_with("done\n"), "{answer}");
     assert_eq!(runner.wait(), Some(0));
     let log = runner.log();
-    assert!(last_line(&log).ends_with("Exiting. Active connections: 0"), "{log}");
+    assert!(
+        last_line(&log).ends_with("Exiting. Active connections: 0"),
+        "{log}"
+    );
     assert_eq!(log.matches("SIGTERM: no new").count(), 1);
     assert!(!runner.lock_file().exists());
 }
 
 #[test]
 fn a_drain_that_takes_too_long_is_given_up() {
-    let variables = [("fprocess", "sleep 30"), ("healthcheck_interval", "0"), ("write_timeout", "200ms")];
+    let variables = [
+        ("fprocess", "sleep 30"),
+        ("healthcheck_interval", "0"),
+        ("write_timeout", "200ms"),
+    ];
     let mut runner = start(&variables, &[]);
     let mut slow = runner.connect();
-    slow.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        .expect("sent");
     runner.wait_for_log("Started logging");
     let began = Instant::now();
     runner.signal("TERM");
     assert_eq!(runner.wait(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(10));
-    assert!(runner.log().contains("Error in Shutdown: context deadline exceeded"), "{}", runner.log());
-    assert!(last_line(&runner.log()).ends_with("Exiting. Active connections: 1"), "{}", runner.log());
+    assert!(
+        runner
+            .log()
+            .contains("Error in Shutdown: context deadline exceeded"),
+        "{}",
+        runner.log()
+    );
+    assert!(
+        last_line(&runner.log()).ends_with("Exiting. Active connections: 1"),
+        "{}",
+        runner.log()
+    );
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! A real runner on ports of its own, in a directory of its own, and a client that sees bytes.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, reason = "shared by test programs that use parts of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "shared by test programs that use parts of it"
+)]
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -46,7 +52,9 @@ pub fn start(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Runner {
     runner.port = runner.wait_for_port("Listening on address: ");
     runner.metrics_port = runner.wait_for_port("Metrics listening on address: ");
     let suppressed = variables.iter().any(|(name, _)| *name == "suppress_lock");
-    wait_until("healthy", || suppressed || runner.get("/_/health").status == 200);
+    wait_until("healthy", || {
+        suppressed || runner.get("/_/health").status == 200
+    });
     runner
 }
 
@@ -70,7 +78,12 @@ pub fn launch(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Runner {
         .stderr(output("stderr.log"))
         .spawn()
         .expect("the runner starts");
-    Runner { child, directory, port: 0, metrics_port: 0 }
+    Runner {
+        child,
+        directory,
+        port: 0,
+        metrics_port: 0,
+    }
 }
 
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -92,7 +105,8 @@ impl Runner {
 
     /// Everything on stderr so far.
     pub fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.directory().join("stderr.log")).expect("read")).into_owned()
+        String::from_utf8_lossy(&std::fs::read(self.directory().join("stderr.log")).expect("read"))
+            .into_owned()
     }
 
     /// Everything on stdout so far.
@@ -101,7 +115,9 @@ impl Runner {
     }
 
     pub fn wait_for_log(&self, text: &str) {
-        wait_until(&format!("{text:?} in the log"), || self.log().contains(text));
+        wait_until(&format!("{text:?} in the log"), || {
+            self.log().contains(text)
+        });
     }
 
     fn wait_for_port(&mut self, what: &str) -> u16 {
@@ -110,12 +126,20 @@ impl Runner {
             let log = self.log();
             port = log.lines().find_map(|line| {
                 // Behind the time of a text line, or as the message of a JSON line.
-                let begin = line.find(what).filter(|at| *at == 20 || line[..*at].ends_with("\"message\":\""))?;
+                let begin = line
+                    .find(what)
+                    .filter(|at| *at == 20 || line[..*at].ends_with("\"message\":\""))?;
                 let address = line[begin + what.len()..].split('"').next()?;
-                address.parse::<SocketAddr>().ok().map(|address| address.port())
+                address
+                    .parse::<SocketAddr>()
+                    .ok()
+                    .map(|address| address.port())
             });
             let ended = self.child.try_wait().expect("waits");
-            assert!(ended.is_none() || port.is_some(), "ended with {ended:?}:\n{log}");
+            assert!(
+                ended.is_none() || port.is_some(),
+                "ended with {ended:?}:\n{log}"
+            );
             port.is_some()
         });
         port.expect("waited for")
@@ -134,8 +158,15 @@ impl Runner {
         exchange(self.port, request)
     }
 
-    pub fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut request = format!("{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+    pub fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut request =
+            format!("{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -159,7 +190,13 @@ impl Runner {
 
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs").success());
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &pid])
+                .status()
+                .expect("kill runs")
+                .success()
+        );
     }
 
     /// Waits for the end; `None` for a signal.
@@ -205,8 +242,17 @@ pub fn parse(bytes: &[u8]) -> Answer {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
     let end = end.unwrap_or_else(|| panic!("no head in {:?}", String::from_utf8_lossy(bytes)));
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
-    let mut answer = Answer { status, head, body: bytes[end + 4..].to_vec() };
+    let status = head
+        .split(' ')
+        .nth(1)
+        .expect("a status")
+        .parse()
+        .expect("a number");
+    let mut answer = Answer {
+        status,
+        head,
+        body: bytes[end + 4..].to_vec(),
+    };
     if answer.header("transfer-encoding") == Some("chunked") {
         answer.body = unchunk(&answer.body).expect("complete chunks");
     }

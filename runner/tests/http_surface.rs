@@ -1,0 +1,306 @@
+//! What happens around every function: routing, protocol errors, time-outs, limits, metrics.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv6Addr, TcpStream};
+use std::time::{Duration, Instant};
+
+use support::{parse, start, wait_until};
+
+#[test]
+fn unclean_paths_are_redirected() {
+    let runner = start(&[("fprocess", "env")], &[]);
+    for (target, location) in [
+        ("//a?x=1", "/a?x=1"),
+        ("/a/./b/", "/a/b/"),
+        ("/a/../b", "/b"),
+        ("/a/.", "/a"),
+    ] {
+        for method in ["GET", "POST"] {
+            let answer = runner.send(method, target, &[], b"");
+            assert_eq!(
+                (answer.status, answer.header("location")),
+                (307, Some(location)),
+                "{method} {target}"
+            );
+        }
+    }
+    for (target, path) in [
+        ("/%2e%2e/x", "/../x"),
+        ("/a%2f%2fb", "/a//b"),
+        ("/_/health/", "/_/health/"),
+    ] {
+        let text = runner.get(target).text();
+        assert!(
+            text.contains(&format!("Http_Path={path}\n")),
+            "{target}: {text}"
+        );
+    }
+    assert!(!runner.log().contains("//a"), "redirects are not logged");
+    assert!(
+        !runner.metrics().contains("307"),
+        "redirects are not counted"
+    );
+}
+
+#[test]
+fn special_targets() {
+    let runner = start(&[("fprocess", "env")], &[]);
+    let answer = |head: &str| {
+        parse(&runner.exchange(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()))
+    };
+    assert_eq!(answer("OPTIONS * HTTP/1.1\r\nHost: a").status, 200);
+    assert_eq!(answer("CONNECT a:80 HTTP/1.1\r\nHost: a").status, 404);
+    assert_eq!(answer("GET / HTTP/1.0").status, 200);
+    let absolute = answer("GET http://other/x/y?z HTTP/1.1\r\nHost: a").text();
+    assert!(
+        absolute.contains("Http_Path=/x/y\n") && absolute.contains("Http_Query=z\n"),
+        "{absolute}"
+    );
+}
+
+#[test]
+fn hostile_requests_are_refused() {
+    let runner = start(&[("fprocess", "touch ran")], &[]);
+    let long = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+        "x".repeat(1_200_000)
+    );
+    for (request, status) in [
+        ("nonsense\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        ("GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n folded\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            400,
+        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n", 417),
+        (&long, 431),
+    ] {
+        let answer = runner.exchange(request.as_bytes());
+        let shown = &request[..request.len().min(120)];
+        assert_eq!(parse(&answer).status, status, "{shown}");
+        assert_eq!(
+            String::from_utf8_lossy(&answer)
+                .matches("HTTP/1.1 ")
+                .count(),
+            1,
+            "{shown}: closed afterwards"
+        );
+    }
+    assert!(!runner.directory().join("ran").exists());
+    assert_eq!(runner.get("/").status, 200, "later requests are fine");
+}
+
+#[test]
+fn large_heads_pass() {
+    let runner = start(&[("fprocess", "true")], &[]);
+    let values = "x".repeat(100_000);
+    let answer = runner.send("GET", "/", &[("A", &values), ("B", &values)], b"");
+    assert_eq!(answer.status, 200);
+    let names: Vec<String> = (0..2000).map(|i| format!("X-{i}")).collect();
+    let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
+    assert_eq!(runner.send("GET", "/", &headers, b"").status, 200);
+}
+
+#[test]
+fn slow_and_idle_connections_are_closed() {
+    let runner = start(&[("fprocess", "true"), ("read_timeout", "300ms")], &[]);
+    for (sent, answers) in [
+        ("", 0),
+        ("GET / HT", 0),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 1),
+    ] {
+        let began = Instant::now();
+        let received = runner.exchange(sent.as_bytes());
+        assert_eq!(
+            String::from_utf8_lossy(&received)
+                .matches("HTTP/1.1 200")
+                .count(),
+            answers,
+            "{sent:?}"
+        );
+        assert!(began.elapsed() >= Duration::from_millis(290), "{sent:?}");
+    }
+}
+
+#[test]
+fn late_answers_are_not_written() {
+    let runner = start(
+        &[("fprocess", "sleep 0.5"), ("write_timeout", "200ms")],
+        &[],
+    );
+    assert_eq!(runner.exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), b"");
+    runner.wait_for_log("GET / - 200");
+    wait_until("the metrics", || {
+        runner
+            .metrics()
+            .contains("http_requests_total{code=\"200\",method=\"get\"} 1")
+    });
+}
+
+#[test]
+fn continue_is_sent_when_the_body_is_read() {
+    let runner = start(&[("fprocess", "cat")], &[]);
+    let mut connection = runner.connect();
+    connection
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        .expect("sent");
+    let mut interim = [0; 25];
+    connection.read_exact(&mut interim).expect("read");
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    connection.write_all(b"abc").expect("sent");
+    let mut rest = Vec::new();
+    connection.read_to_end(&mut rest).expect("read");
+    assert_eq!(parse(&rest).text(), "abc");
+}
+
+#[test]
+fn more_requests_than_allowed_are_refused() {
+    let runner = start(&[("fprocess", "cat"), ("max_inflight", "1")], &[]);
+    let mut first = runner.connect();
+    first
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\n")
+        .expect("sent");
+    runner.wait_for_log("Started logging");
+    // With a body that nobody reads.
+    let answer = runner.send("POST", "/", &[], &vec![b'x'; 2_000_000]);
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (429, Some("text/plain"))
+    );
+    assert_eq!(
+        answer.text(),
+        "Concurrent request limit exceeded. Max concurrent requests: 1\n"
+    );
+    assert_eq!(
+        answer.header("x-openfaas-internal"),
+        Some("faas-middleware")
+    );
+    assert_eq!(runner.get("/_/ready").status, 429);
+    assert!(runner.metrics().contains("http_requests_in_flight 1\n"));
+    first.write_all(b"y").expect("sent");
+    first.read_to_end(&mut Vec::new()).expect("read");
+    wait_until("the place is free", || runner.get("/_/ready").status == 200);
+    assert_eq!(runner.get("/").status, 200);
+    let metrics = runner.metrics();
+    for line in [
+        "http_requests_total{code=\"429\",method=\"post\"} 1\n",
+        "http_requests_in_flight 0\n",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+}
+
+#[test]
+fn connections_beyond_the_limit_wait() {
+    let runner = start(&[("fprocess", "true"), ("max_connections", "1")], &[]);
+    let held = runner.connect();
+    let mut waiting = runner.connect();
+    waiting
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    waiting
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .expect("set");
+    let mut byte = [0];
+    assert!(
+        waiting.read(&mut byte).is_err(),
+        "not served while another connection is open"
+    );
+    drop(held);
+    waiting
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("set");
+    assert_eq!(waiting.read(&mut byte).expect("read"), 1);
+}
+
+#[test]
+fn both_address_families_are_served() {
+    let runner = start(&[("fprocess", "true")], &[]);
+    let Ok(mut connection) = TcpStream::connect((Ipv6Addr::LOCALHOST, runner.port())) else {
+        println!("SKIP both_address_families_are_served: no IPv6 here");
+        return;
+    };
+    connection
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).expect("read");
+    assert_eq!(parse(&answer).status, 200);
+}
+
+#[test]
+fn every_metric_moves() {
+    let runner = start(&[("fprocess", "cat")], &[]);
+    let value = |metrics: &str, name: &str| {
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")))
+            .map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    let before = runner.metrics();
+    assert_eq!(value(&before, "http_requests_in_flight"), Some(0.0));
+    let connections: Vec<TcpStream> = (0..20).map(|_| runner.connect()).collect();
+    for _ in 0..20 {
+        runner.send("POST", "/", &[], &vec![b'x'; 100_000]);
+    }
+    let mut metrics = String::new();
+    wait_until("the counter", || {
+        metrics = runner.metrics();
+        value(
+            &metrics,
+            "http_requests_total{code=\"200\",method=\"post\"}",
+        ) == Some(20.0)
+    });
+    assert_eq!(
+        value(
+            &metrics,
+            "http_request_duration_seconds_count{code=\"200\",method=\"post\"}"
+        ),
+        Some(20.0)
+    );
+    for name in ["process_open_fds", "process_cpu_seconds_total"] {
+        wait_until(name, || {
+            runner.send("POST", "/", &[], &vec![b'x'; 100_000]);
+            value(&runner.metrics(), name) > value(&before, name)
+        });
+    }
+    for name in [
+        "process_max_fds",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+        "process_start_time_seconds",
+    ] {
+        assert!(value(&metrics, name) > Some(0.0), "{name}");
+    }
+    drop(connections);
+}
