@@ -28,7 +28,7 @@ mod version;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::args::{Arguments, BuildArguments, Command, CompileArguments, RunArguments};
 use crate::build::{Options, RawOptions};
@@ -48,8 +48,11 @@ fn dispatch(arguments: Arguments) -> ExitCode {
         return finish(print(&version::describe(arguments.verbose)));
     }
     match arguments.command {
-        // clap prints its help if there is nothing at all.
-        None => Exit::Usage.into(),
+        // clap does this itself where there is no argument at all.
+        None => {
+            print_error(&Arguments::command().render_help().to_string());
+            Exit::Usage.into()
+        }
         Some(Command::Build(arguments)) => finish(build(&arguments)),
         Some(Command::Inspect(arguments)) => finish(
             inspect::inspect(&arguments.artifact, arguments.json).and_then(|text| print(&text)),
