@@ -1,0 +1,67 @@
+//! The two programs as files.
+
+use std::fs;
+use std::process::Command;
+
+use faas_wasm_tests::{Outcome, runner_program, tool_program};
+
+/// What the runner may take, in bytes: it goes into every function's image.
+const RUNNER_LIMIT: u64 = 4_000_000;
+
+#[test]
+fn runner_is_stripped_and_small() {
+    let program = runner_program();
+    let size = fs::metadata(&program).expect("it is there").len();
+    assert!(
+        size <= RUNNER_LIMIT,
+        "{size} bytes, more than {RUNNER_LIMIT}"
+    );
+    let sections = Command::new("readelf")
+        .args(["-S", "-W"])
+        .arg(&program)
+        .output();
+    let sections = Outcome::from(sections.expect("readelf is there")).success();
+    for section in [".symtab", ".debug_info"] {
+        assert!(!sections.contains(section), "{section}");
+    }
+}
+
+#[test]
+fn runner_needs_the_c_library_alone() {
+    let program = runner_program();
+    let dynamic = Command::new("readelf")
+        .args(["-d", "-W"])
+        .arg(&program)
+        .output();
+    let dynamic = Outcome::from(dynamic.expect("readelf is there")).success();
+    let needed: Vec<_> = dynamic
+        .lines()
+        .filter(|line| line.contains("(NEEDED)"))
+        .filter_map(|line| line.split(['[', ']']).nth(1))
+        .collect();
+    for library in &needed {
+        assert!(
+            [
+                "libc.so.6",
+                "libm.so.6",
+                "libgcc_s.so.1",
+                "ld-linux-x86-64.so.2"
+            ]
+            .contains(library),
+            "{needed:?}: an image for functions has no {library}"
+        );
+    }
+}
+
+#[test]
+fn runner_holds_no_code_generator() {
+    let runner = fs::read(runner_program()).expect("it can be read");
+    let tool = fs::read(tool_program()).expect("it can be read");
+    let has =
+        |program: &[u8], name: &str| program.windows(name.len()).any(|w| w == name.as_bytes());
+    // Paths of source files, which panic messages carry.
+    for name in ["cranelift-codegen-", "wasmer-compiler-"] {
+        assert!(has(&tool, name), "{name} is not how one sees it");
+        assert!(!has(&runner, name), "{name}");
+    }
+}
