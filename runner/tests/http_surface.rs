@@ -1,5 +1,10 @@
 //! What happens around every function: routing, protocol errors, time-outs, limits, metrics.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test"
+)]
 
 mod support;
 
@@ -47,13 +52,20 @@ fn unclean_paths_are_redirected() {
 
 #[test]
 fn special_targets() {
-    let runner = start(&[("fprocess", "env")], &[]);
+    let filler = "x".repeat(3000);
+    let runner = start(&[("fprocess", "env"), ("filler", &filler)], &[]);
     let answer = |head: &str| {
         parse(&runner.exchange(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()))
     };
     assert_eq!(answer("OPTIONS * HTTP/1.1\r\nHost: a").status, 200);
     assert_eq!(answer("CONNECT a:80 HTTP/1.1\r\nHost: a").status, 404);
     assert_eq!(answer("GET / HTTP/1.0").status, 200);
+    let kept = parse(&runner.exchange(b"POST / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+    assert_eq!(
+        (kept.status, kept.header("connection")),
+        (200, Some("close")),
+        "no length, so no further request"
+    );
     let absolute = answer("GET http://other/x/y?z HTTP/1.1\r\nHost: a").text();
     assert!(
         absolute.contains("Http_Path=/x/y\n") && absolute.contains("Http_Query=z\n"),

@@ -44,8 +44,8 @@ use transport::Transport;
 /// Largest head of a request, with the slack that Go's server grants.
 const MAX_HEAD_BYTES: usize = (1 << 20) + 4096;
 
-/// Most header lines of a request.
-const MAX_HEADER_LINES: usize = 4096;
+/// Most header lines of a request; the parser makes room for so many, each time.
+const MAX_HEADER_LINES: usize = 2048;
 
 /// The function server.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, LOCATION};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -93,7 +93,12 @@ impl Service {
         let received = Instant::now();
         connection.begin_request(received, self.write_timeout);
         let tracked = Arc::clone(&connection);
-        let (response, ticket) = self.route(request, connection, received, peer, local).await;
+        let version = request.version();
+        let (mut response, ticket) = self.route(request, connection, received, peer, local).await;
+        if version == Version::HTTP_10 && !has_known_length(&response) {
+            // The end of the connection is the end of the body, also for a client that asked to keep it.
+            response = closing(response);
+        }
         if let Some(ticket) = &ticket {
             ticket.set_code(response.status());
         }
@@ -339,6 +344,10 @@ fn bad_request(detail: &str) -> Response {
         StatusCode::BAD_REQUEST,
         format!("400 Bad Request{separator}{detail}"),
     ))
+}
+
+fn has_known_length(response: &Response) -> bool {
+    response.headers().contains_key(CONTENT_LENGTH) || response.body().size_hint().exact().is_some()
 }
 
 fn closing(mut response: Response) -> Response {
