@@ -96,8 +96,10 @@ impl Service {
         let version = request.version();
         let (mut response, ticket) = self.route(request, connection, received, peer, local).await;
         if version == Version::HTTP_10 && !has_known_length(&response) {
-            // The end of the connection is the end of the body, also for a client that asked to keep it.
+            // The end of the connection is the end of the body, also for a client that asked to keep it. The version
+            // keeps the connection layer from promising to.
             response = closing(response);
+            *response.version_mut() = Version::HTTP_10;
         }
         if let Some(ticket) = &ticket {
             ticket.set_code(response.status());
