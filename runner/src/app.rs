@@ -16,6 +16,7 @@ use crate::jwt::Authenticator;
 use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::modes::{self, Mode, StartError};
+use crate::one_shot;
 use crate::process::{Children, io_error_text};
 use crate::server::{self, Health, Server, Service, ServiceOptions};
 
@@ -39,7 +40,16 @@ impl From<Exit> for ExitCode {
 
 /// Runs the program.
 #[must_use]
-pub fn main() -> Exit {
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|first| first == one_shot::FLAG).is_some() {
+        return one_shot::main(arguments).into();
+    }
+    watchdog().into()
+}
+
+/// The program as a watchdog.
+fn watchdog() -> Exit {
     let logger = Logger::new(early_format(), true);
     match cli::parse(
         std::env::args_os()

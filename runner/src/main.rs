@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    faas_wasm_runner::app::main().into()
+    faas_wasm_runner::app::main()
 }
