@@ -1,0 +1,225 @@
+//! `faas-wasm run`: one run on the terminal's own streams.
+
+use std::fs;
+use std::process::Command;
+
+use faas_wasm_tests::{Backend, Guest, Outcome, Work, runner_program, tool};
+
+fn run(work: &Work, arguments: &[&str]) -> Command {
+    let mut command = tool();
+    command
+        .arg("run")
+        .args(arguments)
+        .current_dir(work.path())
+        .env("FAAS_WASM_CACHE_DIR", work.join("cache"))
+        .env("FAAS_WASM_RUNNER", runner_program());
+    command
+}
+
+fn quick(work: &Work, arguments: &[&str]) -> Command {
+    run(
+        work,
+        &[&["--quiet", "--backend", "cranelift"], arguments].concat(),
+    )
+}
+
+#[test]
+fn runs_a_module_and_an_artifact() {
+    for backend in Backend::ALL {
+        let work = Work::new();
+        work.fixture("hello");
+        let module = ["--quiet", "--backend", backend.name(), "hello.wasm"];
+        assert_eq!(
+            Outcome::of(&mut run(&work, &module)).success(),
+            "hello, world\n"
+        );
+        let guest = Guest::fixture_by("hello", backend);
+        let artifact = guest.artifact().display().to_string();
+        let outcome = Outcome::of(&mut run(&work, &[&artifact]));
+        assert_eq!(outcome.success(), "hello, world\n");
+        assert_eq!(outcome.stderr, "", "nothing is compiled");
+    }
+}
+
+#[test]
+fn standard_streams_are_the_guests() {
+    let work = Work::new();
+    work.fixture("echo");
+    let input: Vec<u8> = (0..3_000_000_u32)
+        .map(|index| ((index * 7) >> 4) as u8)
+        .collect();
+    let outcome = Outcome::with_input(&mut quick(&work, &["echo.wasm"]), &input);
+    assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+    assert!(outcome.stdout == input, "{} bytes", outcome.stdout.len());
+    work.fixture("output");
+    let outcome = Outcome::of(&mut quick(&work, &["output.wasm", "stderr", "64"]));
+    assert_eq!(outcome.success(), "");
+    assert_eq!(outcome.stderr.len(), 64);
+}
+
+#[test]
+fn the_exit_code_is_the_guests() {
+    let work = Work::new();
+    work.fixture("exit");
+    for code in [0, 1, 3, 42, 125, 255] {
+        let outcome = Outcome::of(&mut quick(&work, &["exit.wasm", &code.to_string()]));
+        assert_eq!(outcome.code(), code);
+        assert_eq!(outcome.text(), "before the end\n");
+        assert_eq!(outcome.stderr, "");
+    }
+    work.fixture("features");
+    assert_eq!(
+        Outcome::of(&mut quick(&work, &["features.wasm"])).code(),
+        42
+    );
+}
+
+#[test]
+fn a_trap_exits_with_134_and_a_report() {
+    for backend in Backend::ALL {
+        let work = Work::new();
+        work.fixture("trap");
+        for (kind, message) in [
+            ("unreachable", "unreachable"),
+            ("divide", "division by zero"),
+            ("overflow", "overflow"),
+            ("bounds", "out of bounds"),
+            ("indirect", "indirect call"),
+            ("stack", "stack"),
+        ] {
+            let arguments = ["--quiet", "--backend", backend.name(), "trap.wasm", kind];
+            let outcome = Outcome::of(&mut run(&work, &arguments));
+            assert_eq!(
+                outcome.code(),
+                134,
+                "{backend:?}, {kind}: {}",
+                outcome.stderr
+            );
+            assert_eq!(outcome.text(), "before the trap\n");
+            assert!(
+                outcome.stderr.contains(message),
+                "{kind}: {}",
+                outcome.stderr
+            );
+            assert!(
+                outcome.stderr.contains("_start"),
+                "{kind}: {}",
+                outcome.stderr
+            );
+        }
+    }
+}
+
+#[test]
+fn a_report_stays_short_however_deep_the_stack_was() {
+    let work = Work::new();
+    work.fixture("trap");
+    let outcome = Outcome::of(&mut quick(&work, &["trap.wasm", "stack"]));
+    assert_eq!(outcome.code(), 134);
+    assert!(
+        outcome.stderr.lines().count() < 200,
+        "{}",
+        outcome.stderr.len()
+    );
+}
+
+#[test]
+fn arguments_and_environment() {
+    let work = Work::new();
+    work.fixture("env");
+    let arguments = [
+        "--env", "A=1", "--env", "B=x=y", "env.wasm", "one", "--env", "-v",
+    ];
+    let mut command = quick(&work, &arguments);
+    let text = Outcome::of(command.env("SECRET", "of the host")).success();
+    let mut lines: Vec<_> = text.lines().filter(|line| *line != "PWD=/").collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "A=1",
+            "B=x=y",
+            "argument --env",
+            "argument -v",
+            "argument env.wasm",
+            "argument one"
+        ]
+    );
+    let outcome = Outcome::of(&mut quick(&work, &["--argv0", "other", "env.wasm"]));
+    assert!(outcome.success().contains("argument other\n"));
+}
+
+#[test]
+fn directories_have_their_access() {
+    let work = Work::new();
+    work.fixture("store");
+    fs::create_dir(work.join("data")).expect("it can be made");
+    let note = work.join("data/note");
+    let store = |directory: &str| {
+        let arguments = ["--dir", directory, "store.wasm", "/d/note", "text"];
+        Outcome::of(&mut quick(&work, &arguments))
+    };
+    assert_eq!(
+        store("data::/d").code(),
+        1,
+        "read-only unless said otherwise"
+    );
+    assert_eq!(store("data::/d:ro").code(), 1);
+    assert_eq!(store("data::/d:cow").success(), "new\ntext\n");
+    assert!(!note.exists());
+    assert_eq!(store("data::/d:rw").success(), "new\ntext\n");
+    assert_eq!(fs::read_to_string(&note).expect("it is there"), "text");
+    assert_eq!(store("data::/d:cow").success(), "there already\ntext\n");
+    let outcome = store("none::/d");
+    assert_eq!(outcome.code(), 125, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("none"), "{}", outcome.stderr);
+}
+
+#[test]
+fn without_a_directory_nothing_of_the_host_is_there() {
+    let work = Work::new();
+    work.fixture("cat");
+    let outcome = Outcome::of(&mut quick(&work, &["cat.wasm", "/etc/passwd"]));
+    assert_eq!((outcome.code(), outcome.text().as_str()), (1, ""));
+}
+
+#[test]
+fn failures_of_ours_are_125() {
+    let work = Work::new();
+    work.write("bad.wasm", "not wasm");
+    for arguments in [&["bad.wasm"][..], &["none.wasm"]] {
+        let outcome = Outcome::of(&mut quick(&work, arguments));
+        assert_eq!(outcome.code(), 125, "{}", outcome.stderr);
+        assert!(outcome.stderr.starts_with("error: "), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn compiled_modules_are_kept() {
+    let work = Work::new();
+    work.fixture("hello");
+    let cached = || -> Vec<_> {
+        let entries = fs::read_dir(work.join("cache")).expect("it is there");
+        let mut entries: Vec<_> = entries
+            .map(|entry| entry.expect("it can be read"))
+            .map(|entry| {
+                (
+                    entry.file_name(),
+                    entry.metadata().expect("it is there").modified().ok(),
+                )
+            })
+            .collect();
+        entries.sort();
+        entries
+    };
+    Outcome::of(&mut quick(&work, &["hello.wasm"])).success();
+    let first = cached();
+    assert_eq!(first.len(), 1);
+    Outcome::of(&mut quick(&work, &["hello.wasm"])).success();
+    assert_eq!(cached(), first, "it is used again");
+    // A damaged one is built again.
+    let artifact = work.join("cache").join(&first[0].0);
+    fs::write(&artifact, "damaged").expect("it can be written");
+    let outcome = Outcome::of(&mut quick(&work, &["hello.wasm"]));
+    assert_eq!(outcome.success(), "hello, world\n");
+}

@@ -1,0 +1,275 @@
+//! Wasm mode: limits, and guests that do not keep to them.
+
+use std::io::{BufReader, Write as _};
+use std::time::{Duration, Instant};
+
+use faas_wasm_tests::http::{Request, Response, connect};
+use faas_wasm_tests::{Backend, Guest, Runner, RunnerCommand};
+
+/// Long enough to tell a stopped guest from one that ended by itself, short enough to wait for.
+const LIMIT: &str = "300ms";
+
+#[track_caller]
+fn is_stopped(runner: &Runner, request: &Request) {
+    let start = Instant::now();
+    let response = runner.send(request);
+    assert_eq!(
+        response.status,
+        504,
+        "{}\n{}",
+        response.text(),
+        runner.log()
+    );
+    assert!(response.complete);
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(290), "{took:?}");
+    // A loaded machine has its delays; a guest that is not stopped takes for ever.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn whatever_a_guest_does_it_is_stopped_at_the_deadline() {
+    for backend in Backend::ALL {
+        for (guest, arguments) in [
+            ("spin", &[][..]),
+            ("fill", &[]),
+            ("copy", &[]),
+            ("sleep", &["100000"]),
+            ("descend-spin", &["10"]),
+        ] {
+            let guest = Guest::fixture_by(guest, backend);
+            let runner = guest
+                .serve_with(arguments)
+                .env("exec_timeout", LIMIT)
+                .start();
+            for _ in 0..3 {
+                is_stopped(&runner, &Request::get("/"));
+            }
+            runner.stop();
+        }
+    }
+}
+
+#[test]
+fn a_guest_that_waits_for_input_is_stopped() {
+    let guest = Guest::fixture("count");
+    let runner = guest.serve().env("exec_timeout", LIMIT).start();
+    let mut stream = connect(runner.address()).expect("it listens");
+    // So much that the guest is started, and then nothing.
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    .and_then(|()| stream.write_all(&[b'x'; 200_000]))
+    .expect("it can be written");
+    let response = Response::read(&mut BufReader::new(stream), false).expect("it is answered");
+    assert_eq!(response.status, 504, "{}", runner.log());
+}
+
+#[test]
+fn a_guest_whose_output_nobody_takes_is_stopped() {
+    let guest = Guest::fixture("output");
+    let mut runner = guest
+        .serve_with(&["stdout", "1000000000"])
+        .env("exec_timeout", LIMIT)
+        .env("max_scale", "1")
+        .start();
+    let mut stream = connect(runner.address()).expect("it listens");
+    write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("it can be written");
+    runner.wait_for_log("exec_timeout");
+    drop(stream);
+    assert_eq!(runner.get("/_/health").status, 200);
+}
+
+/// Every depth around the stack's end: stopped there or ended by the stack's overflow, and the
+/// runner lives on.
+#[test]
+fn spinning_at_the_stacks_end_is_stopped() {
+    for backend in Backend::ALL {
+        let guest = Guest::fixture_by("descend-spin", backend);
+        // The depth at which the stack ends depends on the frames the backend makes: find it.
+        let ends = |depth: u32| {
+            let depth = depth.to_string();
+            let command = guest.serve_with(&[&depth]).env("exec_timeout", "20ms");
+            let runner = command.start();
+            let status = runner.get("/").status;
+            assert!([500, 504].contains(&status), "{depth}: {status}");
+            assert_eq!(runner.get("/_/health").status, 200, "{depth}");
+            status == 500
+        };
+        let (mut fits, mut overflows) = (0, 1 << 22);
+        assert!(
+            ends(overflows),
+            "a stack of 1 MiB has no room for 4 Mi calls"
+        );
+        while overflows - fits > 1 {
+            let middle = fits + (overflows - fits) / 2;
+            if ends(middle) {
+                overflows = middle
+            } else {
+                fits = middle
+            }
+        }
+        for depth in fits.saturating_sub(8)..overflows + 8 {
+            ends(depth);
+        }
+    }
+}
+
+#[test]
+fn x_timeout_shortens_the_limit_and_never_lengthens_it() {
+    let guest = Guest::fixture("spin");
+    let runner = guest.serve().env("exec_timeout", "20s").start();
+    is_stopped(&runner, &Request::get("/").header("X-Timeout", LIMIT));
+    let runner = guest.serve().env("exec_timeout", LIMIT).start();
+    for ignored in ["20s", "0s", "-1s", "junk", "5"] {
+        is_stopped(&runner, &Request::get("/").header("X-Timeout", ignored));
+    }
+}
+
+#[test]
+fn a_deadline_after_the_head_cuts_the_stream() {
+    let runner = Guest::fixture("output")
+        .serve_with(&["stdout", "1000000", "spin"])
+        .env("exec_timeout", LIMIT)
+        .start();
+    let response = runner.get("/");
+    assert_eq!(response.status, 200);
+    assert!(!response.complete, "a client must see that this is not all");
+}
+
+#[test]
+fn good_requests_follow_bad_ones() {
+    let guest = Guest::fixture("output");
+    let runner = guest
+        .serve_with(&["stdout", "10", "return"])
+        .env("exec_timeout", "5s")
+        .start();
+    let spinning = Guest::fixture("spin");
+    let other = spinning.serve().env("exec_timeout", "10ms").start();
+    for _ in 0..50 {
+        assert_eq!(other.get("/").status, 504);
+    }
+    assert_eq!(runner.get("/").text(), "aaaaaaaaaa");
+    assert_eq!(other.get("/_/health").status, 200);
+}
+
+/// One replica and one place in the queue: the third request is refused at once.
+#[test]
+fn a_full_queue_refuses() {
+    let guest = Guest::fixture("sleep");
+    let runner = guest
+        .serve_with(&["1500"])
+        .env("max_scale", "1")
+        .env("wasm_queue_limit", "1")
+        .start();
+    let mut open = Vec::new();
+    for count in [1.0, 2.0] {
+        let mut stream = connect(runner.address()).expect("it listens");
+        write!(
+            stream,
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .expect("written");
+        while runner.metric("http_requests_in_flight") != Some(count) {}
+        open.push(stream);
+    }
+    let start = Instant::now();
+    let refused = runner.get("/");
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert!(start.elapsed() < Duration::from_secs(1), "at once");
+    for stream in open {
+        let response = Response::read(&mut BufReader::new(stream), false).expect("it is answered");
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, "slept\n")
+        );
+    }
+}
+
+#[test]
+fn waiting_for_a_replica_longer_than_the_limit_is_504() {
+    let guest = Guest::fixture("sleep");
+    let runner = guest
+        .serve_with(&["5000"])
+        .env("max_scale", "1")
+        .env("exec_timeout", "400ms")
+        .start();
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let send = || scope.spawn(|| runner.get("/").status);
+        let sent: Vec<_> = (0..4).map(|_| send()).collect();
+        sent.into_iter()
+            .map(|one| one.join().expect("it is answered"))
+            .collect()
+    });
+    assert_eq!(statuses, [504; 4]);
+}
+
+#[test]
+fn max_inflight_refuses_like_in_the_other_modes() {
+    let guest = Guest::fixture("sleep");
+    let runner = guest.serve_with(&["1500"]).env("max_inflight", "1").start();
+    let mut stream = connect(runner.address()).expect("it listens");
+    write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
+    while runner.metric("http_requests_in_flight") != Some(1.0) {}
+    let refused = runner.get("/");
+    assert_eq!(refused.status, 429);
+    assert!(
+        refused.text().contains("Max concurrent requests: 1"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(runner.get("/_/ready").status, 429);
+}
+
+#[test]
+fn memory_grows_to_its_limit_and_no_further() {
+    for backend in Backend::ALL {
+        let guest = Guest::fixture_by("grow", backend);
+        let runner = guest
+            .serve_with(&["100"])
+            .env("wasm_memory_limit", "64Mi")
+            .start();
+        for _ in 0..3 {
+            let text = runner.get("/").text();
+            let grown: u32 = text.trim_end_matches(" MiB\n").parse().expect("a number");
+            assert!((60..64).contains(&grown), "{backend:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_larger_initial_memory_is_refused_at_start() {
+    let guest = Guest::fixture("fill");
+    let outcome = guest.serve().env("wasm_memory_limit", "64Mi").run_to_end();
+    assert_ne!(outcome.code(), 0);
+    assert!(
+        outcome.stderr.contains("wasm_memory_limit"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn output_has_its_limit() {
+    let guest = Guest::fixture("output");
+    let serve = |bytes: &str| {
+        guest
+            .serve_with(&["stdout", bytes])
+            .env("wasm_output_limit", "10000")
+            .start()
+    };
+    let response = serve("10000").get("/");
+    assert_eq!((response.status, response.body.len()), (200, 10000));
+    let response = serve("10001").get("/");
+    assert_eq!(response.status, 500, "{}", response.text());
+}
+
+#[test]
+fn a_module_without_artifact_is_named() {
+    let guest = Guest::fixture("nop");
+    std::fs::remove_file(guest.artifact()).expect("it is there");
+    let module = guest.work().fixture("nop");
+    let outcome = RunnerCommand::new(&module.display().to_string()).run_to_end();
+    outcome.fails(1, &["nop.wasm", "hint: run `faas-wasm build ", "nop.wasm`"]);
+}

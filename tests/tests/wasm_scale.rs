@@ -1,0 +1,152 @@
+//! Wasm mode: replicas, and that requests know nothing of each other.
+
+use std::time::Instant;
+
+use faas_wasm_tests::http::Request;
+use faas_wasm_tests::{Backend, Guest, Runner};
+
+/// The numbers of `/scale-reader`, in its order.
+fn scale(runner: &Runner) -> [u64; 3] {
+    let response = runner.get("/scale-reader");
+    assert_eq!(response.status, 200);
+    assert_eq!(
+        response.header("Content-Type"),
+        Some("application/json; charset=utf-8")
+    );
+    let text = response.text();
+    let json: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let numbers = ["replicas", "availableReplicas", "invocationCount"].map(|key| {
+        json[key]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {key} in {text}"))
+    });
+    let [replicas, available, count] = numbers;
+    assert_eq!(
+        text,
+        format!(
+            r#"{{"replicas":{replicas},"availableReplicas":{available},"invocationCount":{count}}}"#
+        ),
+        "to the letter"
+    );
+    numbers
+}
+
+fn update(runner: &Runner, body: &str) -> (u16, String) {
+    let response = runner.send(&Request::post("/scale-updater", body));
+    (response.status, response.text())
+}
+
+#[test]
+fn replicas_are_told() {
+    let guest = Guest::fixture("hello");
+    let runner = guest
+        .serve()
+        .env("min_scale", "2")
+        .env("max_scale", "4")
+        .start();
+    assert_eq!(scale(&runner), [2, 2, 0]);
+    for _ in 0..5 {
+        runner.get("/");
+    }
+    assert_eq!(scale(&runner)[2], 5);
+}
+
+#[test]
+fn replicas_can_be_set() {
+    let guest = Guest::fixture("hello");
+    let runner = guest
+        .serve()
+        .env("min_scale", "1")
+        .env("max_scale", "4")
+        .env("wasm_idle_timeout", "10ms")
+        .start();
+    let body = |replicas: &str| format!(r#"{{"serviceName":"f","replicas":{replicas}}}"#);
+    let (status, text) = update(&runner, &body("3"));
+    assert_eq!((status, text.as_str()), (200, ""));
+    wait_until(|| scale(&runner)[..2] == [3, 3]);
+    assert_eq!(update(&runner, &body("1")).0, 200);
+    wait_until(|| scale(&runner)[..2] == [1, 1]);
+    let (status, text) = update(&runner, &body("5"));
+    assert_eq!(status, 500);
+    assert!(text.contains("greater than `4`"), "{text}");
+    let (status, text) = update(&runner, &body("0"));
+    assert_eq!(status, 500);
+    assert!(text.contains("less then `1`"), "{text}");
+    for bad in [
+        "",
+        "{}",
+        r#"{"replicas"}"#,
+        r#"{"replicas":}"#,
+        r#"{"replicas":"x"}"#,
+    ] {
+        let (status, text) = update(&runner, bad);
+        assert_eq!(status, 400, "{bad}: {text}");
+        assert!(text.starts_with("Cannot parse request"), "{bad}: {text}");
+    }
+    assert_eq!(update(&runner, &body("99999999999999999999999")).0 / 100, 4);
+    assert_eq!(runner.get("/").status, 200);
+}
+
+#[test]
+fn load_adds_replicas_up_to_the_limit() {
+    let guest = Guest::fixture("sleep");
+    let runner = guest.serve_with(&["500"]).env("max_scale", "4").start();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(runner.get("/").text(), "slept\n"));
+        }
+    });
+    let took = start.elapsed().as_millis();
+    // Two rounds of four; one after the other would be eight times the sleep.
+    assert!((1000..3000).contains(&took), "{took} ms");
+    assert!(scale(&runner)[0] <= 4);
+}
+
+#[test]
+fn a_thousand_requests_know_nothing_of_each_other() {
+    for backend in Backend::ALL {
+        let runner = Guest::fixture_by("isolation", backend).serve().start();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..250 {
+                        let response = runner.get("/");
+                        assert_eq!(response.text(), "1 0 clean\n", "{backend:?}");
+                    }
+                });
+            }
+        });
+        assert_eq!(scale(&runner)[2], 1000);
+    }
+}
+
+#[test]
+fn failures_leave_nothing_behind() {
+    let guest = Guest::fixture("trap");
+    let runner = guest.serve_with(&["stack"]).start();
+    for _ in 0..200 {
+        assert_eq!(runner.get("/").status, 500);
+    }
+    let before = resident_pages(&runner);
+    for _ in 0..500 {
+        assert_eq!(runner.get("/").status, 500);
+    }
+    let grown = resident_pages(&runner).saturating_sub(before);
+    assert!(grown < 1024, "{grown} pages more");
+}
+
+fn resident_pages(runner: &Runner) -> u64 {
+    let path = format!("/proc/{}/statm", runner.pid());
+    let text = std::fs::read_to_string(path).expect("the runner is there");
+    let resident = text.split(' ').nth(1).expect("the second number");
+    resident.parse().expect("it is a number")
+}
+
+#[track_caller]
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + std::time::Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it did not come to it");
+    }
+}
