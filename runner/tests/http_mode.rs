@@ -49,7 +49,7 @@ impl Upstream {
 fn serve(stream: TcpStream, cancelled: &AtomicUsize) -> Option<()> {
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
-    loop {
+    for answered in 0.. {
         let (head, body) = read_request(&mut reader)?;
         let path = head.split(' ').nth(1)?.to_owned();
         let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
@@ -60,6 +60,7 @@ fn serve(stream: TcpStream, cancelled: &AtomicUsize) -> Option<()> {
                 return None;
             }
             "/close" => return None,
+            "/once" if answered > 0 => return None,
             "/cut" => return writer.write_all(chunk.as_bytes()).ok(),
             "/trickle" => {
                 writer.write_all(chunk.as_bytes()).ok()?;
@@ -97,6 +98,7 @@ fn serve(stream: TcpStream, cancelled: &AtomicUsize) -> Option<()> {
             }
         }
     }
+    None
 }
 
 fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
@@ -216,6 +218,18 @@ fn answers_are_passed_on() {
         upstream.connections.load(Ordering::SeqCst) <= before + 1,
         "connections are kept"
     );
+}
+
+#[test]
+fn dead_connections_are_replaced() {
+    let upstream = Upstream::new();
+    let runner = start_http(&upstream.url(), &[]);
+    assert_eq!(runner.get("/").status, 200);
+    // The upstream closes this connection instead of answering, and answers on a new one.
+    assert_eq!(runner.get("/once").status, 200);
+    assert_eq!(upstream.connections.load(Ordering::SeqCst), 2);
+    // What may not be repeated is not.
+    assert_eq!(runner.send("POST", "/once", &[], b"x").status, 500);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! by a proxy's rules; all others through [`exchange`], by of-watchdog's own.
 
 mod child;
+mod connector;
 mod exchange;
 mod hold;
 mod tunnel;

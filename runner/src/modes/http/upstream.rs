@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::StartError;
+use super::connector::{self, Connector};
 use crate::process::io_error_text;
 use crate::request::{BodyError, RequestBody};
 
@@ -36,7 +38,7 @@ pub(super) struct Upstream {
     /// The URL as configured; request targets are appended to it.
     url: String,
     authority: Authority,
-    client: Client<HttpConnector, RequestBody>,
+    client: Client<Connector, RequestBody>,
 }
 
 impl Upstream {
@@ -58,7 +60,7 @@ impl Upstream {
             .http1_max_buf_size(MAX_HEAD_BYTES)
             .http1_max_headers(MAX_HEADER_LINES)
             .set_host(false)
-            .build(connector);
+            .build(Connector::new(connector));
         Ok(Self {
             url: url.to_owned(),
             authority,
@@ -84,12 +86,41 @@ impl Upstream {
         &self.authority
     }
 
+    /// Sends a request. One that may be repeated and has no body is sent a second time if it fails on a connection
+    /// that had been kept from an earlier request: the child may have closed it at that moment.
     pub(super) async fn send(
         &self,
-        request: http::Request<RequestBody>,
+        mut request: http::Request<RequestBody>,
     ) -> Result<http::Response<Incoming>, ClientError> {
-        self.client.request(request).await
+        let second = repeated(&request);
+        let capture = capture_connection(&mut request);
+        match (self.client.request(request).await, second) {
+            (Ok(answer), _) => {
+                connector::note_answer(&capture);
+                Ok(answer)
+            }
+            (Err(error), Some(second)) if !error.is_connect() && connector::was_used(&capture) => {
+                self.client.request(second).await
+            }
+            (Err(error), _) => Err(error),
+        }
     }
+}
+
+/// The same request once more, if it is idempotent and has no body.
+fn repeated(request: &http::Request<RequestBody>) -> Option<http::Request<RequestBody>> {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
+    );
+    if !idempotent || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut repeated = http::Request::new(RequestBody::none());
+    *repeated.method_mut() = request.method().clone();
+    *repeated.uri_mut() = request.uri().clone();
+    *repeated.headers_mut() = request.headers().clone();
+    Some(repeated)
 }
 
 fn parse_url(url: &str) -> Result<Authority, String> {
