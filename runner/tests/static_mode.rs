@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+
 use support::{Runner, start};
 
 fn site() -> Runner {
@@ -177,6 +180,21 @@ fn large_files_arrive_whole() {
             .body
             == data[1_000_000..4_000_000]
     );
+}
+
+#[test]
+fn clients_may_close_their_sending_side() {
+    let runner = site();
+    for _ in 0..20 {
+        let mut connection = runner.connect();
+        connection
+            .write_all(b"GET /hello.txt HTTP/1.1\r\nHost: a\r\n\r\n")
+            .expect("sent");
+        connection.shutdown(Shutdown::Write).expect("shut down");
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).expect("read");
+        assert_eq!(support::parse(&answer).text(), "hello world");
+    }
 }
 
 #[test]

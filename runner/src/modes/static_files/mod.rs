@@ -125,6 +125,10 @@ impl Mode for StaticFiles {
         ModeName::Static
     }
 
+    fn survives_disconnect(&self) -> bool {
+        true
+    }
+
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
             // Looking up names and reading their pages is done here: it is cached by the kernel nearly always, and
