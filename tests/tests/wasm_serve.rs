@@ -256,7 +256,7 @@ fn the_log_says_why() {
     assert!(line.contains('3'), "{line}");
     let mut runner = Guest::fixture("trap").serve_with(&["divide"]).start();
     runner.get("/");
-    runner.wait_for_log("division by zero");
+    runner.wait_for_log("integer divide by zero");
 }
 
 #[test]
