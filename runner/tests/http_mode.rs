@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -289,6 +289,21 @@ fn failures_are_told() {
             .status,
         502
     );
+}
+
+#[test]
+fn probes_may_close_their_sending_side() {
+    let runner = start_http("http://127.0.0.1:1", &[]);
+    for _ in 0..50 {
+        let mut connection = runner.connect();
+        connection
+            .write_all(b"GET /_/health HTTP/1.1\r\nHost: a\r\n\r\n")
+            .expect("sent");
+        connection.shutdown(Shutdown::Write).expect("shut down");
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).expect("read");
+        assert_eq!(parse(&answer).text(), "OK");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub struct ConnectionState {
     write_deadline: AtomicU64,
     idle_since: AtomicU64,
     serving: AtomicBool,
+    begun: AtomicU64,
     raw: AtomicBool,
 }
 
@@ -22,6 +23,7 @@ impl ConnectionState {
             write_deadline: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             serving: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
             raw: AtomicBool::new(false),
         }
     }
@@ -34,6 +36,7 @@ impl ConnectionState {
 
     pub(super) fn begin_request(&self, received: Instant, write_timeout: Option<Duration>) {
         self.serving.store(true, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         let deadline = write_timeout.map_or(0, |timeout| self.nanos(received + timeout).max(1));
         self.write_deadline.store(deadline, Ordering::Relaxed);
     }
@@ -46,6 +49,11 @@ impl ConnectionState {
 
     pub(super) fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
+    }
+
+    /// How many requests have been handed on.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_raw(&self) -> bool {

@@ -63,6 +63,7 @@ pub(super) struct FramingTracker {
     /// The beginning of a line that has not ended yet.
     line: Vec<u8>,
     line_overflowed: bool,
+    complete_heads: u64,
 }
 
 impl FramingTracker {
@@ -72,7 +73,13 @@ impl FramingTracker {
             head: HeadFraming::default(),
             line: Vec::new(),
             line_overflowed: false,
+            complete_heads: 0,
         }
+    }
+
+    /// How many request heads have come to their end.
+    pub(super) fn complete_heads(&self) -> u64 {
+        self.complete_heads
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -146,6 +153,9 @@ impl FramingTracker {
                         next
                     };
                     position += end + 1;
+                    if self.state == State::Head && !matches!(next, State::Head | State::Rejected) {
+                        self.complete_heads += 1;
+                    }
                     self.state = next;
                     if next == State::Rejected {
                         if head_is_here {

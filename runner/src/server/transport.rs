@@ -27,6 +27,8 @@ pub(super) struct Transport {
     read_timeout: Option<Duration>,
     /// When the request that is being read began.
     request_began: Instant,
+    /// The request for which an end of the client's side has been held back.
+    end_held_for: u64,
     read_timer: Option<Pin<Box<Sleep>>>,
     write_timer: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
@@ -44,6 +46,7 @@ impl Transport {
             framing: FramingTracker::new(),
             read_timeout,
             request_began: Instant::now(),
+            end_held_for: 0,
             read_timer: None,
             write_timer: None,
             linger: None,
@@ -131,6 +134,14 @@ impl AsyncRead for Transport {
             });
         }
         let data = &mut buf.filled_mut()[before..];
+        let heads = this.framing.complete_heads();
+        if data.is_empty() && heads > this.state.begun() && heads != this.end_held_for {
+            // The parser would take a client that only closes its sending side for one that has left, even before it
+            // has handed the request on. What can be answered at once is answered first.
+            this.end_held_for = heads;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if phase == Phase::Idle && !data.is_empty() {
             this.request_began = Instant::now();
         }
