@@ -123,10 +123,11 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> 
     Some((head, body))
 }
 
+/// The child is one that ends with the runner, as its standard input does.
 fn start_http(upstream: &str, more: &[(&str, &str)]) -> Runner {
     let variables = [
         ("mode", "http"),
-        ("fprocess", "sleep 1000"),
+        ("fprocess", "cat"),
         ("upstream_url", upstream),
     ];
     start(&[&variables, more].concat(), &[])
