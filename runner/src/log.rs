@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, Local, Timelike as _};
 use serde_json::{Value, json};
 
-pub use lines::{LineAssembler, LineSink, pump};
+pub use lines::{FunctionLines, LineAssembler, LineSink, pump};
 
 use crate::config::LogFormat;
 

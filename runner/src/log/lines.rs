@@ -78,9 +78,17 @@ impl LineAssembler {
 
 /// Logs the lines of one stream of a function.
 #[derive(Debug)]
-struct FunctionLines<'a> {
+pub struct FunctionLines<'a> {
     logger: &'a Logger,
     stream: FunctionStream,
+}
+
+impl<'a> FunctionLines<'a> {
+    /// A sink for the lines of one stream.
+    #[must_use]
+    pub fn new(logger: &'a Logger, stream: FunctionStream) -> Self {
+        Self { logger, stream }
+    }
 }
 
 impl LineSink for FunctionLines<'_> {
@@ -103,7 +111,7 @@ pub async fn pump(
     limit: i64,
     logger: &Logger,
 ) {
-    let mut sink = FunctionLines { logger, stream };
+    let mut sink = FunctionLines::new(logger, stream);
     let mut assembler = LineAssembler::new(limit);
     let mut buffer = vec![0; 8 * 1024];
     loop {

@@ -6,6 +6,7 @@ mod http;
 mod serializing;
 mod static_files;
 mod streaming;
+mod wasm;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +27,7 @@ use forking::Forking;
 use serializing::Serializing;
 use static_files::StaticFiles;
 use streaming::Streaming;
+use wasm::Wasm;
 
 /// Why a mode cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +67,7 @@ pub fn start(
             Err(StartError::new(artifact::build_hint(&module)))
         }
         (None | Some(ModeName::Wasm), Found::Artifact(path)) => {
-            let _ = metrics;
-            Err(StartError::new(format!(
-                "{}: wasm mode is not part of this build",
-                path.display()
-            )))
+            Ok(Arc::new(Wasm::start(config, &path, logger, metrics)?))
         }
         (Some(ModeName::Wasm), Found::Nothing) => Err(StartError::new(format!(
             "no artifact for \"{}\": looked for it as given, with .so added, and with .wasm replaced by .so\nhint: run `faas-wasm build MODULE.wasm`",

@@ -1,0 +1,326 @@
+//! What a connection's task and a worker thread share of one request: input one way, output the other.
+//!
+//! ```text
+//! client -> feeder task -> input  -> worker thread (guest's stdin)
+//! client <- response    <- output <- worker thread (guest's stdout)
+//! ```
+//!
+//! Both directions are bounded; whoever is too fast waits, the worker no longer than its deadline. Output is *held*
+//! until there is enough of it, until it has waited long enough, or until the guest has ended, whichever comes first;
+//! until then the answer can still become an error. Then it is *released* and streams.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use faas_wasm_engine::{Canceler, Interruption};
+use faas_wasm_wasi::StreamError;
+
+/// Input that waits for the guest; a request takes a replica when so much of its body, or all of it, is here.
+pub(super) const INPUT_BUFFER: usize = 64 * 1024;
+/// Output that waits for a slow client before the guest has to.
+pub(super) const OUTPUT_BUFFER: usize = 1024 * 1024;
+
+/// How the guest's run looks to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Success,
+    Failure,
+    Timeout,
+}
+
+/// When held output is released.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    pub bytes: usize,
+    pub time: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    input: VecDeque<Bytes>,
+    input_size: usize,
+    input_ended: bool,
+    input_broken: bool,
+    feeder: Option<Waker>,
+
+    output: BytesMut,
+    written: u64,
+    first_output: Option<Instant>,
+    released: bool,
+    reader: Option<Waker>,
+    /// The reader wants to know of the first byte; else only of what releases the output.
+    wake_at_first: bool,
+
+    begun: bool,
+    canceler: Option<Canceler>,
+    abandoned: bool,
+    outcome: Option<Outcome>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    state: Mutex<State>,
+    changed: Condvar,
+    hold: Hold,
+    output_limit: Option<u64>,
+}
+
+/// What the reader learns about held output.
+#[derive(Debug, PartialEq)]
+pub(super) enum Held {
+    /// The guest has ended, and this is all of its output.
+    Complete(Bytes, Outcome),
+    /// Output was released; more may come.
+    Released,
+    /// Nothing yet; look again at this time, if one is given.
+    Wait(Option<Instant>),
+}
+
+impl Exchange {
+    pub(super) fn new(hold: Hold, output_limit: Option<u64>) -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            hold,
+            output_limit,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics between two related changes.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        until: Option<Instant>,
+    ) -> Result<MutexGuard<'a, State>, StreamError> {
+        let Some(until) = until else {
+            return Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(StreamError::TimedOut);
+        }
+        let waited = self.changed.wait_timeout(state, left);
+        Ok(waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    // The connection's side.
+
+    /// Adds input that is already here, whatever its size.
+    pub(super) fn preload(&self, data: Bytes) -> usize {
+        let mut state = self.lock();
+        state.input_size += data.len();
+        state.input.push_back(data);
+        state.input_size
+    }
+
+    /// Waits for room for more input. `Err` if nobody reads any more.
+    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        let mut state = self.lock();
+        if state.abandoned || state.outcome.is_some() {
+            return Poll::Ready(Err(()));
+        }
+        if state.input_size < INPUT_BUFFER {
+            return Poll::Ready(Ok(()));
+        }
+        state.feeder = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    pub(super) fn feed(&self, data: Bytes) {
+        self.preload(data);
+        self.changed.notify_all();
+    }
+
+    /// No more input comes; `broken` if it should have.
+    pub(super) fn end_input(&self, broken: bool) {
+        let mut state = self.lock();
+        state.input_ended = true;
+        state.input_broken = broken;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The client is gone: the run ends, or never begins.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.abandoned = true;
+        let canceler = state.canceler.take();
+        drop(state);
+        self.changed.notify_all();
+        if let Some(canceler) = canceler {
+            canceler.cancel(Interruption::Canceled);
+        }
+    }
+
+    /// Looks at held output, and releases it if it is time.
+    pub(super) fn poll_held(&self, context: &mut Context<'_>, now: Instant) -> Held {
+        let mut state = self.lock();
+        if let Some(outcome) = state.outcome {
+            return Held::Complete(state.output.split().freeze(), outcome);
+        }
+        let due = state.first_output.map(|first| first + self.hold.time);
+        if state.output.len() >= self.hold.bytes.max(1) || due.is_some_and(|due| due <= now) {
+            state.released = true;
+            return Held::Released;
+        }
+        state.reader = Some(context.waker().clone());
+        state.wake_at_first = due.is_none();
+        Held::Wait(due)
+    }
+
+    /// Whether a replica has taken the job.
+    pub(super) fn has_begun(&self) -> bool {
+        self.lock().begun
+    }
+
+    /// The next piece of released output; `None` at the end of a successful run.
+    pub(super) fn poll_output(&self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Outcome>>> {
+        let mut state = self.lock();
+        if !state.output.is_empty() {
+            let data = state.output.split().freeze();
+            drop(state);
+            self.changed.notify_all();
+            return Poll::Ready(Some(Ok(data)));
+        }
+        match state.outcome {
+            Some(Outcome::Success) => Poll::Ready(None),
+            Some(failure) => Poll::Ready(Some(Err(failure))),
+            None => {
+                state.reader = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    // The worker's side.
+
+    /// Begins the run, unless nobody waits for it any more.
+    pub(super) fn begin(&self, canceler: Canceler) -> bool {
+        let mut state = self.lock();
+        state.begun = true;
+        state.canceler = Some(canceler);
+        !state.abandoned
+    }
+
+    pub(super) fn read(
+        &self,
+        buffer: &mut [u8],
+        deadline: Option<Instant>,
+    ) -> Result<usize, StreamError> {
+        let mut state = self.lock();
+        while state.input.is_empty() {
+            if state.abandoned || state.input_broken {
+                return Err(StreamError::Canceled);
+            }
+            if state.input_ended {
+                return Ok(0);
+            }
+            state = self.wait(state, deadline)?;
+        }
+        let mut copied = 0;
+        while copied < buffer.len()
+            && let Some(piece) = state.input.front_mut()
+        {
+            let length = piece.len().min(buffer.len() - copied);
+            buffer[copied..copied + length].copy_from_slice(&piece.split_to(length));
+            copied += length;
+            if piece.is_empty() {
+                state.input.pop_front();
+            }
+        }
+        state.input_size -= copied;
+        let feeder = (state.input_size < INPUT_BUFFER).then(|| state.feeder.take());
+        drop(state);
+        if let Some(Some(feeder)) = feeder {
+            feeder.wake();
+        }
+        Ok(copied)
+    }
+
+    pub(super) fn wait_readable(&self, until: Option<Instant>) -> Result<bool, StreamError> {
+        let mut state = self.lock();
+        loop {
+            if state.abandoned || state.input_broken {
+                return Err(StreamError::Canceled);
+            }
+            if !state.input.is_empty() || state.input_ended {
+                return Ok(true);
+            }
+            state = match self.wait(state, until) {
+                Ok(state) => state,
+                Err(_timed_out) => return Ok(false),
+            };
+        }
+    }
+
+    pub(super) fn write(&self, bytes: &[u8], deadline: Option<Instant>) -> Result<usize, StreamError> {
+        let mut state = self.writable(deadline)?;
+        let room = OUTPUT_BUFFER - state.output.len();
+        let taken = &bytes[..bytes.len().min(room)];
+        let written = state.written + taken.len() as u64;
+        if self.output_limit.is_some_and(|limit| written > limit) {
+            return Err(StreamError::LimitReached);
+        }
+        state.written = written;
+        state.output.extend_from_slice(taken);
+        let first = state.first_output.is_none() && !taken.is_empty();
+        if first {
+            state.first_output = Some(Instant::now());
+        }
+        let wake = state.released
+            || state.output.len() >= self.hold.bytes
+            || (first && state.wake_at_first);
+        let reader = if wake { state.reader.take() } else { None };
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Ok(taken.len())
+    }
+
+    fn writable(&self, deadline: Option<Instant>) -> Result<MutexGuard<'_, State>, StreamError> {
+        let mut state = self.lock();
+        loop {
+            if state.abandoned {
+                return Err(StreamError::Canceled);
+            }
+            if state.output.len() < OUTPUT_BUFFER {
+                return Ok(state);
+            }
+            state = self.wait(state, deadline)?;
+        }
+    }
+
+    pub(super) fn wait_writable(&self, until: Option<Instant>) -> Result<bool, StreamError> {
+        match self.writable(until) {
+            Ok(_) => Ok(true),
+            Err(StreamError::TimedOut) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the exchange; returns the bytes written and whether any of them may have left.
+    pub(super) fn finish(&self, outcome: Outcome) -> (u64, bool) {
+        let mut state = self.lock();
+        state.outcome = Some(outcome);
+        state.canceler = None;
+        let wakers = [state.reader.take(), state.feeder.take()];
+        let result = (state.written, state.released);
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        result
+    }
+
+    /// Whether the input broke off.
+    pub(super) fn is_input_broken(&self) -> bool {
+        self.lock().input_broken
+    }
+}

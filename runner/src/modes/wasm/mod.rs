@@ -1,0 +1,431 @@
+//! Wasm mode: each request runs the artifact in a fresh instance, with the body on stdin and the response on stdout.
+//!
+//! ```text
+//! handle      collects the first part of the body, queues a job, answers with what comes out   (tokio)
+//! exchange    what both sides share of a request                                               (both)
+//! pool, job   replicas: threads that run guests                                                (threads)
+//! ```
+//!
+//! A request takes a replica only when its head and the first part of its body are here, and gives it back when the
+//! guest has ended, so that slow clients hold none.
+
+mod cgi;
+mod exchange;
+mod job;
+mod metrics;
+mod pool;
+mod scale;
+mod streams;
+
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use faas_wasm_engine::Limits;
+use faas_wasm_wasi::{Access, Mount, Namespace, Root, WasiContext};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use http_body::{Body, Frame};
+use tokio::task::AbortHandle;
+
+use self::exchange::{Exchange, Held, Hold, INPUT_BUFFER, Outcome};
+use self::job::Job;
+use self::metrics::WasmMetrics;
+use self::pool::{Pool, Scale};
+use self::streams::{Stderr, Stdin, Stdout};
+use super::{BoxFuture, Mode, StartError, duration_value};
+use crate::config::{Config, EnvironmentFilter, ModeName, MountAccess, ResponseFormat, WasmSettings};
+use crate::gotext::GoDuration;
+use crate::guest;
+use crate::log::Logger;
+use crate::metrics::Metrics;
+use crate::request::{Request, RequestBody, RequestHead, request_environment};
+use crate::response::{self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL};
+
+/// What the client sees of a failure; the log has the cause.
+const FAILED: &str = "the function failed\n";
+/// What the client sees of a run that took too long.
+const TIMED_OUT: &str = "the function timed out\n";
+
+/// Wasm mode.
+#[derive(Debug)]
+pub(super) struct Wasm {
+    pool: Arc<Pool>,
+    namespace: Arc<Namespace>,
+    arguments: Arc<[Vec<u8>]>,
+    environment: Arc<[Vec<u8>]>,
+    content_type: HeaderValue,
+    exec_timeout: GoDuration,
+    log_buffer_size: i64,
+    settings: WasmSettings,
+    metrics: WasmMetrics,
+    logger: Logger,
+    invocations: AtomicU64,
+}
+
+impl Wasm {
+    /// Loads the artifact, opens what the guest sees of the host, and makes the first replicas.
+    pub(super) fn start(
+        config: &Config,
+        artifact: &std::path::Path,
+        logger: &Logger,
+        metrics: &Metrics,
+    ) -> Result<Self, StartError> {
+        let settings = config.wasm.clone();
+        let metrics = WasmMetrics::new(&metrics.registry)
+            .map_err(|error| StartError::new(format!("cannot register metrics: {error}")))?;
+        let limits = Limits {
+            memory: settings.memory_limit,
+            table: settings.table_limit,
+            stack: usize::try_from(settings.stack_size).unwrap_or(usize::MAX),
+        };
+        let began = Instant::now();
+        let guest =
+            guest::load(artifact, limits).map_err(|error| StartError::new(error.to_string()))?;
+        metrics.load_seconds.set(began.elapsed().as_secs_f64());
+        if settings.cpu_share.is_some() {
+            return Err(StartError::new(
+                "wasm_cpu_share is set, but this runner cannot limit CPU shares yet; unset it",
+            ));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        let scale = Scale {
+            min: settings.min_scale,
+            max: settings.max_scale.unwrap_or(cores.max(settings.min_scale)),
+            idle_timeout: settings.idle_timeout,
+            queue_limit: settings.queue_limit as usize,
+        };
+        let pool = Pool::new(guest, scale, metrics.clone(), logger.clone());
+        let namespace = namespace(&settings)?;
+        pool.start().map_err(StartError::new)?;
+        let arguments: Vec<_> = config
+            .fprocess
+            .split(' ')
+            .map(|word| word.as_bytes().to_vec())
+            .collect();
+        Ok(Self {
+            pool,
+            namespace: Arc::new(namespace),
+            arguments: arguments.into(),
+            environment: inherited(&settings.env).into(),
+            content_type: HeaderValue::from_str(&config.content_type)
+                .map_err(|_| StartError::new("content_type is not a header value"))?,
+            exec_timeout: config.exec_timeout,
+            log_buffer_size: config.log_buffer_size,
+            settings,
+            metrics,
+            logger: logger.clone(),
+            invocations: AtomicU64::new(0),
+        })
+    }
+
+    async fn serve(self: Arc<Self>, request: Request) -> Response {
+        let Request {
+            head,
+            mut body,
+            ticket,
+            ..
+        } = request;
+        self.invocations.fetch_add(1, Ordering::Relaxed);
+        let exchange = Arc::new(Exchange::new(
+            Hold {
+                bytes: usize::try_from(self.settings.output_hold_bytes).unwrap_or(usize::MAX).min(exchange::OUTPUT_BUFFER),
+                time: self.settings.output_hold_time,
+            },
+            self.settings.output_limit,
+        ));
+        // From here on a client that leaves ends what was begun for it.
+        let mut client = Client {
+            exchange: Arc::clone(&exchange),
+            feeder: None,
+        };
+        if !preload(&exchange, &mut body).await {
+            client.feeder = Some(tokio::spawn(feed(Arc::clone(&exchange), body)).abort_handle());
+        }
+        let limit = head.execution_limit(self.exec_timeout);
+        let job = Job {
+            context: self.context(&head, &exchange),
+            head: Arc::clone(&head),
+            exchange: Arc::clone(&exchange),
+            limit,
+            ticket,
+        };
+        if self.pool.submit(job).is_err() {
+            return self.queue_full();
+        }
+        let first = tokio::select! {
+            first = first_output(&exchange) => first,
+            () = waited_too_long(&exchange, limit) => {
+                self.metrics.limits.with_label_values(&["queue_time"]).inc();
+                self.logger.error("no replica was free within the time limit");
+                Held::Complete(Bytes::new(), Outcome::Timeout)
+            }
+        };
+        let seconds = head.received.elapsed().as_secs_f64();
+        let mut response = match first {
+            Held::Complete(output, Outcome::Success) => self.success(output.into(), true),
+            Held::Complete(_, Outcome::Failure) => {
+                response::text(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
+            }
+            Held::Complete(_, Outcome::Timeout) => {
+                response::text(StatusCode::GATEWAY_TIMEOUT, TIMED_OUT)
+            }
+            Held::Released | Held::Wait(_) => {
+                self.success(ResponseBody::stream(Output { client }), false)
+            }
+        };
+        response.headers_mut().insert(X_DURATION_SECONDS, duration_value(seconds));
+        response
+    }
+
+    /// A response with the guest's output, all of it or the stream of it.
+    fn success(&self, body: ResponseBody, complete: bool) -> Response {
+        let length = match &body {
+            ResponseBody::Complete(Some(bytes)) => bytes.len() as u64,
+            _ => 0,
+        };
+        let mut response = response::with_body(StatusCode::OK, body);
+        response.headers_mut().insert(CONTENT_TYPE, self.content_type.clone());
+        if complete {
+            response::set_content_length(&mut response, length);
+        }
+        response
+    }
+
+    fn queue_full(&self) -> Response {
+        self.metrics.limits.with_label_values(&["queue"]).inc();
+        let limit = self.settings.queue_limit;
+        self.logger.error(&format!(
+            "request refused: {limit} requests wait for a replica already (wasm_queue_limit)"
+        ));
+        let message = format!("Too many requests are waiting. Limit: {limit}\n");
+        let mut response = response::text(StatusCode::TOO_MANY_REQUESTS, message);
+        response.headers_mut().insert(
+            X_OPENFAAS_INTERNAL,
+            HeaderValue::from_static("faas-middleware"),
+        );
+        response
+    }
+
+    fn context(&self, head: &RequestHead, exchange: &Arc<Exchange>) -> WasiContext {
+        WasiContext::builder(Arc::clone(&self.namespace))
+            .arguments(Arc::clone(&self.arguments))
+            .environment(Arc::clone(&self.environment))
+            .own_environment(own_environment(head))
+            .stdin(Box::new(Stdin(Arc::clone(exchange))))
+            .stdout(Box::new(Stdout(Arc::clone(exchange))))
+            .stderr(Box::new(Stderr::new(&self.logger, self.log_buffer_size)))
+            .quota(self.settings.fs_quota)
+            .descriptors(self.settings.fd_limit as usize)
+            .build()
+    }
+}
+
+/// The variables of a request; of several with one name only the last, as guests take the first that they find.
+fn own_environment(head: &RequestHead) -> Vec<Vec<u8>> {
+    let mut seen = HashSet::new();
+    let mut variables = Vec::new();
+    for (name, value) in request_environment(head).into_iter().rev() {
+        if seen.insert(name.clone()) {
+            let mut variable = name.into_bytes();
+            variable.push(b'=');
+            variable.extend_from_slice(&value);
+            variables.push(variable);
+        }
+    }
+    variables
+}
+
+/// `PWD`, and the runner's variables that the guest shall see.
+fn inherited(filter: &EnvironmentFilter) -> Vec<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let wanted = |name: &std::ffi::OsStr| match filter {
+        EnvironmentFilter::All => true,
+        EnvironmentFilter::Names(names) => names.iter().any(|wanted| name == wanted.as_str()),
+    };
+    let own = std::env::vars_os().filter(|(name, _)| name != "PWD" && wanted(name));
+    let own = own.map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name.into_vec()
+    });
+    std::iter::once(b"PWD=/".to_vec()).chain(own).collect()
+}
+
+fn namespace(settings: &WasmSettings) -> Result<Namespace, StartError> {
+    let access = if settings.root_readonly {
+        Access::ReadOnly
+    } else {
+        Access::CopyOnWrite
+    };
+    let root = Root::open(&settings.root)
+        .map_err(|error| StartError::new(format!("wasm_root: {error}")))?;
+    let mounts: Vec<_> = settings
+        .mounts
+        .iter()
+        .map(|mount| Mount {
+            guest: mount.guest.clone(),
+            host: mount.host.clone(),
+            access: match mount.access {
+                MountAccess::ReadOnly => Access::ReadOnly,
+                MountAccess::CopyOnWrite => Access::CopyOnWrite,
+                MountAccess::ReadWrite => Access::ReadWrite,
+            },
+        })
+        .collect();
+    Namespace::new(root, access)
+        .with_mounts(&mounts)
+        .map_err(|error| StartError::new(format!("wasm_mounts: {error}")))
+}
+
+/// Reads what a request must bring before it takes a replica; says whether that was all of it.
+async fn preload(exchange: &Exchange, body: &mut RequestBody) -> bool {
+    loop {
+        match body.data().await {
+            Some(Ok(data)) => {
+                if exchange.preload(data) >= INPUT_BUFFER {
+                    return false;
+                }
+            }
+            end => {
+                exchange.end_input(end.is_some());
+                return true;
+            }
+        }
+    }
+}
+
+/// Passes on the rest of a body as the guest reads it.
+async fn feed(exchange: Arc<Exchange>, mut body: RequestBody) {
+    while poll_fn(|context| exchange.poll_room(context)).await.is_ok() {
+        match body.data().await {
+            Some(Ok(data)) => exchange.feed(data),
+            end => {
+                exchange.end_input(end.is_some());
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until the output is complete or released.
+async fn first_output(exchange: &Exchange) -> Held {
+    loop {
+        let mut until = None;
+        let held = poll_fn(|context| match exchange.poll_held(context, Instant::now()) {
+            Held::Wait(Some(due)) if until.is_none() => {
+                until = Some(due);
+                Poll::Ready(None)
+            }
+            Held::Wait(_) => Poll::Pending,
+            held => Poll::Ready(Some(held)),
+        });
+        if let Some(held) = held.await {
+            return held;
+        }
+        let Some(until) = until else { continue };
+        let again = poll_fn(|context| match exchange.poll_held(context, Instant::now()) {
+            Held::Wait(_) => Poll::Pending,
+            held => Poll::Ready(held),
+        });
+        if let Ok(held) = tokio::time::timeout_at(until.into(), again).await {
+            return held;
+        }
+    }
+}
+
+/// Ends when a job has waited in the queue for as long as it might run.
+async fn waited_too_long(exchange: &Exchange, limit: Option<Duration>) {
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep(limit).await;
+    if exchange.has_begun() {
+        std::future::pending().await
+    }
+}
+
+/// The client's side of an exchange. Dropping it ends the run.
+#[derive(Debug)]
+struct Client {
+    exchange: Arc<Exchange>,
+    feeder: Option<AbortHandle>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.exchange.abandon();
+        if let Some(feeder) = &self.feeder {
+            feeder.abort();
+        }
+    }
+}
+
+/// Output that comes piece by piece.
+struct Output {
+    client: Client,
+}
+
+impl Body for Output {
+    type Data = Bytes;
+    type Error = ResponseError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
+        let output = self.client.exchange.poll_output(context);
+        output.map(|piece| {
+            piece.map(|piece| match piece {
+                Ok(data) => Ok(Frame::data(data)),
+                Err(outcome) => Err(format!("the run ended in {outcome:?}").into()),
+            })
+        })
+    }
+}
+
+impl Mode for Wasm {
+    fn name(&self) -> ModeName {
+        ModeName::Wasm
+    }
+
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+        Box::pin(async move {
+            let format = self.settings.response;
+            let response = Arc::clone(&self).serve(request).await;
+            match format {
+                ResponseFormat::Raw => response,
+                ResponseFormat::Cgi => cgi::apply(response, &self.logger).await,
+            }
+        })
+    }
+
+    fn owns_path(&self, path: &str) -> bool {
+        path == scale::READER || path == scale::UPDATER
+    }
+
+    fn handle_own(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+        Box::pin(async move {
+            if request.head.path == scale::READER {
+                scale::read(&self.pool, &self.invocations)
+            } else {
+                scale::update(&self.pool, &self.logger, request).await
+            }
+        })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.pool.is_ready()
+    }
+
+    fn drain(self: Arc<Self>) -> BoxFuture<()> {
+        self.pool.stop();
+        Box::pin(async {})
+    }
+}

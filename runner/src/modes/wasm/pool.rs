@@ -1,0 +1,258 @@
+//! Replicas: worker threads, each with a memory slot and a spare instance, and the queue before them.
+//!
+//! The *floor* of replicas always exists; load adds more up to the ceiling, and one above the floor ends when it has
+//! been idle for a while. A job waits in one queue for whichever replica is free first.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use faas_wasm_engine::Replica;
+
+use super::WasmMetrics;
+use super::job::{Job, Worker};
+use crate::guest::Guest;
+use crate::log::Logger;
+
+/// Pause after a replica could not be prepared, so that a system without memory is not hammered.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How many replicas there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scale {
+    pub min: u32,
+    pub max: u32,
+    pub idle_timeout: Duration,
+    pub queue_limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Job>,
+    /// Threads that exist.
+    replicas: u32,
+    /// Those with a spare instance, waiting.
+    idle: u32,
+    /// Those with a spare instance or in a run.
+    ready: u32,
+    floor: u32,
+    stopping: bool,
+    /// Set by a replica that cannot prepare, cleared by one that can.
+    problem: Option<String>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Pool {
+    state: Mutex<State>,
+    changed: Condvar,
+    guest: Arc<Guest>,
+    pub(super) scale: Scale,
+    metrics: WasmMetrics,
+    logger: Logger,
+}
+
+impl Pool {
+    pub(super) fn new(guest: Arc<Guest>, scale: Scale, metrics: WasmMetrics, logger: Logger) -> Arc<Self> {
+        let floor = scale.min;
+        Arc::new(Self {
+            state: Mutex::new(State {
+                floor,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+            guest,
+            scale,
+            metrics,
+            logger,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the floor of replicas and waits until they are ready.
+    ///
+    /// # Errors
+    /// Why one is not.
+    pub(super) fn start(self: &Arc<Self>) -> Result<(), String> {
+        self.grow_to_floor();
+        let mut state = self.lock();
+        loop {
+            if let Some(problem) = &state.problem {
+                return Err(problem.clone());
+            }
+            if state.ready >= self.scale.min {
+                return Ok(());
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn grow_to_floor(self: &Arc<Self>) {
+        let mut state = self.lock();
+        while state.replicas < state.floor {
+            if !self.spawn(&mut state) {
+                break;
+            }
+        }
+    }
+
+    /// Starts one replica.
+    fn spawn(self: &Arc<Self>, state: &mut State) -> bool {
+        let pool = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("replica".into());
+        match thread.spawn(move || pool.work()) {
+            Ok(_) => {
+                state.replicas += 1;
+                self.metrics.replicas.inc();
+                true
+            }
+            Err(error) => {
+                let problem = format!("could not start a replica's thread: {error}");
+                self.logger.error(&problem);
+                state.problem = Some(problem);
+                false
+            }
+        }
+    }
+
+    /// Puts a job into the queue; gives it back if the queue is full.
+    ///
+    /// # Errors
+    /// The job.
+    pub(super) fn submit(self: &Arc<Self>, job: Job) -> Result<(), Job> {
+        let mut state = self.lock();
+        // Those who wait for a replica beyond the ones that are free for them.
+        if state.queue.len() >= state.idle as usize + self.scale.queue_limit {
+            return Err(job);
+        }
+        state.queue.push_back(job);
+        self.metrics.queued.set(state.queue.len() as i64);
+        if state.queue.len() > state.idle as usize && state.replicas < self.scale.max {
+            self.spawn(&mut state);
+        }
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Replicas that exist, and those of them that are ready or running.
+    pub(super) fn count(&self) -> (u32, u32) {
+        let state = self.lock();
+        (state.replicas, state.ready)
+    }
+
+    /// Whether the floor stands.
+    pub(super) fn is_ready(&self) -> bool {
+        let state = self.lock();
+        state.ready >= self.scale.min
+    }
+
+    /// Sets the floor, within the configured bounds (the caller's check).
+    pub(super) fn set_floor(self: &Arc<Self>, floor: u32) {
+        self.lock().floor = floor;
+        self.grow_to_floor();
+        self.changed.notify_all();
+    }
+
+    /// Ends idle replicas; the others end after their job.
+    pub(super) fn stop(&self) {
+        self.lock().stopping = true;
+        self.changed.notify_all();
+    }
+
+    /// The life of a replica's thread.
+    fn work(self: Arc<Self>) {
+        let mut worker = match Replica::new(&self.guest) {
+            Ok(replica) => Worker::new(replica, self.metrics.clone(), self.logger.clone()),
+            Err(error) => {
+                let mut state = self.lock();
+                state.replicas -= 1;
+                state.problem = Some(error.to_string());
+                self.metrics.replicas.dec();
+                drop(state);
+                self.changed.notify_all();
+                self.logger.error(&format!("cannot start a replica: {error}"));
+                return;
+            }
+        };
+        let mut was_ready = false;
+        loop {
+            let prepared = worker.prepare();
+            let mut state = self.lock();
+            match (&prepared, was_ready) {
+                (Ok(()), false) => state.ready += 1,
+                (Err(_), true) => state.ready -= 1,
+                _ => {}
+            }
+            was_ready = prepared.is_ok();
+            state.problem = prepared.as_ref().err().cloned();
+            drop(state);
+            self.changed.notify_all();
+            if let Err(problem) = prepared {
+                self.logger.error(&format!("cannot make an instance: {problem}"));
+                self.fail_one();
+                std::thread::sleep(RETRY);
+                if self.lock().stopping {
+                    break;
+                }
+                continue;
+            }
+            match self.next() {
+                Some(job) => worker.run(job),
+                None => break,
+            }
+        }
+        let mut state = self.lock();
+        if was_ready {
+            state.ready -= 1;
+        }
+        // `next` has already taken it off the number of replicas, unless it never got there.
+        drop(state);
+        self.metrics.replicas.dec();
+    }
+
+    /// Answers one waiting request when no instance can be made for it, so that none waits in vain.
+    fn fail_one(&self) {
+        let job = self.lock().queue.pop_front();
+        if let Some(job) = job {
+            job.fail();
+        }
+    }
+
+    /// Waits for a job; `None` if the replica shall end.
+    fn next(&self) -> Option<Job> {
+        let mut idle_since = Instant::now();
+        let mut state = self.lock();
+        state.idle += 1;
+        let job = loop {
+            if let Some(job) = state.queue.pop_front() {
+                break Some(job);
+            }
+            if state.stopping {
+                break None;
+            }
+            let idle = idle_since.elapsed();
+            if state.replicas <= state.floor {
+                // Part of the floor: its idle time counts from when it is not any more.
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                idle_since = if state.replicas <= state.floor { Instant::now() } else { idle_since };
+            } else if idle >= self.scale.idle_timeout {
+                break None;
+            } else {
+                let left = self.scale.idle_timeout - idle;
+                let waited = self.changed.wait_timeout(state, left);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        };
+        state.idle -= 1;
+        if job.is_none() {
+            state.replicas -= 1;
+        }
+        self.metrics.queued.set(state.queue.len() as i64);
+        job
+    }
+}
