@@ -48,6 +48,9 @@ pub(crate) struct Node {
     pub(crate) links: u64,
     /// Descriptors of the guest.
     pub(crate) handles: u32,
+    /// Names in upper directories. Not the same as `links`: the host may give a lower file further
+    /// names meanwhile, or show one by several mounts.
+    slots: u32,
     pub(crate) times: Times,
     pub(crate) body: Body,
     /// The lower file that this node stands for.
@@ -244,6 +247,7 @@ impl Upper {
             inode,
             links,
             handles: 0,
+            slots: 0,
             times,
             body,
             key,
@@ -263,28 +267,33 @@ impl Upper {
 
     /// Sets a name in a directory; the caller keeps the count of links.
     pub(crate) fn set_name(&mut self, id: NodeId, name: &[u8], slot: Slot) -> Result<(), Errno> {
-        let cost = NAME_COST + name.len();
-        let Self { nodes, budget, .. } = self;
-        let Some(Some(Node {
-            body: Body::Directory(directory),
-            ..
-        })) = nodes.get_mut(id)
-        else {
-            return Err(Errno::Notdir);
+        let names = &mut self.directory_mut(id).names;
+        let before = match names.get_mut(name) {
+            Some(present) => Some(std::mem::replace(present, slot)),
+            None => {
+                self.budget.charge(NAME_COST + name.len())?;
+                let names = &mut self.directory_mut(id).names;
+                names.insert(name.to_vec(), slot)
+            }
         };
-        if let Some(present) = directory.names.get_mut(name) {
-            *present = slot;
-            return Ok(());
-        }
-        budget.charge(cost)?;
-        directory.names.insert(name.to_vec(), slot);
+        self.count_slot(Some(slot), 1);
+        self.count_slot(before, -1);
         Ok(())
     }
 
     /// Takes a name out of a directory, so that the lower one shows again if there is one.
     pub(crate) fn clear_name(&mut self, id: NodeId, name: &[u8]) {
-        if self.directory_mut(id).names.remove(name).is_some() {
+        let before = self.directory_mut(id).names.remove(name);
+        if before.is_some() {
             self.budget.release(NAME_COST + name.len());
+        }
+        self.count_slot(before, -1);
+    }
+
+    fn count_slot(&mut self, slot: Option<Slot>, change: i32) {
+        if let Some(Slot::Node(id)) = slot {
+            let node = self.node_mut(id);
+            node.slots = node.slots.saturating_add_signed(change);
         }
     }
 
@@ -326,9 +335,12 @@ impl Upper {
 
     /// Takes a directory out of the tree; descriptors of it see an empty one.
     pub(crate) fn remove_directory(&mut self, id: NodeId) {
-        let names = std::mem::take(&mut self.directory_mut(id).names);
-        for (name, _) in names {
+        let directory = self.directory_mut(id);
+        // What is above may be freed now.
+        directory.parent = None;
+        for (name, slot) in std::mem::take(&mut directory.names) {
             self.budget.release(NAME_COST + name.len());
+            self.count_slot(Some(slot), -1);
         }
         self.node_mut(id).links = 0;
         self.free_if_unused(id);
@@ -343,7 +355,8 @@ impl Upper {
 
     fn free_if_unused(&mut self, id: NodeId) {
         let node = self.node(id);
-        if node.links > 0 || node.handles > 0 || node.key.is_some_and(|key| self.is_open(&key)) {
+        let used = node.links > 0 || node.slots > 0 || node.handles > 0;
+        if used || node.key.is_some_and(|key| self.is_open(&key)) {
             return;
         }
         // A removed lower directory stays known as such: descriptors may still name its path.

@@ -236,3 +236,49 @@ fn devices_can_be_hidden_and_moved_in_the_upper_layer() {
         .unwrap();
     assert_eq!(fs.metadata(&entry).unwrap().kind, Kind::CharacterDevice);
 }
+
+#[test]
+fn names_that_the_host_adds_meanwhile_do_no_harm() {
+    let tmp = tempfile::tempdir().unwrap();
+    host_fs::write(tmp.path().join("file"), "lower").unwrap();
+    let mut fs = view(tmp.path());
+    fs.rename((&Dir::ROOT, b"file"), (&Dir::ROOT, b"moved"))
+        .unwrap();
+    for name in ["one", "two"] {
+        host_fs::hard_link(tmp.path().join("file"), tmp.path().join(name)).unwrap();
+        fs.unlink(&Dir::ROOT, name.as_bytes()).unwrap();
+    }
+    assert_eq!(read(&mut fs, "moved").unwrap(), b"lower");
+    fs.unlink(&Dir::ROOT, b"moved").unwrap();
+    assert_eq!(names(&mut fs, ".").unwrap(), ["dev"]);
+}
+
+#[test]
+fn a_removed_directory_has_nothing_above_it() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut fs = view(tmp.path());
+    write(&mut fs, "file", b"x").unwrap();
+    fs.create_directory(&Dir::ROOT, b"a").unwrap();
+    fs.create_directory(&Dir::ROOT, b"a/b").unwrap();
+    fs.create_directory(&Dir::ROOT, b"c").unwrap();
+    let options = OpenOptions {
+        directory: true,
+        ..READ
+    };
+    let Ok(Opened::Directory(dir)) = fs.open(&Dir::ROOT, b"a/b", options) else {
+        panic!("a/b is a directory");
+    };
+    fs.remove_directory(&Dir::ROOT, b"a/b").unwrap();
+    fs.remove_directory(&Dir::ROOT, b"a").unwrap();
+    // Another node takes the place of the freed one.
+    write(&mut fs, "other", b"x").unwrap();
+    let root = &Dir::ROOT;
+    assert_eq!(fs.rename((root, b"c"), (&dir, b"x")), Err(Errno::Noent));
+    assert_eq!(fs.rename((root, b"file"), (&dir, b"x")), Err(Errno::Noent));
+    assert_eq!(fs.rename((&dir, b"x"), (root, b"y")), Err(Errno::Noent));
+    assert_eq!(fs.symlink(b"x", &dir, b"x"), Err(Errno::Noent));
+    assert_eq!(open(&mut fs, "a/b", READ).unwrap_err(), Errno::Noent);
+    let above = fs.parent_of(&dir);
+    fs.directory_metadata(&above).unwrap();
+    fs.close_directory(dir);
+}
