@@ -162,10 +162,15 @@ impl Table {
         slot.and_then(Option::take).ok_or(Errno::Badf)
     }
 
-    /// Moves a descriptor to another number that is in use; gives back what was there.
+    /// Moves a descriptor to another number that is or was in use; gives back what is there.
+    ///
+    /// Programs that redirect their stdout move it away and then another descriptor to its number,
+    /// which is free at that time.
     pub(crate) fn renumber(&mut self, from: u32, to: u32) -> Result<Option<Descriptor>, Errno> {
-        self.get(to)?;
         self.get(from)?;
+        if to as usize >= self.slots.len() {
+            return Err(Errno::Badf);
+        }
         if from == to {
             return Ok(None);
         }

@@ -173,6 +173,24 @@ fn descriptors_are_limited_and_reused() {
 }
 
 #[test]
+fn stdout_is_redirected_by_renumbering() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut guest = Guest::at(tmp.path());
+    let file = guest.open("out", CREATE, READ | WRITE).unwrap();
+    let spare = guest.open("dev/null", 0, READ).unwrap();
+    for (from, to) in [(1, spare), (file, 1)] {
+        let moved = guest.ask(|call| fd::fd_renumber(call, from, to));
+        assert_eq!(moved.map(|_| ()), Ok(()), "{from} to {to}");
+    }
+    assert_eq!(guest.write(1, b"into the file"), Ok(13));
+    let moved = guest.ask(|call| fd::fd_renumber(call, spare, 1));
+    assert_eq!(moved.map(|_| ()), Ok(()));
+    assert_eq!(guest.write(1, b"out"), Ok(3));
+    let file = guest.open("out", 0, READ).unwrap();
+    assert_eq!(guest.read(file, 100).unwrap(), b"into the file");
+}
+
+#[test]
 fn filestat_is_laid_out_for_each_module() {
     let tmp = tempfile::tempdir().unwrap();
     host_fs::write(tmp.path().join("file"), "12345").unwrap();
