@@ -219,6 +219,13 @@ impl Module {
         functions.map(move |function| (function.0.addr() - base) as u32)
     }
 
+    /// Addresses of the call trampolines as the artifact counts them.
+    pub(crate) fn trampoline_addresses(&self) -> impl Iterator<Item = u32> {
+        let base = self.mapping.address(0);
+        let trampolines = self.trampolines.values();
+        trampolines.map(move |trampoline| (*trampoline as usize - base) as u32)
+    }
+
     pub(crate) fn file(&self) -> &[u8] {
         self.file.bytes()
     }

@@ -10,7 +10,8 @@
 //!                            that unwinds the run
 //! elsewhere, INTERRUPT       remember it; every host function checks on its way out
 //! elsewhere, fault in the    a host function ran out of the guest's stack: open the red zone and
-//! red zone                   go on; it is closed on the way out
+//! red zone                   go on; on the way out it is closed, or the run ends if the guest
+//!                            itself stands at the edge
 //! elsewhere, another fault   not ours: pass it on to the handler that was there before
 //! ```
 //!
@@ -44,6 +45,9 @@ pub(crate) const INTERRUPT: i32 = libc::SIGUSR2;
 /// Size of the red zone in bytes. The deepest host frames on a guest's stack are those of a panic
 /// hook's predecessor, an allocation and a stack switch, measured below 6 KiB together.
 pub(crate) const RED_ZONE: usize = 64 * 1024;
+
+/// Distance from the red zone at which it can be closed: more than the frames need that do so.
+const CLEARANCE: usize = 1024;
 
 const FAULTS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
 
@@ -245,7 +249,15 @@ fn attend(thread: &Thread) {
         // and none of the frames between holds anything to drop.
         unsafe { raise(Stop::Interrupted(thread.reason())) }
     }
-    if thread.red_zone_open.swap(false, Relaxed) {
+    if thread.red_zone_open.load(Relaxed) {
+        let marker = 0u8;
+        if ptr::from_ref(&marker).addr() < thread.stack_low.load(Relaxed) + RED_ZONE + CLEARANCE {
+            // The guest has called out from the very end of its stack. It must not go on with an
+            // open red zone, which cannot be closed under our feet either.
+            // SAFETY: as above.
+            unsafe { raise(Stop::Trap(TrapKind::StackOverflow)) }
+        }
+        thread.red_zone_open.store(false, Relaxed);
         thread.protect_red_zone(libc::PROT_NONE);
     }
 }

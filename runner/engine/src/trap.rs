@@ -125,12 +125,17 @@ impl Backtrace {
         let names = module.metadata.names.within(module.file().len());
         let names = names.map(|range| FunctionNames::decode(&module.file()[range]));
         let names = names.unwrap_or_default();
-        let mut functions: Vec<(u32, u32)> = module.code_addresses().zip(0..).collect();
+        // Trampolines lie between and behind the functions and belong to none.
+        let mut functions: Vec<(u32, Option<u32>)> = module
+            .code_addresses()
+            .zip((0..).map(Some))
+            .chain(module.trampoline_addresses().map(|address| (address, None)))
+            .collect();
         functions.sort_unstable();
         let mut text = String::new();
         for (number, address) in self.frames.iter().enumerate() {
             let next = functions.partition_point(|(start, _)| start <= address);
-            let Some((start, local)) = next.checked_sub(1).map(|at| functions[at]) else {
+            let Some((start, Some(local))) = next.checked_sub(1).map(|at| functions[at]) else {
                 continue;
             };
             let index = local + module.metadata.imported_functions;
