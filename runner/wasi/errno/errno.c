@@ -13,7 +13,8 @@
 //
 // Build: clang --target=wasm32 -O1 -nostdlib -Wl,--export-memory,-zstack-size=65536 errno.c
 //
-// wasmtime.txt is what it prints under wasmtime 48; a trap there is 'trap' here.
+// wasmtime.txt is what it prints under wasmtime 50. Unknown flags, kinds and clocks are left out, as
+// wasmtime traps on them.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -150,9 +151,6 @@ void _start(void) {
     CASE("open symlink to ../file", open_at(ROOT, 1, "up", 0, READ));
     CASE("open not utf-8", open_at(ROOT, 1, "\xff\xfe", 0, READ));
     CASE("open with nul", path_open(ROOT, 1, "a\0b", 3, 0, READ, READ, 0, &result));
-    CASE("open bad flags", path_open(ROOT, 1, P("file"), 16, READ, READ, 0, &result));
-    CASE("open bad lookup flags", path_open(ROOT, 2, P("file"), 0, READ, READ, 0, &result));
-    CASE("open bad fdflags", path_open(ROOT, 1, P("file"), 0, READ, READ, 32, &result));
     CASE("open at stdin", open_at(0, 1, "file", 0, READ));
     CASE("open at closed", open_at(99, 1, "file", 0, READ));
 
@@ -174,7 +172,6 @@ void _start(void) {
     CASE("seek stdout", fd_seek(1, 0, 1, &long_result));
     CASE("seek dir", fd_seek(dir, 0, 1, &long_result));
     CASE("seek before start", fd_seek(reader, -1, 0, &long_result));
-    CASE("seek bad whence", fd_seek(reader, 0, 3, &long_result));
     CASE("tell stdin", fd_tell(0, &long_result));
     CASE("tell dir", fd_tell(dir, &long_result));
     CASE("set size of reader", fd_filestat_set_size(reader, 1));
@@ -182,10 +179,8 @@ void _start(void) {
     CASE("set size of stdin", fd_filestat_set_size(0, 1));
     CASE("set times of stdin", fd_filestat_set_times(0, 0, 0, 1));
     CASE("set both times", fd_filestat_set_times(writer, 0, 0, 3));
-    CASE("set times bad flags", fd_filestat_set_times(writer, 0, 0, 16));
     CASE("advise dir", fd_advise(dir, 0, 0, 0));
     CASE("advise stdin", fd_advise(0, 0, 0, 0));
-    CASE("advise nonsense", fd_advise(reader, 0, 0, 77));
     CASE("sync stdout", fd_sync(1));
     CASE("datasync stdin", fd_datasync(0));
     CASE("readdir file", fd_readdir(reader, space, sizeof space, 0, &result));
@@ -264,11 +259,7 @@ void _start(void) {
     CASE("poll write stdin", poll_fd(0, 2));
     CASE("poll read stdout", poll_fd(1, 1));
     CASE("poll file", poll_fd(reader, 1));
-    CASE("poll bad kind", poll_fd(reader, 3));
     CASE("poll cpu clock", poll_clock(2));
-    CASE("poll bad clock", poll_clock(9));
-    CASE("clock bad", clock_time_get(9, 0, &long_result));
-    CASE("clock resolution bad", clock_res_get(9, &long_result));
     CASE("raise", proc_raise(6));
     CASE("accept on file", sock_accept(reader, 0, &result));
     CASE("accept on closed", sock_accept(99, 0, &result));
