@@ -1,0 +1,115 @@
+//! Timing: medians of many runs, in processes pinned to one core.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::SIDE_FLAG;
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Our engine and WASI.
+    Ours,
+    /// wasmtime as the targets name it.
+    Rival,
+    /// wasmtime with the setting that keeps touched memory resident; for reading.
+    RivalResident,
+}
+
+impl Side {
+    pub(crate) const ALL: [Self; 3] = [Self::Ours, Self::Rival, Self::RivalResident];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Rival => "wasmtime",
+            Self::RivalResident => "wasmtime-resident",
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|side| side.name() == name)
+    }
+}
+
+/// The median time of something.
+#[derive(Debug, Clone)]
+pub(crate) struct Measurement {
+    pub(crate) name: String,
+    pub(crate) median: Duration,
+}
+
+/// Runs `step` for a while and then takes the time of each run; it says how long what counts took.
+pub(crate) fn median(name: &str, runs: usize, mut step: impl FnMut() -> Duration) -> Measurement {
+    for _ in 0..runs / 10 {
+        step();
+    }
+    let mut times: Vec<_> = (0..runs).map(|_| step()).collect();
+    times.sort_unstable();
+    Measurement {
+        name: name.to_owned(),
+        median: times[times.len() / 2],
+    }
+}
+
+/// The time that something takes, without what becomes of its result.
+pub(crate) fn time<R>(work: impl FnOnce() -> R) -> Duration {
+    let start = Instant::now();
+    let result = work();
+    let elapsed = start.elapsed();
+    drop(result);
+    elapsed
+}
+
+/// Keeps this process on the last core that it may use, which has the fewest interrupts as a rule.
+pub(crate) fn pin_to_one_core() {
+    let allowed = sched_getaffinity(None).expect("a process knows its cores");
+    let last = (0..CpuSet::MAX_CPU)
+        .rev()
+        .find(|core| allowed.is_set(*core));
+    let mut one = CpuSet::new();
+    one.set(last.expect("it runs on one of them"));
+    sched_setaffinity(None, &one).expect("it may use that core");
+}
+
+/// Passes measurements to the parent.
+pub(crate) fn print(measurements: &[Measurement]) {
+    let mut text = String::new();
+    for Measurement { name, median } in measurements {
+        writeln!(text, "{name}\t{}", median.as_nanos()).expect("a string takes everything");
+    }
+    let mut stdout = std::io::stdout();
+    stdout.write_all(text.as_bytes()).expect("the parent reads");
+}
+
+/// Measures one side in a process of its own.
+pub(crate) fn in_child(side: Side, inputs: &Path) -> Vec<Measurement> {
+    let program = std::env::current_exe().expect("a program has a file");
+    let output = Command::new(program)
+        .args([SIDE_FLAG, side.name()])
+        .arg(inputs)
+        .output()
+        .expect("it can be started again");
+    assert!(
+        output.status.success(),
+        "{}: {}\n{}",
+        side.name(),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).expect("it prints names and numbers");
+    text.lines()
+        .map(|line| {
+            let (name, nanoseconds) = line.split_once('\t').expect("a tab is between them");
+            Measurement {
+                name: name.to_owned(),
+                median: Duration::from_nanos(nanoseconds.parse().expect("it is a number")),
+            }
+        })
+        .collect()
+}

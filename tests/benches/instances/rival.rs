@@ -1,0 +1,114 @@
+//! The rival: wasmtime with its pooling allocator.
+
+use std::path::Path;
+
+use faas_wasm_tests::{esbuild, fixture};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module,
+    PoolingAllocationConfig, Store,
+};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p1::{WasiP1Ctx, add_to_linker_sync};
+use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
+
+use crate::measure::{Measurement, median, time};
+use crate::trusted::load_rival;
+use crate::{GUESTS, Inputs};
+
+/// How a slot is made clean for the next instance.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reset {
+    /// By madvise alone, its default.
+    Remap,
+    /// Up to so much is cleaned by hand and stays resident.
+    KeepResident,
+}
+
+/// What the settings are called in the report.
+pub(crate) const SETTINGS: &str = "wasmtime 48: pooling allocator with warm slots, copy-on-write \
+    memory images, no epochs and no fuel, precompiled by Cranelift, preview1 context per instance, \
+    streams in memory";
+
+const KEPT: usize = 1 << 20;
+
+fn engine(reset: Reset) -> Engine {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(16)
+        .total_memories(16)
+        .total_tables(16)
+        .max_unused_warm_slots(16);
+    if let Reset::KeepResident = reset {
+        pool.linear_memory_keep_resident(KEPT)
+            .table_keep_resident(KEPT);
+    }
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .memory_init_cow(true);
+    Engine::new(&config).expect("the settings fit together")
+}
+
+pub(crate) fn make_inputs(inputs: &Inputs) {
+    let engine = engine(Reset::Remap);
+    let compile = |module: &Path, name: &str| {
+        let wasm = std::fs::read(module).expect("the module can be read");
+        let compiled = engine.precompile_module(&wasm).expect("it compiles");
+        std::fs::write(inputs.file(name), compiled).expect("it can be written");
+    };
+    for (name, _) in GUESTS {
+        compile(&fixture(name), &format!("{name}.cwasm"));
+    }
+    let module = esbuild().expect("the Makefile gets esbuild's module");
+    compile(&module, "esbuild.cwasm");
+}
+
+pub(crate) fn measure(inputs: &Inputs, reset: Reset) -> Vec<Measurement> {
+    let engine = engine(reset);
+    let load = |name: &str| load_rival(&engine, &inputs.file(&format!("{name}.cwasm")));
+    let mut measurements = vec![
+        median("load nop", 2000, || time(|| load("nop"))),
+        median("load esbuild", 2000, || time(|| load("esbuild"))),
+    ];
+    for (name, input) in GUESTS {
+        measurements.push(instances(&engine, load(name), name, input));
+    }
+    measurements
+}
+
+fn instances(engine: &Engine, module: Module, name: &str, input: usize) -> Measurement {
+    let mut linker = Linker::<WasiP1Ctx>::new(engine);
+    add_to_linker_sync(&mut linker, |context| context).expect("no name is there twice");
+    let instance: InstancePre<_> = linker
+        .instantiate_pre(&module)
+        .expect("WASI is all it needs");
+    let input = vec![b'x'; input];
+    let run = |stdin: MemoryInputPipe| {
+        let stdout = MemoryOutputPipe::new(1 << 20);
+        let took = time(|| {
+            let context = WasiCtxBuilder::new()
+                .arg(name)
+                .env("PWD", "/")
+                .stdin(stdin)
+                .stdout(stdout.clone())
+                .build_p1();
+            let mut store = Store::new(engine, context);
+            let instance = instance.instantiate(&mut store).expect("there is a slot");
+            let start = instance.get_typed_func::<(), ()>(&mut store, "_start");
+            start
+                .expect("it has one")
+                .call(&mut store, ())
+                .expect("it returns");
+            drop(store);
+        });
+        (took, stdout)
+    };
+    let (_, stdout) = run(MemoryInputPipe::new(input.clone()));
+    let expected = match name {
+        "hello" => b"hello, world\n".as_slice(),
+        _ => &input,
+    };
+    assert_eq!(stdout.contents(), expected, "it does its work");
+    median(&format!("instance, call and drop of {name}"), 5000, || {
+        run(MemoryInputPipe::new(input.clone())).0
+    })
+}

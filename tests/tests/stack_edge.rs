@@ -1,0 +1,25 @@
+//! Guests that use their stack to its very end and call the host from there.
+
+use faas_wasm_tests::http::Request;
+use faas_wasm_tests::{Backend, Guest};
+
+/// What the guest calls at every level of an endless recursion: a host function, library calls of
+/// memories, of tables, of segments, and of floats.
+const KINDS: [&str; 7] = ["0", "1", "2", "3", "4", "5", "6"];
+
+#[test]
+fn calling_out_from_the_edge_of_the_stack_ends_the_guest_and_nothing_else() {
+    for backend in Backend::ALL {
+        let guest = Guest::fixture_by("stack-edge", backend);
+        for kind in KINDS {
+            let runner = guest.serve_with(&[kind]).start();
+            for _ in 0..3 {
+                let response = runner.send(&Request::get("/"));
+                assert_eq!(response.status, 500, "{backend:?} {kind}\n{}", runner.log());
+            }
+            let log = runner.log().to_string();
+            assert!(log.contains("call stack exhausted"), "{backend:?} {kind}\n{log}");
+            runner.stop();
+        }
+    }
+}
