@@ -246,11 +246,11 @@ impl Log {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(
-                !lines.ended && !left.is_zero(),
-                "no line has `{part}`:\n{}",
-                lines.lines.join("\n")
-            );
+            if lines.ended || left.is_zero() {
+                let all = lines.lines.join("\n");
+                drop(lines);
+                panic!("no line has `{part}`:\n{all}");
+            }
             let waited = changed.wait_timeout(lines, left);
             (lines, _) = waited.expect("no thread panics");
         }

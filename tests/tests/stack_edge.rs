@@ -18,7 +18,10 @@ fn calling_out_from_the_edge_of_the_stack_ends_the_guest_and_nothing_else() {
                 assert_eq!(response.status, 500, "{backend:?} {kind}\n{}", runner.log());
             }
             let log = runner.log().to_string();
-            assert!(log.contains("call stack exhausted"), "{backend:?} {kind}\n{log}");
+            assert!(
+                log.contains("call stack exhausted"),
+                "{backend:?} {kind}\n{log}"
+            );
             runner.stop();
         }
     }

