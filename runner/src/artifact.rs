@@ -2,7 +2,10 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+
+use faas_wasm_artifact::HEADER_SIZE;
 
 /// What the first word of `fprocess` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +53,21 @@ pub fn build_hint(module: &Path) -> String {
     )
 }
 
+/// An ELF file that ends in an artifact's header, or one whose name says that it should: a damaged artifact must be
+/// reported as such and not be run as a program.
 fn is_artifact(path: &Path) -> bool {
-    starts_with(path, b"\x7fELF") && path.extension().is_some_and(|extension| extension == "so")
+    let named = path.extension().is_some_and(|extension| extension == "so");
+    starts_with(path, b"\x7fELF") && (named || ends_in_header(path).unwrap_or(false))
+}
+
+fn ends_in_header(path: &Path) -> std::io::Result<bool> {
+    let file = File::open(path)?;
+    let Some(start) = file.metadata()?.len().checked_sub(HEADER_SIZE as u64) else {
+        return Ok(false);
+    };
+    let mut end = [0; HEADER_SIZE];
+    file.read_exact_at(&mut end, start)?;
+    Ok(faas_wasm_artifact::is_artifact(b"\x7fELF", &end))
 }
 
 fn starts_with(path: &Path, magic: &[u8; 4]) -> bool {

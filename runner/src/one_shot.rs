@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use faas_wasm_engine::{Ending, InstanceError, Limits, Replica};
+use faas_wasm_engine::{Ending, InstanceError, Limits, Replica, RunLimits};
 use faas_wasm_wasi::{
     Access, Discard, Empty, HostStream, InputStream, Mount, MountError, Namespace, OutputStream,
     Root, RootError, WasiContext,
@@ -30,7 +30,9 @@ const FAILED: u8 = 125;
 
 #[derive(Debug, thiserror::Error)]
 enum OneShotError {
-    #[error("one-shot mode: {0}\nhint: {FLAG} is for `faas-wasm run`, which gives the right arguments")]
+    #[error(
+        "one-shot mode: {0}\nhint: {FLAG} is for `faas-wasm run`, which gives the right arguments"
+    )]
     Usage(String),
     #[error(transparent)]
     Guest(#[from] GuestError),
@@ -95,7 +97,9 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Invocation, On
 fn directory(text: &OsStr) -> Option<(PathBuf, String, Access)> {
     let text = text.as_bytes();
     let at = text.windows(2).position(|pair| pair == b"::")?;
-    let (guest, access) = std::str::from_utf8(&text[at + 2..]).ok()?.rsplit_once(':')?;
+    let (guest, access) = std::str::from_utf8(&text[at + 2..])
+        .ok()?
+        .rsplit_once(':')?;
     let access = match access {
         "ro" => Access::ReadOnly,
         "cow" => Access::CopyOnWrite,
@@ -125,7 +129,7 @@ fn run(invocation: Invocation) -> Result<u8, OneShotError> {
         .stderr(output(HostStream::stderr()))
         .build();
     let mut replica = Replica::new(&guest)?;
-    let ending = replica.run(&mut context, None)?;
+    let ending = replica.run(&mut context, RunLimits::default())?;
     let report = match ending {
         Ending::Returned => return Ok(0),
         // As a shell shows it: the low byte.
@@ -204,7 +208,16 @@ mod tests {
     #[test]
     fn understands_what_the_tool_sends() {
         let invocation = parsed(&[
-            "--dir", "a:b::/c:rw", "--env", "A=B", "--argv0", "n", "--", "x.so", "--", "--env",
+            "--dir",
+            "a:b::/c:rw",
+            "--env",
+            "A=B",
+            "--argv0",
+            "n",
+            "--",
+            "x.so",
+            "--",
+            "--env",
         ])
         .expect("parses");
         assert_eq!(
@@ -217,7 +230,14 @@ mod tests {
                 arguments: vec![b"--".to_vec(), b"--env".to_vec()],
             }
         );
-        for bad in [&[][..], &["x.so"], &["--dir"], &["--dir", "x", "--", "y"], &["--dir", "a::b::/c:rw", "--", "y"], &["--"]] {
+        for bad in [
+            &[][..],
+            &["x.so"],
+            &["--dir"],
+            &["--dir", "x", "--", "y"],
+            &["--dir", "a::b::/c:rw", "--", "y"],
+            &["--"],
+        ] {
             assert!(parsed(bad).is_err(), "{bad:?}");
         }
     }

@@ -4,8 +4,8 @@
 //! wakes up anyway: it sleeps until the earliest deadline that it knows and looks again then. Only
 //! a run that must end sooner wakes it.
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,23 @@ const REASONS: u64 = 8;
 /// "Never" in the monitor's clock.
 const NEVER: u64 = u64::MAX;
 
+/// When a run must end at the latest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunLimits {
+    /// The instant at which it is stopped.
+    pub deadline: Option<Instant>,
+    /// CPU time of its thread after which it is stopped.
+    pub cpu_time: Option<Duration>,
+}
+
 /// The monitor's view of a worker thread.
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) thread: Thread,
     /// End of the current run in nanoseconds of the monitor's clock.
     deadline: AtomicU64,
+    /// CPU time of the thread at which the current run must end, in nanoseconds of its clock.
+    cpu_end: AtomicU64,
     /// Number of the run that shall end, times [`REASONS`], plus the reason.
     canceled: AtomicU64,
 }
@@ -99,7 +110,9 @@ impl Monitor {
             // not at all if it saw `NEVER`: `begin` compares after its own store, so it wakes.
             if !state.woken {
                 state = if next == NEVER {
-                    self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+                    self.changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner)
                 } else {
                     let wait = Duration::from_nanos(next.saturating_sub(now));
                     let waited = self.changed.wait_timeout(state, wait);
@@ -117,6 +130,7 @@ impl Watched {
         let watched = Arc::new(Self {
             thread: Thread::new(),
             deadline: AtomicU64::new(NEVER),
+            cpu_end: AtomicU64::new(NEVER),
             canceled: AtomicU64::new(0),
         });
         let monitor = monitor();
@@ -125,19 +139,31 @@ impl Watched {
         Registration(watched)
     }
 
-    /// Says when the run that is about to begin must end.
-    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+    /// Says when the run that has just begun must end. Called on the run's thread.
+    pub(crate) fn set_limits(&self, limits: RunLimits) {
         let monitor = monitor();
-        let deadline = deadline.map_or(NEVER, |deadline| monitor.clock(deadline));
+        let deadline = limits
+            .deadline
+            .map_or(NEVER, |deadline| monitor.clock(deadline));
+        let mut first_look = deadline;
+        if let Some(cpu_time) = limits.cpu_time {
+            let cpu_time = u64::try_from(cpu_time.as_nanos()).unwrap_or(NEVER);
+            let end = self.thread.cpu_time().saturating_add(cpu_time);
+            self.cpu_end.store(end, SeqCst);
+            // CPU time does not pass faster than the clock on the wall.
+            let now = monitor.clock(Instant::now());
+            first_look = first_look.min(now.saturating_add(cpu_time));
+        }
         self.deadline.store(deadline, SeqCst);
-        if deadline < monitor.next_look.load(SeqCst) {
+        if first_look < monitor.next_look.load(SeqCst) {
             monitor.wake();
         }
     }
 
     /// The run is over.
-    pub(crate) fn clear_deadline(&self) {
+    pub(crate) fn clear_limits(&self) {
         self.deadline.store(NEVER, Relaxed);
+        self.cpu_end.store(NEVER, Relaxed);
     }
 
     /// Ends a run as soon as possible, if it is the current one.
@@ -152,15 +178,22 @@ impl Watched {
         let deadline = self.deadline.load(SeqCst);
         let canceled = self.canceled.load(SeqCst);
         if run == 0 {
-            // It may be about to begin: its deadline counts all the same.
-            return if deadline <= now { now + RETRY.as_nanos() as u64 } else { deadline };
+            // Between runs, or about to set its limits, which wakes us if need be.
+            return NEVER;
         }
+        let cpu_end = self.cpu_end.load(SeqCst);
+        let cpu_left = match cpu_end {
+            NEVER => NEVER,
+            end => end.saturating_sub(self.thread.cpu_time()),
+        };
         let reason = if canceled / REASONS == run {
             Interruption::from_number((canceled % REASONS) as u8)
         } else if deadline <= now {
             Interruption::Deadline
+        } else if cpu_left == 0 {
+            Interruption::CpuTime
         } else {
-            return deadline;
+            return deadline.min(now.saturating_add(cpu_left));
         };
         self.thread.interrupt(run, reason);
         now + RETRY.as_nanos() as u64
@@ -173,8 +206,13 @@ pub(crate) struct Registration(pub(crate) Arc<Watched>);
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut state = monitor().state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.watched.retain(|watched| !Arc::ptr_eq(watched, &self.0));
+        let mut state = monitor()
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        state
+            .watched
+            .retain(|watched| !Arc::ptr_eq(watched, &self.0));
     }
 }
 

@@ -25,7 +25,7 @@ use wasmer_vm::{
     VMTag, catch_traps,
 };
 
-use crate::deadline::Watched;
+use crate::deadline::{RunLimits, Watched};
 use crate::host::{Entry, HostEnv, Linker};
 use crate::libcalls::{self, Active, PassiveSegment};
 use crate::module::Module;
@@ -84,7 +84,9 @@ pub enum LinkError {
         provided: String,
     },
     /// It imports a memory, table, global or tag.
-    #[error("the module imports `{module}.{field}`, which is no function; only functions are provided")]
+    #[error(
+        "the module imports `{module}.{field}`, which is no function; only functions are provided"
+    )]
     NotAFunction {
         /// Module name.
         module: String,
@@ -95,7 +97,9 @@ pub enum LinkError {
     #[error("the module exports no function `{ENTRY}` without parameters and results")]
     NoEntry,
     /// An initial memory is larger than allowed.
-    #[error("the module's memory begins with {initial} bytes, more than the limit of {limit} (wasm_memory_limit)")]
+    #[error(
+        "the module's memory begins with {initial} bytes, more than the limit of {limit} (wasm_memory_limit)"
+    )]
     MemoryLimit {
         /// Initial size in bytes.
         initial: u64,
@@ -103,7 +107,9 @@ pub enum LinkError {
         limit: u64,
     },
     /// An initial table is larger than allowed.
-    #[error("the module's table begins with {initial} elements, more than the limit of {limit} (wasm_table_limit)")]
+    #[error(
+        "the module's table begins with {initial} elements, more than the limit of {limit} (wasm_table_limit)"
+    )]
     TableLimit {
         /// Initial number of elements.
         initial: u32,
@@ -146,7 +152,9 @@ unsafe impl<T> Sync for Linked<T> {}
 
 impl<T> std::fmt::Debug for Linked<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Linked").field("module", &self.module).finish_non_exhaustive()
+        f.debug_struct("Linked")
+            .field("module", &self.module)
+            .finish_non_exhaustive()
     }
 }
 
@@ -327,7 +335,10 @@ impl<T: 'static> Instance<T> {
         let (allocator, memory_places, table_places, global_places) =
             InstanceAllocator::new_with_offsets(module.offsets.clone(), info);
         let mut memories = PrimaryMap::<LocalMemoryIndex, _>::new();
-        for ((place, slot), ty) in memory_places.iter().zip(&mut slots).zip(info.memories.values())
+        for ((place, slot), ty) in memory_places
+            .iter()
+            .zip(&mut slots)
+            .zip(info.memories.values())
         {
             let memory = SlotMemory {
                 slot: NonNull::from(slot),
@@ -342,9 +353,8 @@ impl<T: 'static> Instance<T> {
         let mut tables = PrimaryMap::<LocalTableIndex, _>::new();
         for (place, ty) in table_places.iter().zip(info.tables.values()) {
             // SAFETY: the allocator says that a table definition belongs there.
-            let table = unsafe {
-                VMTable::from_definition(ty, &TableStyle::CallerChecksSignature, *place)
-            };
+            let table =
+                unsafe { VMTable::from_definition(ty, &TableStyle::CallerChecksSignature, *place) };
             let table = table.map_err(InstanceError::Vm)?;
             tables.push(InternalStoreHandle::new(&mut store, table));
         }
@@ -394,8 +404,16 @@ impl<T: 'static> Instance<T> {
         }
         // SAFETY: called once, right after `new`. There is no start function in `info`, so no
         // guest code runs.
-        unsafe { vm.finish_instantiation(&VMConfig { wasm_stack_size: None }, None, &[]) }
-            .map_err(|_| InstanceError::Elements)?;
+        unsafe {
+            vm.finish_instantiation(
+                &VMConfig {
+                    wasm_stack_size: None,
+                },
+                None,
+                &[],
+            )
+        }
+        .map_err(|_| InstanceError::Elements)?;
 
         let active = active(linked, memory_places, table_places);
         Ok(Self {
@@ -418,11 +436,11 @@ impl<T: 'static> Instance<T> {
         watched: &Watched,
         number: u64,
         data: &mut T,
-        deadline: Option<std::time::Instant>,
+        limits: RunLimits,
     ) -> Result<(), Stop> {
         let module = &self.linked.module;
         self.env.data = data;
-        self.env.deadline = deadline;
+        self.env.deadline = limits.deadline;
         let stack_size = self.linked.limits.stack + RED_ZONE;
         let config = VMConfig {
             wasm_stack_size: Some(stack_size),
@@ -430,8 +448,8 @@ impl<T: 'static> Instance<T> {
         let context = VMFunctionContext {
             vmctx: self.vm.vmctx_ptr(),
         };
-        watched.set_deadline(deadline);
         let guard = RunGuard::new(&watched.thread, number, module.code.clone());
+        watched.set_limits(limits);
         let thread = std::ptr::from_ref(&watched.thread);
         let result = libcalls::with_active(&self.active, || {
             for function in &self.linked.calls {
@@ -454,7 +472,7 @@ impl<T: 'static> Instance<T> {
             Ok(())
         });
         drop(guard);
-        watched.clear_deadline();
+        watched.clear_limits();
         self.env.data = std::ptr::null_mut();
         result.map_err(stop)
     }
@@ -492,18 +510,24 @@ fn active<T>(
     let file = linked.module.file();
     let data = metadata.passive_data.iter().map(|data| {
         // The range lies in the file (`Artifact::parse`).
-        let bytes = data.bytes.within(file.len()).map_or(&file[..0], |range| &file[range]);
+        let bytes = data
+            .bytes
+            .within(file.len())
+            .map_or(&file[..0], |range| &file[range]);
         PassiveSegment {
             index: data.segment,
             bytes: bytes.as_ptr(),
             length: Cell::new(bytes.len()),
         }
     });
-    let elements = metadata.passive_elements.iter().map(|segment| PassiveSegment {
-        index: segment.segment,
-        bytes: std::ptr::null(),
-        length: Cell::new(segment.length as usize),
-    });
+    let elements = metadata
+        .passive_elements
+        .iter()
+        .map(|segment| PassiveSegment {
+            index: segment.segment,
+            bytes: std::ptr::null(),
+            length: Cell::new(segment.length as usize),
+        });
     Active {
         memories: memories.into(),
         tables: tables.into(),
@@ -576,7 +600,10 @@ impl LinearMemory for SlotMemory {
 
     fn grow(&mut self, delta: Pages) -> Result<Pages, MemoryError> {
         let current = self.size();
-        let maximum = self.ty.maximum.map_or(usize::MAX, |maximum| maximum.0 as usize * WASM_PAGE);
+        let maximum = self
+            .ty
+            .maximum
+            .map_or(usize::MAX, |maximum| maximum.0 as usize * WASM_PAGE);
         let limit = self.limit.min(maximum);
         // SAFETY: as in `slot`; the guest is suspended in this call.
         let slot = unsafe { self.slot.as_mut() };

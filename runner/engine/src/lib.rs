@@ -30,7 +30,7 @@ mod slot;
 mod stop;
 mod trap;
 
-pub use deadline::Canceler;
+pub use deadline::{Canceler, RunLimits};
 pub use host::{Caller, HostFunction, Linker};
 pub use instance::{InstanceError, Limits, LinkError, Linked};
 pub use memory::{GuestMemory, MemoryFault};

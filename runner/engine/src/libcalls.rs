@@ -106,7 +106,10 @@ impl Active {
         let definition = self.tables.get(index as usize)?;
         // SAFETY: as for memories. Elements are pointers (`wasmer_vm::RawTableElement`).
         let definition = unsafe { definition.as_ref() };
-        Some((definition.base.cast(), u64::from(definition.current_elements)))
+        Some((
+            definition.base.cast(),
+            u64::from(definition.current_elements),
+        ))
     }
 }
 
@@ -124,7 +127,11 @@ fn in_chunks(length: usize, backwards: bool, mut work: impl FnMut(usize, usize))
     let mut done = 0;
     while done < length {
         let part = CHUNK.min(length - done);
-        let start = if backwards { length - done - part } else { done };
+        let start = if backwards {
+            length - done - part
+        } else {
+            done
+        };
         work(start, part);
         done += part;
         if signal::interrupted() {
@@ -141,8 +148,17 @@ unsafe extern "C" fn raise_trap(number: u32) -> u32 {
     number + 1
 }
 
-unsafe extern "C" fn memory_fill(_: *mut VMContext, memory: u32, to: u32, value: u32, length: u32) -> u32 {
-    let Some((base, _)) = active().memory(memory).filter(|(_, size)| fits(to, length, *size)) else {
+unsafe extern "C" fn memory_fill(
+    _: *mut VMContext,
+    memory: u32,
+    to: u32,
+    value: u32,
+    length: u32,
+) -> u32 {
+    let Some((base, _)) = active()
+        .memory(memory)
+        .filter(|(_, size)| fits(to, length, *size))
+    else {
         return trap_number::MEMORY_OUT_OF_BOUNDS + 1;
     };
     in_chunks(length as usize, false, |start, part| {
@@ -160,18 +176,26 @@ unsafe extern "C" fn memory_copy(
     from: u32,
     length: u32,
 ) -> u32 {
-    let target = active().memory(to_memory).filter(|(_, size)| fits(to, length, *size));
-    let source = active().memory(from_memory).filter(|(_, size)| fits(from, length, *size));
+    let target = active()
+        .memory(to_memory)
+        .filter(|(_, size)| fits(to, length, *size));
+    let source = active()
+        .memory(from_memory)
+        .filter(|(_, size)| fits(from, length, *size));
     let (Some((target, _)), Some((source, _))) = (target, source) else {
         return trap_number::MEMORY_OUT_OF_BOUNDS + 1;
     };
     // SAFETY: both ranges were checked against their memories.
     let (target, source) = unsafe { (target.add(to as usize), source.add(from as usize)) };
-    in_chunks(length as usize, target.addr() > source.addr(), |start, part| {
-        // SAFETY: part of the checked ranges; `copy` allows the overlap inside a chunk, and the
-        // direction keeps chunks from overwriting what is still to be read.
-        unsafe { ptr::copy(source.add(start), target.add(start), part) }
-    });
+    in_chunks(
+        length as usize,
+        target.addr() > source.addr(),
+        |start, part| {
+            // SAFETY: part of the checked ranges; `copy` allows the overlap inside a chunk, and the
+            // direction keeps chunks from overwriting what is still to be read.
+            unsafe { ptr::copy(source.add(start), target.add(start), part) }
+        },
+    );
     DONE
 }
 
@@ -183,7 +207,9 @@ unsafe extern "C" fn memory_init(
     from: u32,
     length: u32,
 ) -> u32 {
-    let target = active().memory(memory).filter(|(_, size)| fits(to, length, *size));
+    let target = active()
+        .memory(memory)
+        .filter(|(_, size)| fits(to, length, *size));
     let segment = find(&active().data, segment);
     let size = segment.map_or(0, |segment| segment.length.get());
     let (Some((target, _)), true) = (target, fits(from, length, size as u64)) else {
@@ -217,18 +243,26 @@ unsafe extern "C" fn table_copy(
     from: u32,
     length: u32,
 ) -> u32 {
-    let target = active().table(to_table).filter(|(_, size)| fits(to, length, *size));
-    let source = active().table(from_table).filter(|(_, size)| fits(from, length, *size));
+    let target = active()
+        .table(to_table)
+        .filter(|(_, size)| fits(to, length, *size));
+    let source = active()
+        .table(from_table)
+        .filter(|(_, size)| fits(from, length, *size));
     let (Some((target, _)), Some((source, _))) = (target, source) else {
         return trap_number::TABLE_OUT_OF_BOUNDS + 1;
     };
     // SAFETY: both ranges were checked against their tables.
     let (target, source) = unsafe { (target.add(to as usize), source.add(from as usize)) };
-    in_chunks(length as usize, target.addr() > source.addr(), |start, part| {
-        // SAFETY: as in `memory_copy`. Tables that compiled code reads in place are never the
-        // target of a copy (`TableType::readonly`).
-        unsafe { ptr::copy(source.add(start), target.add(start), part) }
-    });
+    in_chunks(
+        length as usize,
+        target.addr() > source.addr(),
+        |start, part| {
+            // SAFETY: as in `memory_copy`. Tables that compiled code reads in place are never the
+            // target of a copy (`TableType::readonly`).
+            unsafe { ptr::copy(source.add(start), target.add(start), part) }
+        },
+    );
     DONE
 }
 
@@ -239,14 +273,16 @@ unsafe extern "C" fn table_fill(
     element: usize,
     length: u32,
 ) -> u32 {
-    let Some((base, _)) = active().table(table).filter(|(_, size)| fits(to, length, *size)) else {
+    let Some((base, _)) = active()
+        .table(table)
+        .filter(|(_, size)| fits(to, length, *size))
+    else {
         return trap_number::TABLE_OUT_OF_BOUNDS + 1;
     };
     in_chunks(length as usize, false, |start, part| {
         // SAFETY: the range was checked against the table.
-        let elements = unsafe {
-            std::slice::from_raw_parts_mut(base.add(to as usize + start), part)
-        };
+        let elements =
+            unsafe { std::slice::from_raw_parts_mut(base.add(to as usize + start), part) };
         elements.fill(element);
     });
     DONE
@@ -260,7 +296,9 @@ unsafe extern "C" fn table_init(
     from: u32,
     length: u32,
 ) -> u32 {
-    let target = active().table(table).filter(|(_, size)| fits(to, length, *size));
+    let target = active()
+        .table(table)
+        .filter(|(_, size)| fits(to, length, *size));
     let size = find(&active().elements, segment).map_or(0, |segment| segment.length.get());
     if target.is_none() || !fits(from, length, size as u64) {
         return trap_number::TABLE_OUT_OF_BOUNDS + 1;
@@ -269,7 +307,16 @@ unsafe extern "C" fn table_init(
         let start = start as u32;
         // SAFETY: `context` is the running instance's; the ranges were checked, so that the call
         // neither traps nor unwinds.
-        unsafe { vm::wasmer_vm_table_init(context, table, segment, to + start, from + start, part as u32) }
+        unsafe {
+            vm::wasmer_vm_table_init(
+                context,
+                table,
+                segment,
+                to + start,
+                from + start,
+                part as u32,
+            )
+        }
     });
     DONE
 }
@@ -490,7 +537,8 @@ pub(crate) fn address_of(name: &str) -> Option<usize> {
 
 /// The entries of an instance's table of built-in functions that are ours.
 pub(crate) fn builtins() -> [(Builtin, usize); 22] {
-    let entry = |index: Builtin, thunk: unsafe extern "C" fn()| (index, thunk as *const () as usize);
+    let entry =
+        |index: Builtin, thunk: unsafe extern "C" fn()| (index, thunk as *const () as usize);
     [
         entry(Builtin::get_raise_trap_index(), thunk::raise_trap),
         entry(Builtin::get_memory_fill_index(), thunk::memory_fill),
@@ -515,7 +563,10 @@ pub(crate) fn builtins() -> [(Builtin, usize); 22] {
             Builtin::get_imported_alloc_exception_index(),
             thunk::alloc_exception,
         ),
-        entry(Builtin::get_imported_read_exnref_index(), thunk::read_exnref),
+        entry(
+            Builtin::get_imported_read_exnref_index(),
+            thunk::read_exnref,
+        ),
         entry(
             Builtin::get_imported_exception_into_exnref_index(),
             thunk::exception_into_exnref,

@@ -136,12 +136,14 @@ impl CodeMapping {
                     name,
                     addend,
                 } => {
-                    let target = libcall(name).ok_or_else(|| MapError::UnknownLibcall(name.clone()))?;
+                    let target =
+                        libcall(name).ok_or_else(|| MapError::UnknownLibcall(name.clone()))?;
                     (*address, target.wrapping_add_signed(*addend as isize))
                 }
-                Relocation::Base { address, addend } => {
-                    (*address, mapping.address(0).wrapping_add_signed(*addend as isize))
-                }
+                Relocation::Base { address, addend } => (
+                    *address,
+                    mapping.address(0).wrapping_add_signed(*addend as isize),
+                ),
             };
             // SAFETY: the plan's words lie in writable segments, which are mapped by now.
             unsafe {

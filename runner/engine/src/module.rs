@@ -81,7 +81,9 @@ pub struct Module {
 
 impl std::fmt::Debug for Module {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Module").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Module")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,9 +110,8 @@ impl Module {
             source,
         };
         // Opening a fifo or a device must not wait.
-        let flags = rustix::fs::OFlags::RDONLY
-            | rustix::fs::OFlags::CLOEXEC
-            | rustix::fs::OFlags::NONBLOCK;
+        let flags =
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK;
         let file: File = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
             .map_err(errno)?
             .into();
@@ -129,16 +130,15 @@ impl Module {
         let artifact = Artifact::parse(file.bytes()).map_err(not_artifact)?;
         artifact.check_host(ENGINE_VERSION).map_err(not_artifact)?;
         // SAFETY: `Artifact::parse` has checked the plan, and the caller trusts the code.
-        let mapping = unsafe {
-            CodeMapping::new(&artifact.module.plan, &file, libcalls::address_of)
-        }
-        .map_err(|error| match error {
-            MapError::System(source) => errno(source),
-            MapError::UnknownLibcall(name) => LoadError::UnknownLibcall {
-                path: path.to_owned(),
-                name,
-            },
-        })?;
+        let mapping =
+            unsafe { CodeMapping::new(&artifact.module.plan, &file, libcalls::address_of) }
+                .map_err(|error| match error {
+                    MapError::System(source) => errno(source),
+                    MapError::UnknownLibcall(name) => LoadError::UnknownLibcall {
+                        path: path.to_owned(),
+                        name,
+                    },
+                })?;
 
         let functions: PrimaryMap<LocalFunctionIndex, _> = artifact
             .tables
@@ -204,12 +204,15 @@ impl Module {
     }
 
     pub(crate) fn exported_function(&self, wanted: &str) -> Option<FunctionIndex> {
-        self.metadata.exports.iter().find_map(|export| match export {
-            Export::Function { name, index } if name == wanted => {
-                Some(FunctionIndex::from_u32(*index))
-            }
-            _ => None,
-        })
+        self.metadata
+            .exports
+            .iter()
+            .find_map(|export| match export {
+                Export::Function { name, index } if name == wanted => {
+                    Some(FunctionIndex::from_u32(*index))
+                }
+                _ => None,
+            })
     }
 
     /// Addresses of the defined functions as the artifact counts them.
@@ -248,7 +251,11 @@ fn module_info(artifact: &Artifact<'_>) -> ModuleInfo {
     let module = &artifact.module;
     let mut info = ModuleInfo::new();
     let imported = |kind: fn(&faas_wasm_artifact::ImportKind) -> bool| {
-        module.imports.iter().filter(|import| kind(&import.kind)).count()
+        module
+            .imports
+            .iter()
+            .filter(|import| kind(&import.kind))
+            .count()
     };
     use faas_wasm_artifact::ImportKind;
     info.num_imported_functions = module.imported_functions as usize;
@@ -279,13 +286,23 @@ fn module_info(artifact: &Artifact<'_>) -> ModuleInfo {
     info.memories = module
         .memories
         .iter()
-        .map(|memory| MemoryType::new(Pages(memory.minimum), memory.maximum.map(Pages), memory.shared))
+        .map(|memory| {
+            MemoryType::new(
+                Pages(memory.minimum),
+                memory.maximum.map(Pages),
+                memory.shared,
+            )
+        })
         .collect();
     info.globals = module
         .globals
         .iter()
         .map(|global| {
-            let mutability = if global.mutable { Mutability::Var } else { Mutability::Const };
+            let mutability = if global.mutable {
+                Mutability::Var
+            } else {
+                Mutability::Const
+            };
             GlobalType::new(value_type(global.value), mutability)
         })
         .collect();
@@ -294,15 +311,19 @@ fn module_info(artifact: &Artifact<'_>) -> ModuleInfo {
         .iter()
         .filter_map(|global| global.init.as_ref().map(global_init))
         .collect();
-    info.tags = module.tags.iter().copied().map(SignatureIndex::from_u32).collect();
+    info.tags = module
+        .tags
+        .iter()
+        .copied()
+        .map(SignatureIndex::from_u32)
+        .collect();
 
     let mut elements = artifact.tables.elements().map(|function| match function {
         NULL_FUNCTION => FunctionIndex::reserved_value(),
         function => FunctionIndex::from_u32(function),
     });
-    let mut take = |length: u32| -> Box<[FunctionIndex]> {
-        elements.by_ref().take(length as usize).collect()
-    };
+    let mut take =
+        |length: u32| -> Box<[FunctionIndex]> { elements.by_ref().take(length as usize).collect() };
     info.table_initializers = module
         .elements
         .iter()

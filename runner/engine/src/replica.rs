@@ -10,9 +10,8 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Instant;
 
-use crate::deadline::{self, Canceler, Registration, Watched};
+use crate::deadline::{self, Canceler, Registration, RunLimits, Watched};
 use crate::instance::{Instance, InstanceError, Linked, Slots, reserve};
 use crate::signal;
 use crate::trap::Ending;
@@ -31,7 +30,9 @@ pub struct Replica<T> {
 
 impl<T> std::fmt::Debug for Replica<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replica").field("linked", &self.linked).finish_non_exhaustive()
+        f.debug_struct("Replica")
+            .field("linked", &self.linked)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,20 +80,20 @@ impl<T: 'static> Replica<T> {
         Canceler::new(&self.registration.0, self.runs + 1)
     }
 
-    /// Runs the module once. Its host functions see `data`; it ends at `deadline` at the latest.
+    /// Runs the module once. Its host functions see `data`; it ends at its limits at the latest.
     ///
     /// # Errors
     ///
     /// [`InstanceError`] if there was no spare instance and none could be made. How the guest
     /// ended is no error of this call.
-    pub fn run(&mut self, data: &mut T, deadline: Option<Instant>) -> Result<Ending, InstanceError> {
+    pub fn run(&mut self, data: &mut T, limits: RunLimits) -> Result<Ending, InstanceError> {
         self.prepare()?;
         self.runs += 1;
         let Some(mut instance) = self.spare.take() else {
             return Err(InstanceError::Vm("no instance was made".into()));
         };
         let watched = &self.registration.0;
-        let result = instance.run(watched, self.runs, data, deadline);
+        let result = instance.run(watched, self.runs, data, limits);
         let in_memory = |address| instance.owns(address);
         let ending = Ending::new(result, &self.linked.module, &watched.thread, in_memory);
         self.used = Some(instance);

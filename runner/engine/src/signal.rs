@@ -57,6 +57,8 @@ const FAULTS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGIL
 pub(crate) struct Thread {
     /// Kernel's number of the thread.
     tid: AtomicI32,
+    /// Its CPU clock.
+    clock: AtomicI32,
     /// Number of the current run, 0 between runs.
     run: AtomicU64,
     /// The run that shall end.
@@ -119,7 +121,28 @@ impl Thread {
         // SAFETY: sends a signal to a thread of this process by number. If the thread is gone the
         // call fails; if the number was given to another thread, that one has no such run.
         unsafe {
-            libc::syscall(libc::SYS_tgkill, libc::getpid(), self.tid.load(SeqCst), INTERRUPT);
+            libc::syscall(
+                libc::SYS_tgkill,
+                libc::getpid(),
+                self.tid.load(SeqCst),
+                INTERRUPT,
+            );
+        }
+    }
+
+    /// CPU time that the thread has used, in nanoseconds; 0 before its first run. From any thread.
+    pub(crate) fn cpu_time(&self) -> u64 {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let clock = self.clock.load(SeqCst);
+        // SAFETY: writes one `timespec`; the clock of a thread that is gone is an error, not a
+        // fault, and leaves the zeros.
+        if clock != 0 && unsafe { libc::clock_gettime(clock, &mut time) } == 0 {
+            time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+        } else {
+            0
         }
     }
 
@@ -177,7 +200,8 @@ impl Thread {
             // SAFETY: the two words lie in the guest's stack, outside of the red zone. It stays
             // mapped after the run, in the cache of this thread, and nobody writes it meanwhile.
             // What is read may be anything: it is checked before it is used.
-            let [next, return_address] = unsafe { *std::ptr::with_exposed_provenance::<[usize; 2]>(fp) };
+            let [next, return_address] =
+                unsafe { *std::ptr::with_exposed_provenance::<[usize; 2]>(fp) };
             if next <= fp || !visit(return_address) {
                 break;
             }
@@ -206,7 +230,13 @@ impl<'a> RunGuard<'a> {
     /// Begins run number `run` of an artifact whose code lies at `code`.
     pub(crate) fn new(thread: &'a Thread, run: u64, code: std::ops::Range<usize>) -> Self {
         if thread.tid.load(Relaxed) == 0 {
-            thread.tid.store(rustix::thread::gettid().as_raw_nonzero().get(), SeqCst);
+            thread
+                .tid
+                .store(rustix::thread::gettid().as_raw_nonzero().get(), SeqCst);
+            let mut clock = libc::CLOCK_THREAD_CPUTIME_ID;
+            // SAFETY: asks for the clock of this thread, which exists.
+            unsafe { libc::pthread_getcpuclockid(libc::pthread_self(), &mut clock) };
+            thread.clock.store(clock, SeqCst);
         }
         thread.code_start.store(code.start, Relaxed);
         thread.code_end.store(code.end, Relaxed);
@@ -343,11 +373,7 @@ pub(crate) fn install() {
     });
 }
 
-unsafe extern "C" fn handle(
-    signal: i32,
-    info: *mut libc::siginfo_t,
-    context: *mut libc::c_void,
-) {
+unsafe extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes valid pointers to a handler installed with SA_SIGINFO; errno is
     // the thread's own and restored, as the interrupted code may be about to read it.
     unsafe {
@@ -378,7 +404,9 @@ fn handled(signal: i32, address: usize, context: &mut libc::ucontext_t) -> bool 
     if thread.in_code(pc) {
         thread.fault_pc.store(pc, Relaxed);
         thread.fault_fp.store(registers.fp(), Relaxed);
-        thread.fault_signal.store(if is_interrupt { 0 } else { signal }, Relaxed);
+        thread
+            .fault_signal
+            .store(if is_interrupt { 0 } else { signal }, Relaxed);
         thread.fault_address.store(address, Relaxed);
         registers.continue_at(stub as *const () as usize);
         return true;

@@ -159,12 +159,20 @@ impl Backtrace {
 }
 
 fn printable(character: char) -> char {
-    if character.is_control() { '\u{fffd}' } else { character }
+    if character.is_control() {
+        '\u{fffd}'
+    } else {
+        character
+    }
 }
 
 impl Trap {
     /// The trap with its backtrace, for the log: several lines.
     pub fn report(&self, module: &Module) -> String {
-        format!("wasm trap: {}\n{}", self.kind, self.backtrace.report(module))
+        format!(
+            "wasm trap: {}\n{}",
+            self.kind,
+            self.backtrace.report(module)
+        )
     }
 }

@@ -63,7 +63,9 @@ pub(super) async fn apply(raw: Response, logger: &Logger) -> Response {
     let (status, headers, end) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            logger.error(&format!("the function's CGI response is not valid: {error}"));
+            logger.error(&format!(
+                "the function's CGI response is not valid: {error}"
+            ));
             return failed();
         }
     };
@@ -73,7 +75,13 @@ pub(super) async fn apply(raw: Response, logger: &Logger) -> Response {
         response::set_content_length(&mut response, rest.len() as u64);
         response
     } else {
-        response::with_body(status, ResponseBody::stream(Rest { first: Some(rest), body }))
+        response::with_body(
+            status,
+            ResponseBody::stream(Rest {
+                first: Some(rest),
+                body,
+            }),
+        )
     };
     for (name, value) in &parts.headers {
         if *name != CONTENT_TYPE && *name != CONTENT_LENGTH {
@@ -112,7 +120,10 @@ fn parse(head: &[u8]) -> Result<(StatusCode, HeaderMap), CgiError> {
         if line.is_empty() {
             continue;
         }
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(CgiError::Line(number))?;
+        let colon = line
+            .iter()
+            .position(|byte| *byte == b':')
+            .ok_or(CgiError::Line(number))?;
         let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| CgiError::Line(number))?;
         let value = line[colon + 1..].trim_ascii();
         if name.as_str() == "status" {

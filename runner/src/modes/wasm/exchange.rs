@@ -101,7 +101,10 @@ impl Exchange {
         until: Option<Instant>,
     ) -> Result<MutexGuard<'a, State>, StreamError> {
         let Some(until) = until else {
-            return Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+            return Ok(self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner));
         };
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -182,7 +185,10 @@ impl Exchange {
     }
 
     /// The next piece of released output; `None` at the end of a successful run.
-    pub(super) fn poll_output(&self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Outcome>>> {
+    pub(super) fn poll_output(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Outcome>>> {
         let mut state = self.lock();
         if !state.output.is_empty() {
             let data = state.output.split().freeze();
@@ -261,7 +267,11 @@ impl Exchange {
         }
     }
 
-    pub(super) fn write(&self, bytes: &[u8], deadline: Option<Instant>) -> Result<usize, StreamError> {
+    pub(super) fn write(
+        &self,
+        bytes: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<usize, StreamError> {
         let mut state = self.writable(deadline)?;
         let room = OUTPUT_BUFFER - state.output.len();
         let taken = &bytes[..bytes.len().min(room)];
@@ -317,6 +327,12 @@ impl Exchange {
         drop(state);
         wakers.into_iter().flatten().for_each(Waker::wake);
         result
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let state = self.lock();
+        state.abandoned || state.input_broken
     }
 
     /// Whether the input broke off.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica};
+use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits};
 use faas_wasm_wasi::WasiContext;
 
 use super::WasmMetrics;
@@ -24,6 +24,8 @@ pub(super) struct Job {
     pub context: WasiContext,
     /// Longest run.
     pub limit: Option<Duration>,
+    /// Most CPU time.
+    pub cpu_time: Option<Duration>,
     /// Keeps the request counted until the guest has ended.
     pub ticket: Arc<Ticket>,
 }
@@ -58,7 +60,9 @@ impl Worker {
     pub(super) fn prepare(&mut self) -> Result<(), String> {
         let began = Instant::now();
         self.replica.prepare().map_err(|error| error.to_string())?;
-        self.metrics.instantiate_seconds.observe(began.elapsed().as_secs_f64());
+        self.metrics
+            .instantiate_seconds
+            .observe(began.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -69,6 +73,7 @@ impl Worker {
             exchange,
             mut context,
             limit,
+            cpu_time,
             ticket,
         } = job;
         if !exchange.begin(self.replica.canceler()) {
@@ -78,7 +83,11 @@ impl Worker {
         self.metrics.started.inc();
         self.metrics.running.inc();
         let began = Instant::now();
-        let ending = self.replica.run(&mut context, limit.map(|limit| began + limit));
+        let limits = RunLimits {
+            deadline: limit.map(|limit| began + limit),
+            cpu_time,
+        };
+        let ending = self.replica.run(&mut context, limits);
         // Logs a last line of stderr before what became of the run.
         drop(context);
         let elapsed = began.elapsed().as_secs_f64();
@@ -98,6 +107,9 @@ impl Worker {
             },
         };
         self.metrics.ended.with_label_values(&[cause]).inc();
+        if matches!(cause, "deadline" | "cpu_time" | "output_limit") {
+            self.metrics.limits.with_label_values(&[cause]).inc();
+        }
         let failure = match ending {
             Ok(ending) => self.describe(ending, limit),
             Err(error) => Some(format!("cannot make an instance: {error}")),
@@ -143,7 +155,10 @@ impl Worker {
     }
 
     fn with_backtrace(&mut self, title: String, backtrace: &Backtrace) -> String {
-        if self.last_report.is_some_and(|last| last.elapsed() < REPORT_INTERVAL) {
+        if self
+            .last_report
+            .is_some_and(|last| last.elapsed() < REPORT_INTERVAL)
+        {
             return title;
         }
         self.last_report = Some(Instant::now());

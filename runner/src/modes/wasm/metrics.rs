@@ -1,6 +1,8 @@
 //! Metrics of wasm mode.
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 /// From a microsecond to ten seconds.
 const BUCKETS: [f64; 15] = [
@@ -49,7 +51,10 @@ impl WasmMetrics {
             replicas: IntGauge::new("wasm_replicas", "Replicas that exist.")?,
             queued: IntGauge::new("wasm_queue_length", "Requests that wait for a replica.")?,
             limits: IntCounterVec::new(
-                Opts::new("wasm_limit_reached_total", "Requests that met a limit, by limit."),
+                Opts::new(
+                    "wasm_limit_reached_total",
+                    "Requests that met a limit, by limit.",
+                ),
                 &["limit"],
             )?,
         };

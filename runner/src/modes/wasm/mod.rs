@@ -39,13 +39,17 @@ use self::metrics::WasmMetrics;
 use self::pool::{Pool, Scale};
 use self::streams::{Stderr, Stdin, Stdout};
 use super::{BoxFuture, Mode, StartError, duration_value};
-use crate::config::{Config, EnvironmentFilter, ModeName, MountAccess, ResponseFormat, WasmSettings};
+use crate::config::{
+    Config, EnvironmentFilter, ModeName, MountAccess, ResponseFormat, WasmSettings,
+};
 use crate::gotext::GoDuration;
 use crate::guest;
 use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::request::{Request, RequestBody, RequestHead, request_environment};
-use crate::response::{self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL};
+use crate::response::{
+    self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL,
+};
 
 /// What the client sees of a failure; the log has the cause.
 const FAILED: &str = "the function failed\n";
@@ -135,7 +139,9 @@ impl Wasm {
         self.invocations.fetch_add(1, Ordering::Relaxed);
         let exchange = Arc::new(Exchange::new(
             Hold {
-                bytes: usize::try_from(self.settings.output_hold_bytes).unwrap_or(usize::MAX).min(exchange::OUTPUT_BUFFER),
+                bytes: usize::try_from(self.settings.output_hold_bytes)
+                    .unwrap_or(usize::MAX)
+                    .min(exchange::OUTPUT_BUFFER),
                 time: self.settings.output_hold_time,
             },
             self.settings.output_limit,
@@ -154,6 +160,7 @@ impl Wasm {
             head: Arc::clone(&head),
             exchange: Arc::clone(&exchange),
             limit,
+            cpu_time: self.settings.cpu_timeout,
             ticket,
         };
         if self.pool.submit(job).is_err() {
@@ -180,7 +187,9 @@ impl Wasm {
                 self.success(ResponseBody::stream(Output { client }), false)
             }
         };
-        response.headers_mut().insert(X_DURATION_SECONDS, duration_value(seconds));
+        response
+            .headers_mut()
+            .insert(X_DURATION_SECONDS, duration_value(seconds));
         response
     }
 
@@ -191,7 +200,9 @@ impl Wasm {
             _ => 0,
         };
         let mut response = response::with_body(StatusCode::OK, body);
-        response.headers_mut().insert(CONTENT_TYPE, self.content_type.clone());
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, self.content_type.clone());
         if complete {
             response::set_content_length(&mut response, length);
         }
@@ -318,22 +329,26 @@ async fn feed(exchange: Arc<Exchange>, mut body: RequestBody) {
 async fn first_output(exchange: &Exchange) -> Held {
     loop {
         let mut until = None;
-        let held = poll_fn(|context| match exchange.poll_held(context, Instant::now()) {
-            Held::Wait(Some(due)) if until.is_none() => {
-                until = Some(due);
-                Poll::Ready(None)
-            }
-            Held::Wait(_) => Poll::Pending,
-            held => Poll::Ready(Some(held)),
-        });
+        let held = poll_fn(
+            |context| match exchange.poll_held(context, Instant::now()) {
+                Held::Wait(Some(due)) if until.is_none() => {
+                    until = Some(due);
+                    Poll::Ready(None)
+                }
+                Held::Wait(_) => Poll::Pending,
+                held => Poll::Ready(Some(held)),
+            },
+        );
         if let Some(held) = held.await {
             return held;
         }
         let Some(until) = until else { continue };
-        let again = poll_fn(|context| match exchange.poll_held(context, Instant::now()) {
-            Held::Wait(_) => Poll::Pending,
-            held => Poll::Ready(held),
-        });
+        let again = poll_fn(
+            |context| match exchange.poll_held(context, Instant::now()) {
+                Held::Wait(_) => Poll::Pending,
+                held => Poll::Ready(held),
+            },
+        );
         if let Ok(held) = tokio::time::timeout_at(until.into(), again).await {
             return held;
         }

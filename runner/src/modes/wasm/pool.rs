@@ -53,7 +53,12 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(guest: Arc<Guest>, scale: Scale, metrics: WasmMetrics, logger: Logger) -> Arc<Self> {
+    pub(super) fn new(
+        guest: Arc<Guest>,
+        scale: Scale,
+        metrics: WasmMetrics,
+        logger: Logger,
+    ) -> Arc<Self> {
         let floor = scale.min;
         Arc::new(Self {
             state: Mutex::new(State {
@@ -87,7 +92,10 @@ impl Pool {
             if state.ready >= self.scale.min {
                 return Ok(());
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -175,7 +183,8 @@ impl Pool {
                 self.metrics.replicas.dec();
                 drop(state);
                 self.changed.notify_all();
-                self.logger.error(&format!("cannot start a replica: {error}"));
+                self.logger
+                    .error(&format!("cannot start a replica: {error}"));
                 return;
             }
         };
@@ -193,7 +202,8 @@ impl Pool {
             drop(state);
             self.changed.notify_all();
             if let Err(problem) = prepared {
-                self.logger.error(&format!("cannot make an instance: {problem}"));
+                self.logger
+                    .error(&format!("cannot make an instance: {problem}"));
                 self.fail_one();
                 std::thread::sleep(RETRY);
                 if self.lock().stopping {
@@ -238,8 +248,15 @@ impl Pool {
             let idle = idle_since.elapsed();
             if state.replicas <= state.floor {
                 // Part of the floor: its idle time counts from when it is not any more.
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                idle_since = if state.replicas <= state.floor { Instant::now() } else { idle_since };
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                idle_since = if state.replicas <= state.floor {
+                    Instant::now()
+                } else {
+                    idle_since
+                };
             } else if idle >= self.scale.idle_timeout {
                 break None;
             } else {

@@ -44,8 +44,7 @@ pub(super) async fn update(pool: &Arc<Pool>, logger: &Logger, mut request: Reque
     let replicas = match parse(&body) {
         Ok(replicas) => replicas,
         Err(cause) => {
-            let message =
-                format!("Cannot parse request. Please pass valid JSON. Error={cause}");
+            let message = format!("Cannot parse request. Please pass valid JSON. Error={cause}");
             return response::text(StatusCode::BAD_REQUEST, message);
         }
     };
@@ -101,11 +100,18 @@ mod tests {
             (r#""replicas":007"#, Ok(7)),
             (r#"{"replicas":99999999999999999999999}"#, Ok(u64::MAX)),
             ("{}", Err("Cannot find key \"replicas\"")),
-            (r#"{"replicas"}"#, Err("Cannot find `:` after key \"replicas\"")),
+            (
+                r#"{"replicas"}"#,
+                Err("Cannot find `:` after key \"replicas\""),
+            ),
             (r#"{"replicas":-1}"#, Err("Unexpected character ascii=`45`")),
             (r#"{"replicas": "#, Err("Unexpected EOF")),
         ] {
-            assert_eq!(parse(body.as_bytes()), expected.map_err(str::to_owned), "{body}");
+            assert_eq!(
+                parse(body.as_bytes()),
+                expected.map_err(str::to_owned),
+                "{body}"
+            );
         }
     }
 }

@@ -19,6 +19,10 @@ impl InputStream for Stdin {
     fn wait_readable(&mut self, until: Option<Instant>) -> Result<bool, StreamError> {
         self.0.wait_readable(until)
     }
+
+    fn is_canceled(&mut self) -> bool {
+        self.0.is_abandoned()
+    }
 }
 
 /// The response's body.
