@@ -18,6 +18,7 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::summary::Summary;
 use crate::target::{Level, Target};
+use crate::wrap;
 
 /// The options that decide an artifact's content.
 #[derive(Debug, Clone)]
@@ -106,15 +107,25 @@ pub(crate) fn build_from(
     let started = Instant::now();
     let output = Output::prepare(output, input)?;
     validate(input, wasm, options)?;
-    let module = Module::parse(wasm).map_err(|error| Error::Invalid {
-        path: input.into(),
-        source: error.into(),
-    })?;
+    let mut module = parse(input, wasm)?;
     input::check_entry(input, &module)?;
     let needs_cuda = imports::check(input, &module)?;
-    let lifted = lift::lift(input, &module)?;
+    let wrapped = wrap::wrap(&module).map_err(|source| Error::Wrap {
+        path: input.into(),
+        source,
+    })?;
+    let rewritten = match &wrapped {
+        Some(wrapped) => Some(parse(input, &wrapped.wasm)?),
+        None => None,
+    };
+    let rewritten = rewritten.as_ref().unwrap_or(&module);
+    let functions = rewritten.names.offsets.len();
+    let lifted = lift::lift(input, rewritten)?;
+    if let Some(wrapped) = &wrapped {
+        wrapped.name(&mut module);
+    }
 
-    let progress = Progress::start(quiet, module.names.offsets.len());
+    let progress = Progress::start(quiet, functions);
     let compiled = backend::compile(
         options.backend,
         input,
@@ -143,6 +154,13 @@ pub(crate) fn build_from(
         artifact_size: written.size,
         native: options.compile.target.native,
         elapsed: started.elapsed(),
+    })
+}
+
+fn parse<'a>(path: &Path, wasm: &'a [u8]) -> Result<Module<'a>, Error> {
+    Module::parse(wasm).map_err(|error| Error::Invalid {
+        path: path.into(),
+        source: error.into(),
     })
 }
 

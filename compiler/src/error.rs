@@ -201,6 +201,12 @@ pub(crate) enum Error {
     },
 
     // Ours.
+    #[error("internal error: the imported functions of {} cannot be wrapped", path.display())]
+    Wrap {
+        path: PathBuf,
+        #[source]
+        source: crate::wrap::Error,
+    },
     #[error("internal error: the {backend} backend's output is not as expected")]
     BackendOutput {
         backend: &'static str,
@@ -303,7 +309,9 @@ impl Error {
             | Self::SeveralLevels
             | Self::NoBackend { .. }
             | Self::OutputIsInput { .. } => Exit::Usage,
-            Self::BackendOutput { .. } | Self::WriteArtifact(_) => Exit::Internal,
+            Self::Wrap { .. } | Self::BackendOutput { .. } | Self::WriteArtifact(_) => {
+                Exit::Internal
+            }
             _ => Exit::Failed,
         }
     }

@@ -1,8 +1,9 @@
 //! The build tool `faas-wasm`: compiles WebAssembly modules to artifacts, and looks at them.
 //!
 //! The pipeline of a build, a module each: `input` and `imports` reject what cannot become an
-//! artifact, `lift` takes the data out of the module, `backend` compiles it, `convert` brings the
-//! result into our own format, the artifact crate writes it, `output` saves it.
+//! artifact, `wrap` sees to it that no imported function is a value, `lift` takes the data out of
+//! the module, `backend` compiles it, `convert` brings the result into our own format, the artifact
+//! crate writes it, `output` saves it.
 //!
 //! This crate never loads or runs an artifact: that is the runner's, which `run` executes.
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ mod run;
 mod summary;
 mod target;
 mod version;
+mod wrap;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -324,7 +324,8 @@ impl TrapCode {
 pub struct FunctionNames {
     /// Function index (imported ones counted) and name, ascending.
     pub names: Vec<(u32, String)>,
-    /// Offset of each defined function's body in the WebAssembly file.
+    /// Offset of each defined function's body in the WebAssembly file. Functions that the build
+    /// added come last and have none.
     pub offsets: Vec<u32>,
 }
 
