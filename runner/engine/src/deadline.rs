@@ -238,3 +238,24 @@ impl Canceler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_end_for_the_reason_that_comes_first() {
+        let registration = Watched::register();
+        let watched = &registration.0;
+        // Between runs nothing is due, whatever is set.
+        watched.deadline.store(5, SeqCst);
+        assert_eq!(watched.look(10), NEVER);
+        watched.clear_limits();
+        assert_eq!(watched.deadline.load(SeqCst), NEVER);
+        assert_eq!(watched.cpu_end.load(SeqCst), NEVER);
+        // A cancellation of a run that is over does not concern the next.
+        let canceler = Canceler::new(watched, 3);
+        canceler.cancel(Interruption::Canceled);
+        assert_eq!(watched.canceled.load(SeqCst), 0, "run 3 has not begun");
+    }
+}

@@ -15,6 +15,7 @@
 //! One guest runs on a thread at a time. An instance of a hostile guest can end its own run and
 //! nothing else: memory accesses stay in its slot by address arithmetic (`slot`), its stack is its
 //! own and ends in a red zone (`signal`), and every run ends at its deadline (`deadline`).
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod host;
 pub mod memory;

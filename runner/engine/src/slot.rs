@@ -173,3 +173,83 @@ impl Drop for Slot {
         let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), RESERVATION) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use faas_wasm_artifact::Range;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::*;
+
+    /// A file of one page of WebAssembly memory full of `byte`, as an artifact's image.
+    fn image(byte: u8) -> (std::fs::File, Vec<ImageRun>) {
+        use std::io::Write as _;
+        let mut file: std::fs::File = memfd_create("image", MemfdFlags::CLOEXEC).unwrap().into();
+        file.write_all(&[byte; WASM_PAGE]).unwrap();
+        let run = ImageRun {
+            memory: 0,
+            address: WASM_PAGE as u64,
+            bytes: Range {
+                offset: 0,
+                length: WASM_PAGE as u64,
+            },
+        };
+        (file, vec![run])
+    }
+
+    fn byte(slot: &mut Slot, at: usize) -> &mut u8 {
+        assert!(at < slot.size());
+        // SAFETY: inside of the accessible part, and the borrow is the slot's.
+        unsafe { &mut *slot.base().add(at) }
+    }
+
+    #[test]
+    fn a_reset_slot_is_as_new() {
+        let (file, runs) = image(7);
+        let mut slot = Slot::new(3 * WASM_PAGE, &runs, file.as_fd()).unwrap();
+        for round in 0..3 {
+            let expected = [
+                (0, 0),
+                (WASM_PAGE, 7),
+                (2 * WASM_PAGE - 1, 7),
+                (2 * WASM_PAGE, 0),
+            ];
+            for (at, value) in expected {
+                assert_eq!(*byte(&mut slot, at), value, "round {round}, {at:#x}");
+                *byte(&mut slot, at) = 42;
+            }
+            assert!(slot.grow(2 * WASM_PAGE, LARGEST));
+            let last = slot.size() - 1;
+            assert_eq!(*byte(&mut slot, last), 0);
+            *byte(&mut slot, last) = 42;
+            slot.reset().unwrap();
+            assert_eq!(slot.size(), 3 * WASM_PAGE);
+        }
+        drop(slot);
+        // What was written stayed in the slot.
+        let mut content = vec![0; WASM_PAGE];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut content, 0).unwrap();
+        assert!(content.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn growth_keeps_to_the_limits() {
+        let (file, _) = image(0);
+        let mut slot = Slot::new(0, &[], file.as_fd()).unwrap();
+        assert_eq!(slot.size(), 0);
+        assert!(!slot.grow(2 * WASM_PAGE, WASM_PAGE));
+        assert!(slot.grow(WASM_PAGE, WASM_PAGE));
+        assert!(!slot.grow(WASM_PAGE, WASM_PAGE));
+        assert!(!slot.grow(usize::MAX, usize::MAX));
+        assert!(slot.grow(LARGEST - WASM_PAGE, usize::MAX));
+        assert!(!slot.grow(WASM_PAGE, usize::MAX));
+        let last = slot.size() - 1;
+        *byte(&mut slot, last) = 1;
+        assert!(slot.contains(slot.base().addr() + LARGEST));
+        assert!(!slot.contains(slot.base().addr() + RESERVATION));
+        slot.reset().unwrap();
+        assert_eq!(slot.size(), 0);
+    }
+}

@@ -163,7 +163,7 @@ impl Wasm {
             cpu_time: self.settings.cpu_timeout,
             ticket,
         };
-        if self.pool.submit(job).is_err() {
+        if !self.pool.submit(job) {
             return self.queue_full();
         }
         let first = tokio::select! {

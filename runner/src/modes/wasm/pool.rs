@@ -127,15 +127,12 @@ impl Pool {
         }
     }
 
-    /// Puts a job into the queue; gives it back if the queue is full.
-    ///
-    /// # Errors
-    /// The job.
-    pub(super) fn submit(self: &Arc<Self>, job: Job) -> Result<(), Job> {
+    /// Puts a job into the queue, or drops it and says `false` if the queue is full.
+    pub(super) fn submit(self: &Arc<Self>, job: Job) -> bool {
         let mut state = self.lock();
         // Those who wait for a replica beyond the ones that are free for them.
         if state.queue.len() >= state.idle as usize + self.scale.queue_limit {
-            return Err(job);
+            return false;
         }
         state.queue.push_back(job);
         self.metrics.queued.set(state.queue.len() as i64);
@@ -144,7 +141,7 @@ impl Pool {
         }
         drop(state);
         self.changed.notify_one();
-        Ok(())
+        true
     }
 
     /// Replicas that exist, and those of them that are ready or running.
