@@ -275,7 +275,7 @@ pub(crate) fn reserve(module: &Module) -> Result<Slots, SlotError> {
 pub(crate) struct Instance<T> {
     // Dropped in this order: `vm` points into all that follows.
     vm: VMInstance,
-    _store: Box<StoreObjects>,
+    store: Box<StoreObjects>,
     env: Box<HostEnv<T>>,
     active: Active,
     slots: Slots,
@@ -418,7 +418,7 @@ impl<T: 'static> Instance<T> {
         let active = active(linked, memory_places, table_places);
         Ok(Self {
             vm,
-            _store: store,
+            store,
             env,
             active,
             slots,
@@ -490,12 +490,12 @@ impl<T: 'static> Instance<T> {
     pub(crate) fn recycle(self) -> Result<Slots, SlotError> {
         let Self {
             vm,
-            _store,
+            store,
             mut slots,
             ..
         } = self;
         drop(vm);
-        drop(_store);
+        drop(store);
         slots.iter_mut().try_for_each(Slot::reset)?;
         Ok(slots)
     }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 
-use faas_wasm_artifact::{LoadPlan, Protection, Relocation};
+use faas_wasm_artifact::{LoadPlan, Protection, Range, Relocation};
 use rustix::io::Errno;
 use rustix::mm::{self, MapFlags, MprotectFlags, ProtFlags};
 
@@ -221,9 +221,76 @@ impl CodeMapping {
         Ok(())
     }
 
+    /// A range of the plan that lies in a readable segment.
+    pub(crate) fn bytes(&self, range: Range) -> &[u8] {
+        let Some(range) = range.within(self.length) else {
+            return &[];
+        };
+        // SAFETY: inside of the mapping; `Artifact::parse` has checked that unwind information,
+        // the only thing that is asked for, lies in a mapped, read-only segment.
+        unsafe {
+            let start = self.base.as_ptr().add(range.start);
+            std::slice::from_raw_parts(start, range.len())
+        }
+    }
+
     /// Where something at this address of the plan lies in memory.
     pub(crate) fn address(&self, address: u32) -> usize {
         self.base.addr().get() + address as usize
+    }
+}
+
+/// Unwind information that is known to the platform's unwinder, for modules that throw.
+#[derive(Debug)]
+pub(crate) struct UnwindTables(Vec<*const u8>);
+
+// SAFETY: addresses in a mapping that is never written.
+unsafe impl Send for UnwindTables {}
+// SAFETY: as above.
+unsafe impl Sync for UnwindTables {}
+
+unsafe extern "C" {
+    // libgcc: takes a list of records that ends with a zero length.
+    fn __register_frame(list: *const u8);
+    fn __deregister_frame(list: *const u8);
+}
+
+impl UnwindTables {
+    /// Registers an `.eh_frame` section: lists of records, each ended by a zero length. A list that
+    /// is cut off is left out, so that exceptions of its functions end the run as uncaught.
+    ///
+    /// # Safety
+    ///
+    /// The records must be the code's own, and stay mapped while the result lives.
+    pub(crate) unsafe fn register(section: &[u8]) -> Self {
+        let mut lists = Vec::new();
+        let mut rest = section;
+        let mut list = section;
+        while let Some((length, _)) = rest.split_first_chunk::<4>() {
+            let length = u32::from_ne_bytes(*length) as usize;
+            let Some(next) = rest.get(4 + length..) else {
+                break;
+            };
+            if length == 0 {
+                if list.len() > rest.len() {
+                    // SAFETY: the list is complete, and the caller vouches for its records.
+                    unsafe { __register_frame(list.as_ptr()) };
+                    lists.push(list.as_ptr());
+                }
+                list = next;
+            }
+            rest = next;
+        }
+        Self(lists)
+    }
+}
+
+impl Drop for UnwindTables {
+    fn drop(&mut self) {
+        for list in &self.0 {
+            // SAFETY: registered by `register`, and still mapped.
+            unsafe { __deregister_frame(*list) };
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use wasmer_types::{
 use wasmer_vm::{FunctionBodyPtr, VMSignatureHash, VMTrampoline};
 
 use crate::libcalls;
-use crate::map::{CodeMapping, FileMapping, MapError};
+use crate::map::{CodeMapping, FileMapping, MapError, UnwindTables};
 
 /// Version of the interface between compiled code and the engine. The build tool writes the same
 /// into the manifest.
@@ -74,6 +74,9 @@ pub struct Module {
     pub(crate) offsets: VMOffsets,
     pub(crate) code: std::ops::Range<usize>,
     manifest: Manifest,
+    // Dropped before the mapping that it points into.
+    #[expect(dead_code, reason = "held for its destructor")]
+    unwind: Option<UnwindTables>,
     mapping: CodeMapping,
     file: FileMapping,
     path: PathBuf,
@@ -167,6 +170,12 @@ impl Module {
         let code = artifact.module.plan.code;
         let code = mapping.address(code.offset as u32)
             ..mapping.address((code.offset + code.length) as u32);
+        // Only a module that has exception tags can throw.
+        let unwind = artifact.module.plan.eh_frame;
+        let unwind = unwind.filter(|_| !artifact.module.tags.is_empty());
+        // SAFETY: these are the records of the mapped code, which is trusted; the mapping is
+        // dropped after them.
+        let unwind = unwind.map(|range| unsafe { UnwindTables::register(mapping.bytes(range)) });
         let Artifact {
             manifest,
             module: metadata,
@@ -181,6 +190,7 @@ impl Module {
             offsets,
             code,
             manifest,
+            unwind,
             mapping,
             file,
             path: path.to_owned(),
