@@ -115,6 +115,11 @@ doc: setup ## Build the documentation; a warning is an error
 check-layers: setup ## Fail if the runner holds code generation, a crate knows what it must not, or a licence forbids use
 	cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test layers
 
+.PHONY: fuzz-smoke
+fuzz-smoke: build fixtures ## Feed many random damages to everything that reads hostile bytes
+	$(TEST_ENVIRONMENT) FAAS_WASM_FUZZ_ROUNDS=$(or $(ROUNDS),1000) FAAS_WASM_FUZZ_SEED=$(or $(SEED),1) \
+	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test fuzz_smoke
+
 .PHONY: bench
 bench: build fixtures esbuild ## Measure against wasmtime; fails on ratios, reports times
 	$(TEST_ENVIRONMENT) cargo bench $(CARGO_FLAGS) -p faas-wasm-tests --features bench --bench instances

@@ -1,0 +1,162 @@
+//! Random damage: a smoke test of everything that reads hostile bytes. A few rounds with every test
+//! run, many with `make fuzz-smoke`. Whatever comes, it is answered; nothing crashes or hangs.
+//!
+//! The rounds are the same in every run unless `FAAS_WASM_FUZZ_SEED` says otherwise; a failure names
+//! its seed.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+
+use faas_wasm_tests::http::connect;
+use faas_wasm_tests::{Guest, Outcome, Work, fixture, runner_program, tool};
+
+fn variable(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().expect("it is a number"))
+}
+
+/// Rounds of a test, each with the seed that it is to name if it fails.
+fn rounds() -> impl Iterator<Item = u64> {
+    let first = variable("FAAS_WASM_FUZZ_SEED", 1);
+    first..first + variable("FAAS_WASM_FUZZ_ROUNDS", 25)
+}
+
+/// A generator of numbers that need not be good, only the same each time (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        // Neighboring seeds must not begin alike, and zero would stay zero.
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(number).expect("31 bits fit") % limit
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.below(256).to_le_bytes()[0]
+    }
+
+    /// Changes some bytes, and at times moves, repeats or drops a stretch.
+    fn damage(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..=self.below(8) {
+            let place = self.below(bytes.len());
+            match self.below(8) {
+                0 => bytes.truncate(place.max(1)),
+                1 => {
+                    let end = (place + self.below(64)).min(bytes.len());
+                    bytes.drain(place..end);
+                    bytes.push(self.byte());
+                }
+                2 => {
+                    let end = (place + self.below(64)).min(bytes.len());
+                    let stretch = bytes[place..end].to_vec();
+                    let at = self.below(bytes.len());
+                    bytes.splice(at..at, stretch);
+                }
+                3 => bytes[place] = 0xff,
+                4 => bytes[place] ^= 1 << self.below(8),
+                _ => bytes[place] = self.byte(),
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_modules_are_built_or_rejected() {
+    let work = Work::new();
+    let originals =
+        ["features", "nop", "hello"].map(|name| fs::read(fixture(name)).expect("built"));
+    for seed in rounds() {
+        let mut random = Random::new(seed);
+        let mut module = originals[random.below(originals.len())].clone();
+        random.damage(&mut module);
+        let path = work.write("damaged.wasm", &module);
+        let outcome = Outcome::of(
+            tool()
+                .args(["build", "-q", "--backend", "cranelift"])
+                .arg(path),
+        );
+        let code = outcome.code();
+        assert!([0, 1].contains(&code), "seed {seed}: {outcome:#?}");
+        assert_eq!(
+            code == 1,
+            outcome.stderr.starts_with("error: "),
+            "seed {seed}: {outcome:#?}"
+        );
+        assert!(
+            !outcome.stderr.contains("panicked"),
+            "seed {seed}: {outcome:#?}"
+        );
+    }
+}
+
+#[test]
+fn damaged_artifacts_are_rejected() {
+    let guest = Guest::fixture("nop");
+    let original = fs::read(guest.artifact()).expect("it is there");
+    let work = Work::new();
+    for seed in rounds() {
+        let mut random = Random::new(seed);
+        let mut artifact = original.clone();
+        random.damage(&mut artifact);
+        if artifact == original {
+            continue;
+        }
+        let path = work.write("damaged.so", &artifact);
+        let outcome = Outcome::of(tool().arg("verify").arg(&path));
+        assert_eq!(outcome.code(), 1, "seed {seed}: {outcome:#?}");
+        let inspected = Outcome::of(tool().arg("inspect").arg(&path));
+        assert!(
+            [0, 1].contains(&inspected.code()),
+            "seed {seed}: {inspected:#?}"
+        );
+        // What a load does not check is code and image; running damaged code is at one's own risk,
+        // so only what the load rejects is run.
+        if inspected.code() == 1 {
+            let mut command = Command::new(runner_program());
+            let outcome = Outcome::of(command.args(["--one-shot", "--"]).arg(&path));
+            assert_eq!(outcome.status.signal(), None, "seed {seed}: {outcome:#?}");
+            assert_eq!(outcome.code(), 125, "seed {seed}: {outcome:#?}");
+        }
+    }
+}
+
+#[test]
+fn damaged_requests_do_not_end_the_runner() {
+    let guest = Guest::fixture("echo");
+    let runner = guest.serve().env("read_timeout", "2s").start();
+    let originals = [
+        "POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\nhello world".as_bytes(),
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"GET /scale-reader HTTP/1.1\r\nHost: x\r\nX-Timeout: 1s\r\n\r\n",
+        b"POST /scale-updater HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n{\"replicas\":1}",
+    ];
+    for seed in rounds() {
+        let mut random = Random::new(seed);
+        let mut request = originals[random.below(originals.len())].to_vec();
+        random.damage(&mut request);
+        let mut stream = connect(runner.address()).expect("it listens");
+        // It may close the connection at any byte.
+        let _ = stream.write_all(&request);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1."),
+            "seed {seed}: {}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    assert_eq!(runner.post("/", "still there").text(), "still there");
+    let log = runner.stop();
+    assert!(!log.contains("panicked"), "{log}");
+}
