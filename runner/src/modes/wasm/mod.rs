@@ -40,7 +40,7 @@ use self::pool::{Pool, Scale};
 use self::streams::{Stderr, Stdin, Stdout};
 use super::{BoxFuture, Mode, StartError, duration_value};
 use crate::config::{
-    Config, EnvironmentFilter, ModeName, MountAccess, ResponseFormat, WasmSettings,
+    Config, EnvironmentFilter, ModeName, MountAccess, ResponseFormat, UseCuda, WasmSettings,
 };
 use crate::gotext::GoDuration;
 use crate::guest;
@@ -92,6 +92,15 @@ impl Wasm {
         let guest =
             guest::load(artifact, limits).map_err(|error| StartError::new(error.to_string()))?;
         metrics.load_seconds.set(began.elapsed().as_secs_f64());
+        match settings.cuda.use_cuda {
+            UseCuda::Off => {}
+            UseCuda::On => logger.warn("Warning: use_cuda is set, but this runner has no CUDA imports yet"),
+            UseCuda::Required => {
+                return Err(StartError::new(
+                    "use_cuda=required, but this runner has no CUDA imports yet; unset it",
+                ));
+            }
+        }
         if settings.cpu_share.is_some() {
             return Err(StartError::new(
                 "wasm_cpu_share is set, but this runner cannot limit CPU shares yet; unset it",
