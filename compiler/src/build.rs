@@ -210,7 +210,8 @@ fn manifest(module: &Module<'_>, parts: &Parts, options: &Options, needs_cuda: b
             .collect(),
         needs_cuda,
         entry: input::ENTRY.into(),
-        functions: parts.module.local_functions,
+        // Not the wrappers.
+        functions: module.names.offsets.len() as u32,
         // The writer fills these in.
         code_size: 0,
         image_size: 0,
@@ -336,10 +337,11 @@ pub(crate) mod tests {
         assert_eq!(module.elements.len(), 1);
         assert_eq!(module.passive_elements.len(), 1);
         let elements: Vec<_> = artifact.tables.elements().collect();
-        assert_eq!(elements, [2, 3, 0, u32::MAX]);
-        assert_eq!(artifact.tables.code().len(), 2);
+        // The imported function's wrapper is behind all others.
+        assert_eq!(elements, [2, 3, 4, u32::MAX]);
+        assert_eq!(artifact.tables.code().len(), 3);
         assert_eq!(artifact.tables.trampolines().len(), module.types.len());
-        assert_eq!(artifact.tables.signatures().len(), 4);
+        assert_eq!(artifact.tables.signatures().len(), 5);
         // Only the passive segment has bytes; the lifted ones before it count.
         assert_eq!(module.passive_data.len(), 1);
         assert_eq!(module.passive_data[0].segment, 2);

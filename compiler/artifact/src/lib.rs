@@ -7,7 +7,9 @@
 //! Both sides depend on this crate and neither on the other. It knows bytes and checks them; it
 //! deliberately maps nothing, runs nothing and knows no compiler.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::expect_used, clippy::panic, reason = "tests"))]
 
+mod consistency;
 mod cpu;
 mod header;
 mod manifest;
@@ -18,6 +20,9 @@ mod tables;
 mod verify;
 #[cfg(feature = "build")]
 mod write;
+
+#[cfg(all(test, feature = "build"))]
+mod tests;
 
 pub use cpu::{CpuFeature, UnknownFeature, host_features, host_triple};
 pub use header::{FORMAT_VERSION, HEADER_SIZE, Header, Range, Region};

@@ -4,16 +4,14 @@
 use crate::cpu::{self, CpuFeature};
 use crate::header::{FORMAT_VERSION, HEADER_SIZE, Header, MAGIC, Range, Region};
 use crate::manifest::Manifest;
-use crate::module::{ModuleMetadata, Protection};
-use crate::tables::{NULL_FUNCTION, Tables};
-use crate::{IMAGE_ALIGNMENT, section};
+use crate::module::ModuleMetadata;
+use crate::tables::Tables;
+use crate::{consistency, section};
 
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 const WASM_MAGIC: &[u8] = b"\0asm";
 /// Size of a 64-bit ELF header, from the System V ABI.
 const ELF_HEADER_SIZE: usize = 64;
-/// Size of a page of WebAssembly memory.
-const WASM_PAGE: u64 = 65536;
 
 /// Why a file is no artifact, or none for this host. Each message says what was expected, what was
 /// found and what to do.
@@ -143,8 +141,7 @@ impl<'a> Artifact<'a> {
             tables,
             file,
         };
-        artifact.check_plan()?;
-        artifact.check_indices()?;
+        consistency::check(&artifact)?;
         Ok(artifact)
     }
 
@@ -181,116 +178,6 @@ impl<'a> Artifact<'a> {
     pub fn file(&self) -> &'a [u8] {
         self.file
     }
-
-    fn check_plan(&self) -> Result<(), ReadError> {
-        let plan = &self.module.plan;
-        let broken = |what| Err(ReadError::Inconsistent { what });
-        let mut end = 0;
-        for segment in &plan.segments {
-            if segment.bytes.within(self.file.len()).is_none()
-                || segment.memory_size < segment.bytes.length
-                || segment.address < end
-            {
-                return broken("a segment lies outside of the file or overlaps another");
-            }
-            let Some(next) = segment.address.checked_add(segment.memory_size) else {
-                return broken("a segment lies outside of the address space");
-            };
-            end = next;
-        }
-        // Keeps every address below in range of `u32` and far from overflow.
-        if end > u64::from(u32::MAX) {
-            return broken("the code is larger than 4 GiB");
-        }
-        let lies_in = |address: u64, length: u64, protection: Protection| {
-            plan.segments.iter().any(|segment| {
-                segment.protection == protection
-                    && address >= segment.address
-                    && address
-                        .checked_add(length)
-                        .is_some_and(|end| end <= segment.address + segment.memory_size)
-            })
-        };
-        let words_in_place = plan.relocations.iter().all(|relocation| {
-            use crate::module::Relocation::{Base, Libcall};
-            let (Base { address, .. } | Libcall { address, .. }) = relocation;
-            lies_in(*address, 8, Protection::ReadWrite)
-        });
-        if !words_in_place {
-            return broken("a relocation lies outside of the writable segments");
-        }
-        if !lies_in(plan.code.offset, plan.code.length, Protection::ReadExecute) {
-            return broken("the code lies outside of the executable segment");
-        }
-        let code = plan.code.offset..plan.code.offset + plan.code.length;
-        let inside = |address: u32| code.contains(&u64::from(address));
-        if !self.tables.code().all(inside) || !self.tables.trampolines().all(inside) {
-            return broken("a function lies outside of the code");
-        }
-        if let Some(frames) = plan.eh_frame
-            && !lies_in(frames.offset, frames.length, Protection::Read)
-        {
-            return broken("the unwind information lies outside of the constants");
-        }
-        for run in &self.module.image {
-            let memory = self.module.memories.get(run.memory as usize);
-            let limit = memory.map_or(0, |memory| u64::from(memory.minimum) * WASM_PAGE);
-            let aligned = [run.address, run.bytes.offset, run.bytes.length]
-                .iter()
-                .all(|number| number % IMAGE_ALIGNMENT == 0);
-            let fits = run
-                .address
-                .checked_add(run.bytes.length)
-                .is_some_and(|end| end <= limit);
-            if !aligned || !fits || run.bytes.within(self.file.len()).is_none() {
-                return broken("the memory image does not fit the memory or the file");
-            }
-        }
-        Ok(())
-    }
-
-    fn check_indices(&self) -> Result<(), ReadError> {
-        let module = &self.module;
-        let functions = module.imported_functions + module.local_functions;
-        let types = module.types.len() as u32;
-        let is_function = |index: u32| index < functions;
-        let elements = |index: u32| index == NULL_FUNCTION || is_function(index);
-        let tables = module.tables.len() as u32;
-        let imported = |wanted: fn(&crate::ImportKind) -> bool| {
-            module
-                .imports
-                .iter()
-                .filter(|import| wanted(&import.kind))
-                .count()
-        };
-        let fine = self.tables.signatures().all(|index| index < types)
-            && self.tables.elements().all(elements)
-            && module.start.is_none_or(is_function)
-            && module.elements.iter().all(|segment| segment.table < tables)
-            && module.tags.iter().all(|index| *index < types)
-            && imported(|kind| matches!(kind, crate::ImportKind::Function(_)))
-                == module.imported_functions as usize
-            && module.imports.iter().all(|import| match import.kind {
-                crate::ImportKind::Function(index) => index < types,
-                crate::ImportKind::Table(index) => index < tables,
-                crate::ImportKind::Memory(index) => (index as usize) < module.memories.len(),
-                crate::ImportKind::Global(index) => (index as usize) < module.globals.len(),
-                crate::ImportKind::Tag(index) => (index as usize) < module.tags.len(),
-            })
-            && module.exports.iter().all(|export| match export {
-                crate::Export::Function { index, .. } => is_function(*index),
-                crate::Export::Memory { index, .. } => (*index as usize) < module.memories.len(),
-            })
-            && module
-                .passive_data
-                .iter()
-                .map(|data| data.bytes)
-                .chain([module.names, module.traps])
-                .all(|bytes| bytes.within(self.file.len()).is_some());
-        fine.then_some(()).ok_or(ReadError::Inconsistent {
-            what: "an index points outside of its array",
-        })
-    }
 }
 
 /// The architecture of a triple, as far as it decides whether code runs.
@@ -315,11 +202,11 @@ fn read_header(file: &[u8]) -> Result<Header, ReadError> {
         return Err(ReadError::NotElf { found });
     }
     let size = file.len();
-    let header = file
+    let bytes = file
         .last_chunk::<HEADER_SIZE>()
         .filter(|header| header.starts_with(&MAGIC) && size >= ELF_HEADER_SIZE + HEADER_SIZE)
         .ok_or(ReadError::NoHeader { size })?;
-    let header = Header::decode(header);
+    let header = Header::decode(bytes);
     if header.format != FORMAT_VERSION {
         return Err(ReadError::Format {
             expected: FORMAT_VERSION,
@@ -330,6 +217,12 @@ fn read_header(file: &[u8]) -> Result<Header, ReadError> {
         return Err(ReadError::Size {
             expected: header.file_size,
             found: size,
+        });
+    }
+    // The rest of the header is fixed, and not in the sum.
+    if header.encode() != *bytes {
+        return Err(ReadError::Inconsistent {
+            what: "its header has content that its format does not know",
         });
     }
     for region in Region::ALL {
