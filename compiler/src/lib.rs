@@ -27,6 +27,9 @@ mod target;
 mod version;
 mod wrap;
 
+#[cfg(all(test, feature = "cranelift"))]
+mod fuzz_smoke;
+
 use std::io::Write as _;
 use std::process::ExitCode;
 

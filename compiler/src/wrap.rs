@@ -68,10 +68,20 @@ impl Wrapped {
     /// Names the wrappers among the functions of the module that they were made for. They have no
     /// place in its file, so no offset.
     pub(crate) fn name(&self, module: &mut Module<'_>) {
-        let mut added: Vec<_> = self
-            .wrappers
-            .iter()
-            .map(|(imported, wrapper)| (*wrapper, name(module, *imported)))
+        let imports: Vec<_> = imported_functions(module).collect();
+        let names = &module.names.names;
+        let name = |imported: u32| match names.binary_search_by_key(&imported, |(index, _)| *index)
+        {
+            Ok(at) => format!("{} (wrapper)", names[at].1),
+            Err(_) => imports
+                .get(imported as usize)
+                .map_or_else(String::new, |import| {
+                    format!("{}.{} (wrapper)", import.module, import.name)
+                }),
+        };
+        let wrappers = self.wrappers.iter();
+        let mut added: Vec<_> = wrappers
+            .map(|(imported, wrapper)| (*wrapper, name(*imported)))
             .collect();
         added.sort_unstable();
         // The file may name functions that it does not have.
@@ -99,21 +109,6 @@ pub(crate) fn wrap(module: &Module<'_>) -> Result<Option<Wrapped>, Error> {
         wasm: wrapper.module()?,
         wrappers: wrapper.wrappers,
     }))
-}
-
-/// Name of an imported function's wrapper.
-fn name(module: &Module<'_>, imported: u32) -> String {
-    let mut names = module.names.names.iter();
-    let given = names.find(|(index, _)| *index == imported);
-    let callee = match given {
-        Some((_, name)) => name.clone(),
-        None => imported_functions(module)
-            .nth(imported as usize)
-            .map_or_else(String::new, |import| {
-                format!("{}.{}", import.module, import.name)
-            }),
-    };
-    format!("{callee} (wrapper)")
 }
 
 fn imported_functions<'a, 'm>(

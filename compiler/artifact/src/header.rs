@@ -13,7 +13,7 @@
 //!               header's first 24 bytes and its region table
 //!     32    32  SHA-256 over the file with this field as zeros
 //!     64  16*16  region table: offset and length of each, unused ones zero
-//!    320   192  zeros
+//!    320   192  zeros; a reader rejects anything else
 //!    512
 //! ```
 

@@ -8,8 +8,11 @@ use crate::error::Panic;
 /// Runs `work`. If it panics, on this thread or on one that it waits for, the first panic is the
 /// result, and nothing is printed.
 ///
-/// The panic hook is the process's: calls do not nest, and other threads should not panic.
+/// The panic hook is the process's, so calls run one after the other and must not nest, and threads
+/// that have nothing to do with `work` should not panic.
 pub(super) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    static HOOK: Mutex<()> = Mutex::new(());
+    let ours = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
     let first = Arc::new(Mutex::new(None));
     let previous = take_hook();
     set_hook(Box::new({
@@ -23,6 +26,7 @@ pub(super) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     let result = catch_unwind(AssertUnwindSafe(work));
     drop(take_hook());
     set_hook(previous);
+    drop(ours);
     result.map_err(|_| {
         let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
         first.take().unwrap_or_else(|| Panic {
