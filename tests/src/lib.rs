@@ -14,4 +14,6 @@ mod surroundings;
 pub use guest::{Backend, Guest, Work};
 pub use outcome::Outcome;
 pub use runner::{Runner, RunnerCommand};
-pub use surroundings::{esbuild, fixture, runner_program, skip, tool, tool_program};
+pub use surroundings::{
+    esbuild, fixture, guests, runner_program, skip, tool, tool_program, wasi_errno_guest,
+};

@@ -14,6 +14,8 @@ const RUNNER: &str = "FAAS_WASM_RUNNER";
 const FIXTURES: &str = "FAAS_WASM_FIXTURES";
 /// Environment variable with the path of esbuild's module.
 const ESBUILD: &str = "FAAS_WASM_ESBUILD";
+/// Environment variable with the directory of modules of others.
+const GUESTS: &str = "FAAS_WASM_GUESTS";
 /// Environment variable with the file that collects which tests were skipped.
 const SKIPPED: &str = "FAAS_WASM_SKIPPED";
 
@@ -65,6 +67,20 @@ pub fn esbuild() -> Option<PathBuf> {
     env::var_os(ESBUILD)
         .map(PathBuf::from)
         .filter(|path| path.exists())
+}
+
+/// The directory of modules of others, if they could be had.
+pub fn guests() -> Option<PathBuf> {
+    env::var_os(GUESTS)
+        .map(PathBuf::from)
+        .filter(|path| path.join("complete").exists())
+}
+
+/// Source of the guest that prints the error number of every failing call, and what it prints
+/// under wasmtime.
+pub fn wasi_errno_guest() -> (PathBuf, PathBuf) {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../runner/wasi/errno");
+    (directory.join("errno.c"), directory.join("wasmtime.txt"))
 }
 
 /// Tells that a test is left out, and why; the Makefile counts these lines at the end.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use faas_wasm_engine::{Ending, Limits, Linker, Replica};
+use faas_wasm_engine::{Ending, Limits, Linker, Replica, RunLimits};
 use faas_wasm_tests::{Outcome, esbuild, fixture, tool};
 use faas_wasm_wasi::{
     Access, InputStream, Namespace, OutputStream, Root, StreamError, WasiContext, add_to_linker,
@@ -48,6 +48,13 @@ pub(crate) fn measure(inputs: &Inputs) -> Vec<Measurement> {
     measurements
 }
 
+fn limits(start: Instant) -> RunLimits {
+    RunLimits {
+        deadline: Some(start + TIME_LIMIT),
+        ..RunLimits::default()
+    }
+}
+
 /// The whole of a run, and the part that a request waits for: the rest happens between requests.
 fn instances(name: &str, input: usize, artifact: &Path) -> [Measurement; 2] {
     let root = Root::open("/").expect("there is a root");
@@ -59,7 +66,7 @@ fn instances(name: &str, input: usize, artifact: &Path) -> [Measurement; 2] {
     let arguments: Arc<[Vec<u8>]> = Arc::new([name.into()]);
     let input: Arc<[u8]> = vec![b'x'; input].into();
     let output: Arc<Mutex<Vec<u8>>> = Arc::default();
-    let mut run = |replica: &mut Replica<WasiContext>| {
+    let run = |replica: &mut Replica<WasiContext>| {
         output.lock().expect("one thread has it").clear();
         let start = Instant::now();
         let mut context = WasiContext::builder(Arc::clone(&namespace))
@@ -71,7 +78,7 @@ fn instances(name: &str, input: usize, artifact: &Path) -> [Measurement; 2] {
             }))
             .stdout(Box::new(Output(Arc::clone(&output))))
             .build();
-        let ending = replica.run(&mut context, Some(start + TIME_LIMIT));
+        let ending = replica.run(&mut context, limits(start));
         drop(context);
         let answered = start.elapsed();
         replica.prepare().expect("the next instance can be made");
