@@ -41,7 +41,7 @@ fn rejects_every_flipped_byte_of_the_load_set_and_the_header() {
     let parts = regions
         .into_iter()
         .map(|range| range.expect("it is inside"));
-    for at in parts.chain([start..file.len()]).flatten() {
+    for at in parts.chain(std::iter::once(start..file.len())).flatten() {
         for bits in [0x01, 0x80, 0xff] {
             file[at] ^= bits;
             if sha256.contains(&at) {
