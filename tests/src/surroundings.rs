@@ -48,6 +48,10 @@ pub fn tool() -> Command {
     command
         .env_clear()
         .env("PATH", env::var_os("PATH").unwrap_or_default());
+    // Where the two do not lie in one directory.
+    if let Some(runner) = env::var_os(RUNNER) {
+        command.env(RUNNER, runner);
+    }
     command
 }
 
