@@ -94,7 +94,9 @@ impl Wasm {
         metrics.load_seconds.set(began.elapsed().as_secs_f64());
         match settings.cuda.use_cuda {
             UseCuda::Off => {}
-            UseCuda::On => logger.warn("Warning: use_cuda is set, but this runner has no CUDA imports yet"),
+            UseCuda::On => {
+                logger.warn("Warning: use_cuda is set, but this runner has no CUDA imports yet")
+            }
             UseCuda::Required => {
                 return Err(StartError::new(
                     "use_cuda=required, but this runner has no CUDA imports yet; unset it",
