@@ -320,7 +320,7 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NotWasm { .. } | Self::Empty { .. } => {
-                "compile your program for WASI first, for example with `clang --target=wasm32-wasip1`, \
+                "compile your program for WASI first, for example with `clang --target=wasm32-wasi`, \
                  `cargo build --target wasm32-wasip1` or `GOOS=wasip1 GOARCH=wasm go build`"
                     .into()
             }
@@ -356,7 +356,7 @@ impl Error {
             }
             Self::NoStart { .. } => {
                 "build a WASI command (a program with `main`), for example with \
-                 `clang --target=wasm32-wasip1` without `-nostartfiles` and `-Wl,--no-entry`"
+                 `clang --target=wasm32-wasi` without `-nostartfiles` and `-Wl,--no-entry`"
                     .into()
             }
             Self::UnknownImports { memory: true, .. } => {

@@ -225,3 +225,17 @@ fn compiled_modules_are_kept() {
     let outcome = Outcome::of(&mut quick(&work, &["hello.wasm"]));
     assert_eq!(outcome.success(), "hello, world\n");
 }
+
+#[test]
+fn imported_functions_can_be_called_through_tables() {
+    for backend in Backend::ALL {
+        let work = Work::new();
+        let guest = Guest::fixture_by("indirect_import", backend);
+        let artifact = guest.artifact().display().to_string();
+        assert_eq!(
+            Outcome::of(&mut run(&work, &[&artifact])).code(),
+            7,
+            "{backend:?}"
+        );
+    }
+}
