@@ -12,16 +12,12 @@ fn calling_out_from_the_edge_of_the_stack_ends_the_guest_and_nothing_else() {
     for backend in Backend::ALL {
         let guest = Guest::fixture_by("stack-edge", backend);
         for kind in KINDS {
-            let runner = guest.serve_with(&[kind]).start();
+            let mut runner = guest.serve_with(&[kind]).start();
             for _ in 0..3 {
                 let response = runner.send(&Request::get("/"));
                 assert_eq!(response.status, 500, "{backend:?} {kind}\n{}", runner.log());
             }
-            let log = runner.log().to_string();
-            assert!(
-                log.contains("call stack exhausted"),
-                "{backend:?} {kind}\n{log}"
-            );
+            runner.wait_for_log("call stack exhausted");
             runner.stop();
         }
     }
