@@ -86,17 +86,13 @@ values!(i32 => I32, u32 => I32, i64 => I64, u64 => I64, f32 => F32, f64 => F64);
 pub trait Returned: 'static {
     /// The types of the results in WebAssembly.
     const TYPES: &'static [ValueType];
-    /// Placeholder for the unreachable end of a run that was stopped.
-    fn nothing() -> Self;
 }
 impl Returned for () {
     const TYPES: &'static [ValueType] = &[];
-    fn nothing() -> Self {}
 }
 macro_rules! returned {
     ($($number:ty),*) => {$(impl Returned for $number {
         const TYPES: &'static [ValueType] = &[<$number as Value>::TYPE];
-        fn nothing() -> Self { Self::default() }
     })*};
 }
 returned!(i32, u32, i64, u64, f32, f64);
@@ -197,9 +193,7 @@ unsafe fn enter<T: 'static, R: Returned>(
         Err(stop) => stop,
     };
     // SAFETY: a guest is on this stack (it called), and `stop` is moved: nothing is left to drop.
-    unsafe { signal::raise(stop) };
-    #[allow(unreachable_code)]
-    R::nothing()
+    unsafe { signal::raise(stop) }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
