@@ -97,8 +97,8 @@ impl Monitor {
     fn watch(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            // Published before the deadlines are read: a run that begins from here on and ends
-            // before `next_look` wakes us.
+            // Published before the limits are read, as `set_limits` reads it after it has stored
+            // them: either we see a run's limits here, or it sees that we look too late and wakes us.
             self.next_look.store(NEVER, SeqCst);
             let now = self.clock(Instant::now());
             let mut next = NEVER;
@@ -106,8 +106,6 @@ impl Monitor {
                 next = next.min(watched.look(now));
             }
             self.next_look.store(next, SeqCst);
-            // A run may have begun between the two stores above and have woken us for nothing, or
-            // not at all if it saw `NEVER`: `begin` compares after its own store, so it wakes.
             if !state.woken {
                 state = if next == NEVER {
                     self.changed

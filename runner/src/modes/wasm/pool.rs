@@ -188,16 +188,20 @@ impl Pool {
         let mut was_ready = false;
         loop {
             let prepared = worker.prepare();
+            let problem = prepared.as_ref().err().cloned();
             let mut state = self.lock();
-            match (&prepared, was_ready) {
-                (Ok(()), false) => state.ready += 1,
-                (Err(_), true) => state.ready -= 1,
-                _ => {}
+            // After most runs nothing changes, and nobody is to be woken for it.
+            if was_ready != prepared.is_ok() || state.problem != problem {
+                match (&prepared, was_ready) {
+                    (Ok(()), false) => state.ready += 1,
+                    (Err(_), true) => state.ready -= 1,
+                    _ => {}
+                }
+                was_ready = prepared.is_ok();
+                state.problem = problem;
+                self.changed.notify_all();
             }
-            was_ready = prepared.is_ok();
-            state.problem = prepared.as_ref().err().cloned();
             drop(state);
-            self.changed.notify_all();
             if let Err(problem) = prepared {
                 self.logger
                     .error(&format!("cannot make an instance: {problem}"));
