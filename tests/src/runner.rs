@@ -153,6 +153,20 @@ impl Runner {
         response.expect("metrics can be read").text()
     }
 
+    /// Waits until a metric has this value: a request is counted when it is over for the runner,
+    /// which may be after the client has its answer.
+    #[track_caller]
+    pub fn wait_for_metric(&self, series: &str, value: f64) {
+        let start = Instant::now();
+        while self.metric(series) != Some(value) {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{series} is not {value}\n{}",
+                self.metrics()
+            );
+        }
+    }
+
     /// The value of a metric, labels included: `metric("http_requests_in_flight")`.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.metrics();

@@ -352,9 +352,8 @@ fn access_is_logged_and_measured() {
     runner.get("/some/path?q=1");
     let line = runner.wait_for_log("GET /some/path?q=1 - 200");
     assert!(line.contains("ContentLength: 13B"), "{line}");
-    let counted = runner.metric(r#"http_requests_total{code="200",method="get"}"#);
-    assert_eq!(counted, Some(1.0), "{}", runner.metrics());
-    assert_eq!(runner.metric("http_requests_in_flight"), Some(0.0));
+    runner.wait_for_metric(r#"http_requests_total{code="200",method="get"}"#, 1.0);
+    runner.wait_for_metric("http_requests_in_flight", 0.0);
 }
 
 #[test]
