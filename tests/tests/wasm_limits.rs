@@ -171,7 +171,7 @@ fn a_full_queue_refuses() {
             "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         )
         .expect("written");
-        while runner.metric("http_requests_in_flight") != Some(count) {}
+        runner.wait_for_metric("http_requests_in_flight", count);
         open.push(stream);
     }
     let start = Instant::now();
@@ -211,7 +211,7 @@ fn max_inflight_refuses_like_in_the_other_modes() {
     let runner = guest.serve_with(&["1500"]).env("max_inflight", "1").start();
     let mut stream = connect(runner.address()).expect("it listens");
     write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
-    while runner.metric("http_requests_in_flight") != Some(1.0) {}
+    runner.wait_for_metric("http_requests_in_flight", 1.0);
     let refused = runner.get("/");
     assert_eq!(refused.status, 429);
     assert!(

@@ -378,7 +378,7 @@ fn termination_waits_for_requests() {
         "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     )
     .expect("written");
-    while runner.metric("http_requests_in_flight") != Some(1.0) {}
+    runner.wait_for_metric("http_requests_in_flight", 1.0);
     let log = std::thread::scope(|scope| {
         let stopped = scope.spawn(|| runner.stop());
         let response = Response::read(&mut BufReader::new(stream), false);
