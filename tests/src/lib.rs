@@ -8,6 +8,7 @@
 mod guest;
 pub mod http;
 mod outcome;
+pub mod results;
 mod runner;
 mod surroundings;
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct RunnerCommand {
     work: Work,
     environment: BTreeMap<String, OsString>,
+    log_to_file: bool,
 }
 
 impl RunnerCommand {
@@ -39,13 +42,25 @@ impl RunnerCommand {
             ("metrics_port".into(), "0".into()),
             ("healthcheck_interval".into(), "1ms".into()),
         ]);
-        Self { work, environment }
+        Self {
+            work,
+            environment,
+            log_to_file: false,
+        }
     }
 
     /// Sets a variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sends the log to a file instead of a pipe, for a million requests: reading it along would be
+    /// a good part of the load.
+    #[must_use]
+    pub fn log_to_file(mut self) -> Self {
+        self.log_to_file = true;
         self
     }
 
@@ -61,14 +76,24 @@ impl RunnerCommand {
 
     /// Starts it and waits until it is healthy.
     pub fn start(self) -> Runner {
-        let mut child = self
-            .command()
+        let mut command = self.command();
+        let file = self.log_to_file.then(|| self.work.join("log"));
+        let stderr = match &file {
+            None => Stdio::piped(),
+            Some(path) => File::create(path).expect("the log can be made").into(),
+        };
+        let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the runner can be started");
-        let log = Log::default();
-        log.follow(child.stderr.take().expect("it is a pipe"));
+        let log = Log {
+            file,
+            ..Log::default()
+        };
+        if let Some(pipe) = child.stderr.take() {
+            log.follow(pipe);
+        }
         let stdout = Log::default();
         stdout.follow(child.stdout.take().expect("it is a pipe"));
         let mut runner = Runner {
@@ -224,9 +249,12 @@ impl Drop for Runner {
     }
 }
 
-/// Lines that a thread collects.
+/// Lines that a thread collects, or that lie in a file.
 #[derive(Debug, Clone, Default)]
-struct Log(Arc<(Mutex<Lines>, Condvar)>);
+struct Log {
+    collected: Arc<(Mutex<Lines>, Condvar)>,
+    file: Option<PathBuf>,
+}
 
 #[derive(Debug, Default)]
 struct Lines {
@@ -238,7 +266,7 @@ impl Log {
     fn follow(&self, source: impl Read + Send + 'static) {
         let log = self.clone();
         std::thread::spawn(move || {
-            let (lines, changed) = &*log.0;
+            let (lines, changed) = &*log.collected;
             for line in BufReader::new(source).split(b'\n') {
                 let Ok(line) = line else { break };
                 let line = String::from_utf8_lossy(&line).into_owned();
@@ -253,7 +281,10 @@ impl Log {
     #[track_caller]
     fn wait_for(&self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
-        let (lines, changed) = &*self.0;
+        if self.file.is_some() {
+            return self.wait_for_in_file(part, deadline);
+        }
+        let (lines, changed) = &*self.collected;
         let mut lines = lines.lock().expect("no thread panics");
         loop {
             if let Some(line) = lines.lines.iter().find(|line| line.contains(part)) {
@@ -270,15 +301,38 @@ impl Log {
         }
     }
 
+    #[track_caller]
+    fn wait_for_in_file(&self, part: &str, deadline: Instant) -> String {
+        loop {
+            let text = self.text();
+            let mut lines = text
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            if let Some(line) = lines.find(|line| line.contains(part)) {
+                return line.trim_end().to_owned();
+            }
+            assert!(Instant::now() < deadline, "no line has `{part}`:\n{text}");
+            // A file tells nobody that it has grown.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn wait_for_end(&self) {
-        let (lines, changed) = &*self.0;
+        if self.file.is_some() {
+            return;
+        }
+        let (lines, changed) = &*self.collected;
         let lines = lines.lock().expect("no thread panics");
         let waited = changed.wait_timeout_while(lines, PATIENCE, |lines| !lines.ended);
         drop(waited.expect("no thread panics"));
     }
 
     fn text(&self) -> String {
-        let lines = self.0.0.lock().expect("no thread panics");
+        if let Some(file) = &self.file {
+            let text = std::fs::read(file).expect("the log can be read");
+            return String::from_utf8_lossy(&text).into_owned();
+        }
+        let lines = self.collected.0.lock().expect("no thread panics");
         lines.lines.join("\n")
     }
 }

@@ -2,29 +2,40 @@
 
 use std::process::ExitCode;
 
+use faas_wasm_tests::results::{Better, Bound, Results, Row, Rule, Table};
+
 use crate::measure::{Measurement, Side};
 use crate::rival::SETTINGS;
 
-/// A ratio that must hold, and where it comes from.
-struct Rule {
+/// A number that is promised, and where it comes from.
+struct Promise {
     what: &'static str,
-    limit: f64,
-    ratio: fn(&Turns<'_>) -> f64,
+    target: Bound,
+    gate: Option<Bound>,
+    number: fn(&Turns<'_>) -> f64,
 }
 
-const RULES: [Rule; 2] = [
-    Rule {
+const PROMISES: [Promise; 3] = [
+    Promise {
         what: "load of esbuild, to load of nop",
-        limit: 3.0,
-        ratio: |turns| turns.ratio((Side::Ours, "load esbuild"), (Side::Ours, "load nop")),
+        target: Bound::AtMost(3.0),
+        gate: Some(Bound::AtMost(3.0)),
+        number: |turns| turns.ratio((Side::Ours, "load esbuild"), (Side::Ours, "load nop")),
     },
-    Rule {
+    Promise {
         what: "instance, call and drop of nop, to wasmtime's",
-        limit: 0.8,
-        ratio: |turns| {
+        target: Bound::AtMost(0.8),
+        gate: Some(Bound::AtMost(0.8)),
+        number: |turns| {
             let name = "instance, call and drop of nop";
             turns.ratio((Side::Ours, name), (Side::Rival, name))
         },
+    },
+    Promise {
+        what: "load of esbuild on one core of a current server, us",
+        target: Bound::AtMost(80.0),
+        gate: None,
+        number: |turns| middle(turns.of((Side::Ours, "load esbuild"))),
     },
 ];
 
@@ -45,6 +56,14 @@ impl Turns<'_> {
         let ratios = self.of(ours).into_iter().zip(self.of(other));
         middle(ratios.map(|(ours, other)| ours / other).collect())
     }
+
+    fn row(&self, name: &str) -> Row {
+        let value = |side| Some(middle(self.of((side, name)))).filter(|value| value.is_finite());
+        Row {
+            name: name.to_owned(),
+            values: Side::ALL.map(value).into(),
+        }
+    }
 }
 
 fn middle(mut values: Vec<f64>) -> f64 {
@@ -52,43 +71,36 @@ fn middle(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Prints everything; fails if a ratio is not kept.
-#[expect(clippy::print_stdout, reason = "the result of the benchmark")]
+/// Prints and keeps everything; fails if a ratio is not kept.
 pub(crate) fn report(turns: &[(Side, Vec<Measurement>)]) -> ExitCode {
     let turns = Turns(turns);
-    println!("rival: {SETTINGS}");
-    println!("       (resident: with up to 1 MiB of each slot kept resident between instances)");
-    println!("ours:  Cranelift too, every check of a load included, a deadline for each run");
-    println!();
-    println!(
-        "{:<40} {:>9} {:>9} {:>9}",
-        "median, us", "ours", "wasmtime", "resident"
-    );
     let (_, first) = turns.0.first().expect("there was a turn");
-    for Measurement { name, .. } in first {
-        print!("{name:<40}");
-        for side in Side::ALL {
-            match turns.of((side, name)).as_slice() {
-                [] => print!(" {:>9}", "-"),
-                values => print!(" {:>9.2}", middle(values.to_vec())),
-            }
-        }
-        println!();
+    let rule = |promise: &Promise| Rule {
+        what: promise.what.to_owned(),
+        measured: Some((promise.number)(&turns)).filter(|number| number.is_finite()),
+        target: promise.target,
+        gate: promise.gate,
+    };
+    Results {
+        name: "instances".to_owned(),
+        title: "Loading an artifact, and an instance for each request".to_owned(),
+        about: vec![
+            format!("rival: {SETTINGS}"),
+            "resident: with up to 1 MiB of each slot kept resident between instances".to_owned(),
+            "ours: Cranelift too, every check of a load included, a deadline for each run"
+                .to_owned(),
+        ],
+        tables: vec![Table {
+            title: "median time".to_owned(),
+            unit: "us".to_owned(),
+            better: Better::Lower,
+            columns: ["faas-wasm", "wasmtime", "wasmtime, resident"]
+                .map(str::to_owned)
+                .into(),
+            rows: first.iter().map(|one| turns.row(&one.name)).collect(),
+            chart: true,
+        }],
+        rules: PROMISES.iter().map(rule).collect(),
     }
-    println!();
-    let mut failed = 0;
-    for Rule { what, limit, ratio } in RULES {
-        let ratio = ratio(&turns);
-        // A ratio that is not a number is not kept either.
-        let kept = ratio <= limit;
-        failed += i32::from(!kept);
-        let verdict = if kept { "ok" } else { "FAILED" };
-        println!("{verdict:<6} {what}: {ratio:.2}, at most {limit}");
-    }
-    println!("load of esbuild should take at most 80 us on one core of a current server");
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    .conclude()
 }
