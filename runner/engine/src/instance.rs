@@ -58,6 +58,17 @@ impl Default for Limits {
     }
 }
 
+/// What a run has used, and which of its [`Limits`] it met.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of its linear memories at their largest: they never shrink.
+    pub memory: u64,
+    /// `memory.grow` was refused because of [`Limits::memory`].
+    pub memory_limited: bool,
+    /// `table.grow` was refused because of [`Limits::table`].
+    pub table_limited: bool,
+}
+
 /// Why a module cannot run with these host functions and limits.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -482,6 +493,15 @@ impl<T: 'static> Instance<T> {
         self.slots.iter().any(|slot| slot.contains(address))
     }
 
+    /// What the run has used, and which limits it met.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            memory: self.slots.iter().map(|slot| slot.size() as u64).sum(),
+            memory_limited: self.slots.iter().any(Slot::was_limited),
+            table_limited: self.active.table_limited.get(),
+        }
+    }
+
     /// Ends the instance and gives back its slots as new.
     ///
     /// # Errors
@@ -534,6 +554,7 @@ fn active<T>(
         data: data.collect(),
         elements: elements.collect(),
         table_limit: linked.limits.table,
+        table_limited: Cell::new(false),
     }
 }
 
@@ -607,7 +628,12 @@ impl LinearMemory for SlotMemory {
         let limit = self.limit.min(maximum);
         // SAFETY: as in `slot`; the guest is suspended in this call.
         let slot = unsafe { self.slot.as_mut() };
-        if !slot.grow(delta.0 as usize * WASM_PAGE, limit) {
+        let additional = delta.0 as usize * WASM_PAGE;
+        if !slot.grow(additional, limit) {
+            let wanted = slot.size().saturating_add(additional);
+            if self.limit < wanted && wanted <= maximum {
+                slot.note_limited();
+            }
             return Err(MemoryError::CouldNotGrow {
                 current,
                 attempted_delta: delta,

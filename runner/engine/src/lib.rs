@@ -33,7 +33,7 @@ mod trap;
 
 pub use deadline::{Canceler, RunLimits};
 pub use host::{Caller, HostFunction, Linker};
-pub use instance::{InstanceError, Limits, LinkError, Linked};
+pub use instance::{InstanceError, Limits, LinkError, Linked, Usage};
 pub use memory::{GuestMemory, MemoryFault};
 pub use module::{ENGINE_VERSION, LoadError, Module};
 pub use replica::Replica;

@@ -69,6 +69,8 @@ pub(crate) struct Active {
     pub(crate) elements: Box<[PassiveSegment]>,
     /// Largest number of elements of a table.
     pub(crate) table_limit: u32,
+    /// Whether that has kept a table from growing.
+    pub(crate) table_limited: Cell<bool>,
 }
 
 thread_local! {
@@ -330,11 +332,15 @@ unsafe extern "C" fn elem_drop(context: *mut VMContext, segment: u32) -> u32 {
     DONE
 }
 
-/// Whether `table.grow` may go on; what wasmer's implementation does then cannot fail for us.
+/// Whether `table.grow` may go on, or else meets the limit; what wasmer's implementation does then cannot fail for us.
 unsafe extern "C" fn may_grow_table(table: u32, delta: u32) -> u32 {
     let active = active();
     let size = active.table(table).map_or(u64::MAX, |(_, size)| size);
-    u32::from(size.saturating_add(u64::from(delta)) <= u64::from(active.table_limit))
+    let fits = size.saturating_add(u64::from(delta)) <= u64::from(active.table_limit);
+    if !fits {
+        active.table_limited.set(true);
+    }
+    u32::from(fits)
 }
 
 unsafe extern "C" fn table_grow(

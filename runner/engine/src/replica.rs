@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::deadline::{self, Canceler, Registration, RunLimits, Watched};
-use crate::instance::{Instance, InstanceError, Linked, Slots, reserve};
+use crate::instance::{Instance, InstanceError, Linked, Slots, Usage, reserve};
 use crate::signal;
 use crate::trap::Ending;
 
@@ -98,6 +98,11 @@ impl<T: 'static> Replica<T> {
         let ending = Ending::new(result, &self.linked.module, &watched.thread, in_memory);
         self.used = Some(instance);
         Ok(ending)
+    }
+
+    /// What the last run has used, until the next [`prepare`](Replica::prepare).
+    pub fn usage(&self) -> Usage {
+        self.used.as_ref().map(Instance::usage).unwrap_or_default()
     }
 
     /// The module that it runs.

@@ -49,6 +49,8 @@ pub(crate) struct Slot {
     base: NonNull<u8>,
     initial: usize,
     current: usize,
+    /// Whether the embedder's limit kept it from growing.
+    limited: bool,
 }
 
 // SAFETY: a slot is the only owner of its address range.
@@ -81,6 +83,7 @@ impl Slot {
             base,
             initial,
             current: initial,
+            limited: false,
         };
         if initial > 0 {
             slot.protect(0, initial, MprotectFlags::READ | MprotectFlags::WRITE)?;
@@ -118,6 +121,16 @@ impl Slot {
         self.current
     }
 
+    /// Whether the embedder's limit has kept the memory from growing since the last reset.
+    pub(crate) fn was_limited(&self) -> bool {
+        self.limited
+    }
+
+    /// Notes that it was the embedder's limit that kept the memory from growing.
+    pub(crate) fn note_limited(&mut self) {
+        self.limited = true;
+    }
+
     /// Whether an address lies in the slot, accessible or not.
     pub(crate) fn contains(&self, address: usize) -> bool {
         (self.base.addr().get()..self.base.addr().get() + RESERVATION).contains(&address)
@@ -145,6 +158,7 @@ impl Slot {
     ///
     /// [`SlotError`]; the slot must then be dropped.
     pub(crate) fn reset(&mut self) -> Result<(), SlotError> {
+        self.limited = false;
         if self.current > 0 {
             // SAFETY: drops private pages of our own range; no reference into it is alive, as the
             // instance that used it is gone.

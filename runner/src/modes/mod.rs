@@ -127,6 +127,9 @@ pub trait Mode: Send + Sync + 'static {
         self.handle(request)
     }
 
+    /// Called when the concurrency limit has refused a request.
+    fn refused(&self) {}
+
     /// Whether `/_/ready` may say yes.
     fn is_ready(&self) -> bool {
         true

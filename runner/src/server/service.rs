@@ -104,8 +104,11 @@ impl Service {
         if let Some(ticket) = &ticket {
             ticket.set_code(response.status());
         }
+        let announced = response.headers().get(CONTENT_LENGTH);
+        let missing = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         response.map(|body| TrackedBody {
             body,
+            missing,
             held_error: None,
             ticket,
             connection: tracked,
@@ -154,6 +157,7 @@ impl Service {
         let refused = place.as_ref().is_some_and(Option::is_none);
         let ticket = Ticket::counted(&self.metrics, head.method.clone(), place.flatten());
         if refused {
+            self.mode.refused();
             return (self.too_many_requests(), Some(ticket));
         }
         let request = Request {
@@ -400,6 +404,8 @@ pub(crate) fn escape_html(text: &str) -> String {
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     body: ResponseBody,
+    /// Bytes that are still to come, if their number was announced.
+    missing: Option<u64>,
     /// An error that waits until what came before it has been sent.
     held_error: Option<ResponseError>,
     ticket: Option<Arc<Ticket>>,
@@ -431,12 +437,21 @@ impl Body for TrackedBody {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            frame => frame,
+            frame => {
+                if let Poll::Ready(Some(Ok(frame))) = &frame
+                    && let (Some(missing), Some(data)) = (&mut self.missing, frame.data_ref())
+                {
+                    *missing = missing.saturating_sub(data.len() as u64);
+                }
+                frame
+            }
         }
     }
 
+    /// Also the announced last byte is the end: the connection then lets go of the body, and with it of the request's
+    /// ticket, before it sends that byte, so that a client which has its answer finds the request counted.
     fn is_end_stream(&self) -> bool {
-        self.held_error.is_none() && self.body.is_end_stream()
+        self.held_error.is_none() && (self.missing == Some(0) || self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

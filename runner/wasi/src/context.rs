@@ -58,6 +58,16 @@ impl WasiContext {
         }
     }
 
+    /// What the run has used so far, and which limits it met.
+    pub fn usage(&self) -> Usage {
+        let budget = &self.fs.upper.budget;
+        Usage {
+            overlay: budget.peak(),
+            overlay_limited: budget.has_refused(),
+            descriptors_limited: self.table.has_refused(),
+        }
+    }
+
     /// Stdout as it was given, for what is to be done once the guest has ended.
     pub fn stdout_mut(&mut self) -> &mut dyn OutputStream {
         &mut *self.stdout
@@ -72,6 +82,17 @@ impl WasiContext {
     pub fn stdin_mut(&mut self) -> &mut dyn InputStream {
         &mut *self.stdin
     }
+}
+
+/// What one run has used of what its context limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of the upper layer at its largest, nodes and names included.
+    pub overlay: u64,
+    /// Something did not fit into the upper layer.
+    pub overlay_limited: bool,
+    /// There was no number for one more descriptor.
+    pub descriptors_limited: bool,
 }
 
 impl fmt::Debug for WasiContext {

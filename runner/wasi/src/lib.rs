@@ -35,7 +35,9 @@ mod rights;
 mod stream;
 mod table;
 
-pub use context::{DEFAULT_DESCRIPTORS, DEFAULT_QUOTA, WasiContext, WasiContextBuilder, WasiHost};
+pub use context::{
+    DEFAULT_DESCRIPTORS, DEFAULT_QUOTA, Usage, WasiContext, WasiContextBuilder, WasiHost,
+};
 pub use errno::Errno;
 pub use fs::{Access, Mount, MountError, MountProblem, Namespace, Root, RootError, parse_mounts};
 pub use linker::add_to_linker;

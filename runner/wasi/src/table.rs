@@ -113,6 +113,8 @@ impl Descriptor {
 pub(crate) struct Table {
     slots: Vec<Option<Descriptor>>,
     limit: usize,
+    /// Whether one did not fit.
+    refused: bool,
 }
 
 impl Table {
@@ -120,7 +122,11 @@ impl Table {
     pub(crate) fn new(first: impl IntoIterator<Item = Descriptor>, limit: usize) -> Self {
         let mut slots = Vec::with_capacity(8);
         slots.extend(first.into_iter().map(Some));
-        Self { slots, limit }
+        Self {
+            slots,
+            limit,
+            refused: false,
+        }
     }
 
     pub(crate) fn get(&self, fd: u32) -> Result<&Descriptor, Errno> {
@@ -133,9 +139,16 @@ impl Table {
         slot.and_then(Option::as_mut).ok_or(Errno::Badf)
     }
 
-    /// Whether one more fits.
-    pub(crate) fn has_room(&self) -> bool {
-        self.slots.len() < self.limit || self.slots.iter().any(Option::is_none)
+    /// Whether one more fits; if not, it is remembered that one was asked for.
+    pub(crate) fn make_room(&mut self) -> bool {
+        let room = self.slots.len() < self.limit || self.slots.iter().any(Option::is_none);
+        self.refused |= !room;
+        room
+    }
+
+    /// Whether one more was asked for than fit.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused
     }
 
     /// Takes the lowest number that is free.

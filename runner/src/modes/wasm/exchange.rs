@@ -151,16 +151,18 @@ impl Exchange {
         self.changed.notify_all();
     }
 
-    /// The client is gone: the run ends, or never begins.
-    pub(super) fn abandon(&self) {
+    /// The client is gone: the run ends, or never begins. Tells whether it has begun.
+    pub(super) fn abandon(&self) -> bool {
         let mut state = self.lock();
         state.abandoned = true;
         let canceler = state.canceler.take();
+        let begun = state.begun;
         drop(state);
         self.changed.notify_all();
         if let Some(canceler) = canceler {
             canceler.cancel(Interruption::Canceled);
         }
+        begun
     }
 
     /// Looks at held output, and releases it if it is time.

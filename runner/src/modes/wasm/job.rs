@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits};
+use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits, TrapKind};
 use faas_wasm_wasi::WasiContext;
 
 use super::WasmMetrics;
 use super::exchange::{Exchange, Outcome};
+use super::limits::{Limit, TimeLimit};
+use crate::config::WasmSettings;
 use crate::log::Logger;
 use crate::modes::access::{self, Answer};
 use crate::request::RequestHead;
@@ -23,9 +25,9 @@ pub(super) struct Job {
     pub exchange: Arc<Exchange>,
     pub context: WasiContext,
     /// Longest run.
-    pub limit: Option<Duration>,
-    /// Most CPU time.
-    pub cpu_time: Option<Duration>,
+    pub time: Option<TimeLimit>,
+    /// The other limits.
+    pub settings: Arc<WasmSettings>,
     /// Keeps the request counted until the guest has ended.
     pub ticket: Arc<Ticket>,
 }
@@ -72,8 +74,8 @@ impl Worker {
             head,
             exchange,
             mut context,
-            limit,
-            cpu_time,
+            time,
+            settings,
             ticket,
         } = job;
         if !exchange.begin(self.replica.canceler()) {
@@ -84,13 +86,14 @@ impl Worker {
         self.metrics.running.inc();
         let began = Instant::now();
         let limits = RunLimits {
-            deadline: limit.map(|limit| began + limit),
-            cpu_time,
+            deadline: time.map(|time| began + time.length),
+            cpu_time: settings.cpu_timeout,
         };
         let ending = self.replica.run(&mut context, limits);
+        let elapsed = began.elapsed().as_secs_f64();
+        let refused = self.account(&context);
         // Logs a last line of stderr before what became of the run.
         drop(context);
-        let elapsed = began.elapsed().as_secs_f64();
         self.metrics.running.dec();
         self.metrics.run_seconds.observe(elapsed);
         let (outcome, cause) = match &ending {
@@ -107,16 +110,29 @@ impl Worker {
             },
         };
         self.metrics.ended.with_label_values(&[cause]).inc();
-        if matches!(cause, "deadline" | "cpu_time" | "output_limit") {
-            self.metrics.limits.with_label_values(&[cause]).inc();
+        let ended_by = match &ending {
+            Ok(ending) => limit_of(ending, time),
+            Err(_) => None,
+        };
+        for limit in refused.into_iter().flatten() {
+            self.metrics.limit_reached(limit);
+            self.logger.warn(&limit.describe(&settings, time));
+        }
+        if let Some(limit) = ended_by {
+            self.metrics.limit_reached(limit);
         }
         let failure = match ending {
-            Ok(ending) => self.describe(ending, limit),
+            Ok(ending) => {
+                let limit = ended_by.map(|limit| limit.describe(&settings, time));
+                self.describe(ending, limit)
+            }
             Err(error) => Some(format!("cannot make an instance: {error}")),
         };
         if let Some(failure) = failure {
             self.logger.error(&failure);
         }
+        // The request is counted before the end of its answer can be seen.
+        drop(ticket);
         let (written, released) = exchange.finish(outcome);
         let status = match outcome {
             _ if released => 200,
@@ -132,25 +148,41 @@ impl Worker {
             suffix: "",
         };
         access::log(&self.logger, &head, &answer);
-        drop(ticket);
     }
 
-    /// What the log says of a run that did not end well.
-    fn describe(&mut self, ending: Ending, limit: Option<Duration>) -> Option<String> {
+    /// Notes what the last run has used; gives the limits that it met without being ended by them.
+    fn account(&self, context: &WasiContext) -> [Option<Limit>; 4] {
+        let engine = self.replica.usage();
+        let wasi = context.usage();
+        self.metrics
+            .linear_memory_bytes
+            .observe(engine.memory as f64);
+        self.metrics.overlay_bytes.observe(wasi.overlay as f64);
+        [
+            engine.memory_limited.then_some(Limit::Memory),
+            engine.table_limited.then_some(Limit::Table),
+            wasi.descriptors_limited.then_some(Limit::Descriptors),
+            wasi.overlay_limited.then_some(Limit::Overlay),
+        ]
+    }
+
+    /// What the log says of a run that did not end well; `limit` is that text where a limit ended it.
+    fn describe(&mut self, ending: Ending, limit: Option<String>) -> Option<String> {
         match ending {
             Ending::Returned | Ending::Exited(0) => None,
             Ending::Exited(status) => Some(format!("exit status {status}")),
             Ending::HostPanicked(message) => Some(format!("the runner failed: {message}")),
             Ending::Trapped(trap) => {
-                let title = format!("wasm trap: {}", trap.kind);
+                let title = limit.unwrap_or_else(|| format!("wasm trap: {}", trap.kind));
                 Some(self.with_backtrace(title, &trap.backtrace))
             }
-            Ending::Interrupted(Interruption::Deadline, backtrace) => {
-                let limit = limit.unwrap_or_default();
-                let title = format!("function stopped at its time limit of {limit:?}");
+            Ending::Interrupted(Interruption::Deadline | Interruption::CpuTime, backtrace) => {
+                let title = limit.unwrap_or_else(|| "function stopped".to_owned());
                 Some(self.with_backtrace(title, &backtrace))
             }
-            Ending::Interrupted(reason, _) => Some(format!("function stopped: {reason}")),
+            Ending::Interrupted(reason, _) => {
+                Some(limit.unwrap_or_else(|| format!("function stopped: {reason}")))
+            }
         }
     }
 
@@ -164,5 +196,18 @@ impl Worker {
         self.last_report = Some(Instant::now());
         let report = backtrace.report(self.replica.linked().module());
         format!("{title}\n{report}").trim_end().to_owned()
+    }
+}
+
+/// The limit that ended a run, if one did.
+fn limit_of(ending: &Ending, time: Option<TimeLimit>) -> Option<Limit> {
+    match ending {
+        Ending::Trapped(trap) => (trap.kind == TrapKind::StackOverflow).then_some(Limit::Stack),
+        Ending::Interrupted(Interruption::Deadline, _) => {
+            Some(time.map_or(Limit::ExecTimeout, |time| time.limit))
+        }
+        Ending::Interrupted(Interruption::CpuTime, _) => Some(Limit::CpuTimeout),
+        Ending::Interrupted(Interruption::OutputLimit, _) => Some(Limit::Output),
+        _ => None,
     }
 }

@@ -12,6 +12,7 @@
 mod cgi;
 mod exchange;
 mod job;
+mod limits;
 mod metrics;
 mod pool;
 mod scale;
@@ -23,7 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use faas_wasm_engine::Limits;
@@ -35,9 +36,11 @@ use tokio::task::AbortHandle;
 
 use self::exchange::{Exchange, Held, Hold, INPUT_BUFFER, Outcome};
 use self::job::Job;
+use self::limits::{Limit, TimeLimit};
 use self::metrics::WasmMetrics;
 use self::pool::{Pool, Scale};
 use self::streams::{Stderr, Stdin, Stdout};
+use super::access::{self, Answer};
 use super::{BoxFuture, Mode, StartError, duration_value};
 use crate::config::{
     Config, EnvironmentFilter, ModeName, MountAccess, ResponseFormat, UseCuda, WasmSettings,
@@ -66,7 +69,7 @@ pub(super) struct Wasm {
     content_type: HeaderValue,
     exec_timeout: GoDuration,
     log_buffer_size: i64,
-    settings: WasmSettings,
+    settings: Arc<WasmSettings>,
     metrics: WasmMetrics,
     logger: Logger,
     invocations: AtomicU64,
@@ -133,7 +136,7 @@ impl Wasm {
                 .map_err(|_| StartError::new("content_type is not a header value"))?,
             exec_timeout: config.exec_timeout,
             log_buffer_size: config.log_buffer_size,
-            settings,
+            settings: Arc::new(settings),
             metrics,
             logger: logger.clone(),
             invocations: AtomicU64::new(0),
@@ -160,18 +163,19 @@ impl Wasm {
         // From here on a client that leaves ends what was begun for it.
         let mut client = Client {
             exchange: Arc::clone(&exchange),
+            pool: Arc::clone(&self.pool),
             feeder: None,
         };
         if !preload(&exchange, &mut body).await {
             client.feeder = Some(tokio::spawn(feed(Arc::clone(&exchange), body)).abort_handle());
         }
-        let limit = head.execution_limit(self.exec_timeout);
+        let time = TimeLimit::of(&head, self.exec_timeout);
         let job = Job {
             context: self.context(&head, &exchange),
             head: Arc::clone(&head),
             exchange: Arc::clone(&exchange),
-            limit,
-            cpu_time: self.settings.cpu_timeout,
+            time,
+            settings: Arc::clone(&self.settings),
             ticket,
         };
         if !self.pool.submit(job) {
@@ -179,9 +183,15 @@ impl Wasm {
         }
         let first = tokio::select! {
             first = first_output(&exchange) => first,
-            () = waited_too_long(&exchange, limit) => {
-                self.metrics.limits.with_label_values(&["queue_time"]).inc();
-                self.logger.error("no replica was free within the time limit");
+            () = waited_too_long(&exchange, time) => {
+                self.limit_reached(Limit::QueueWait, time);
+                access::log(&self.logger, &head, &Answer {
+                    status: StatusCode::GATEWAY_TIMEOUT.as_u16(),
+                    status_text: None,
+                    bytes: Some(0),
+                    seconds: head.received.elapsed().as_secs_f64(),
+                    suffix: "",
+                });
                 Held::Complete(Bytes::new(), Outcome::Timeout)
             }
         };
@@ -220,12 +230,15 @@ impl Wasm {
         response
     }
 
+    /// Counts and logs that a request met a limit before it had a replica.
+    fn limit_reached(&self, limit: Limit, time: Option<TimeLimit>) {
+        self.metrics.limit_reached(limit);
+        self.logger.error(&limit.describe(&self.settings, time));
+    }
+
     fn queue_full(&self) -> Response {
-        self.metrics.limits.with_label_values(&["queue"]).inc();
+        self.limit_reached(Limit::QueueLimit, None);
         let limit = self.settings.queue_limit;
-        self.logger.error(&format!(
-            "request refused: {limit} requests wait for a replica already (wasm_queue_limit)"
-        ));
         let message = format!("Too many requests are waiting. Limit: {limit}\n");
         let mut response = response::text(StatusCode::TOO_MANY_REQUESTS, message);
         response.headers_mut().insert(
@@ -367,11 +380,11 @@ async fn first_output(exchange: &Exchange) -> Held {
 }
 
 /// Ends when a job has waited in the queue for as long as it might run.
-async fn waited_too_long(exchange: &Exchange, limit: Option<Duration>) {
-    let Some(limit) = limit else {
+async fn waited_too_long(exchange: &Exchange, time: Option<TimeLimit>) {
+    let Some(time) = time else {
         return std::future::pending().await;
     };
-    tokio::time::sleep(limit).await;
+    tokio::time::sleep(time.length).await;
     if exchange.has_begun() {
         std::future::pending().await
     }
@@ -381,12 +394,15 @@ async fn waited_too_long(exchange: &Exchange, limit: Option<Duration>) {
 #[derive(Debug)]
 struct Client {
     exchange: Arc<Exchange>,
+    pool: Arc<Pool>,
     feeder: Option<AbortHandle>,
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.exchange.abandon();
+        if !self.exchange.abandon() {
+            self.pool.withdraw(&self.exchange);
+        }
         if let Some(feeder) = &self.feeder {
             feeder.abort();
         }
@@ -444,6 +460,10 @@ impl Mode for Wasm {
                 scale::update(&self.pool, &self.logger, request).await
             }
         })
+    }
+
+    fn refused(&self) {
+        self.limit_reached(Limit::MaxInflight, None);
     }
 
     fn is_ready(&self) -> bool {

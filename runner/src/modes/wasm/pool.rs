@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use faas_wasm_engine::Replica;
 
 use super::WasmMetrics;
+use super::exchange::Exchange;
 use super::job::{Job, Worker};
 use crate::guest::Guest;
 use crate::log::Logger;
@@ -142,6 +143,20 @@ impl Pool {
         drop(state);
         self.changed.notify_one();
         true
+    }
+
+    /// Takes a job out of the queue whose client does not wait any more, so that it keeps nobody else from waiting.
+    pub(super) fn withdraw(&self, exchange: &Arc<Exchange>) {
+        let mut state = self.lock();
+        let place = state
+            .queue
+            .iter()
+            .position(|job| Arc::ptr_eq(&job.exchange, exchange));
+        let job = place.and_then(|place| state.queue.remove(place));
+        self.metrics.queued.set(state.queue.len() as i64);
+        drop(state);
+        // What it holds is given back outside of the lock.
+        drop(job);
     }
 
     /// Replicas that exist, and those of them that are ready or running.

@@ -132,7 +132,7 @@ pub(crate) fn path_open(
     if write && inheriting & rights::FD_WRITE == 0 {
         return Err(Errno::Notcapable.into());
     }
-    if !table.has_room() {
+    if !table.make_room() {
         return Err(Errno::Mfile.into());
     }
     // Before anything is made or cut off: there must be a place for the answer.

@@ -211,7 +211,7 @@ impl FileSystem {
     ) -> Result<(), Errno> {
         let names = source.name.len() + target.name.len();
         if self.upper.budget.left() < RENAME_RESERVE + names as u64 {
-            return Err(Errno::Nospc);
+            return Err(self.upper.budget.refuse());
         }
         let from = self.directory_node(&source.parent)?;
         let to = self.directory_node(&target.parent)?;

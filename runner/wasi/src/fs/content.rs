@@ -26,19 +26,27 @@ const SMALLEST: usize = 512;
 pub(crate) struct Budget {
     used: u64,
     limit: u64,
+    peak: u64,
+    refused: bool,
 }
 
 impl Budget {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { used: 0, limit }
+        Self {
+            used: 0,
+            limit,
+            peak: 0,
+            refused: false,
+        }
     }
 
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), Errno> {
         let used = self.used.saturating_add(bytes as u64);
         if used > self.limit {
-            return Err(Errno::Nospc);
+            return Err(self.refuse());
         }
         self.used = used;
+        self.peak = self.peak.max(used);
         Ok(())
     }
 
@@ -48,6 +56,22 @@ impl Budget {
 
     pub(crate) fn left(&self) -> u64 {
         self.limit - self.used
+    }
+
+    /// The error of what does not fit; it is remembered that there was one.
+    pub(crate) fn refuse(&mut self) -> Errno {
+        self.refused = true;
+        Errno::Nospc
+    }
+
+    /// The most that was ever in use.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// Whether anything did not fit.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused
     }
 }
 
@@ -198,12 +222,12 @@ impl Content {
     }
 
     /// Makes sure that writes up to `end` will fit, and that the file reaches there.
-    pub(crate) fn allocate(&mut self, end: u64, budget: &Budget) -> Result<(), Errno> {
+    pub(crate) fn allocate(&mut self, end: u64, budget: &mut Budget) -> Result<(), Errno> {
         if end > i64::MAX as u64 {
             return Err(Errno::Fbig);
         }
         if end.saturating_sub(self.length) > budget.left() {
-            return Err(Errno::Nospc);
+            return Err(budget.refuse());
         }
         self.length = self.length.max(end);
         Ok(())

@@ -1,0 +1,264 @@
+//! Wasm mode: every limit has its outcome, counts under its name, and is one line of the log.
+
+use std::io::{BufReader, Write as _};
+use std::net::TcpStream;
+
+use faas_wasm_tests::http::{Request, Response, connect};
+use faas_wasm_tests::{Guest, Runner};
+
+fn series(limit: &str) -> String {
+    format!("wasm_limit_reached_total{{limit=\"{limit}\"}}")
+}
+
+/// A request has met a limit: it was counted before its answer could be read, and the log has one
+/// line of it.
+#[track_caller]
+fn has_met(runner: &mut Runner, limit: &str, line: &str) {
+    assert_eq!(
+        runner.metric(&series(limit)),
+        Some(1.0),
+        "{}",
+        runner.metrics()
+    );
+    runner.wait_for_log(line);
+    let log = runner.log();
+    let count = log.lines().filter(|found| found.contains(line)).count();
+    assert_eq!(count, 1, "{line}\n{log}");
+}
+
+/// A runner of the guest that does what the path says, with these settings.
+fn obey(settings: &[(&str, &str)]) -> Runner {
+    let guest = Guest::fixture("obey");
+    let command = guest.serve().env("exec_timeout", "20s");
+    settings
+        .iter()
+        .fold(command, |command, (name, value)| command.env(name, *value))
+        .start()
+}
+
+/// Sends a request and leaves its answer for later.
+fn begin(runner: &Runner, target: &str) -> TcpStream {
+    let mut stream = connect(runner.address()).expect("it listens");
+    write!(
+        stream,
+        "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .expect("written");
+    stream
+}
+
+fn answer(stream: TcpStream) -> Response {
+    Response::read(&mut BufReader::new(stream), false).expect("it is answered")
+}
+
+#[test]
+fn the_time_limit() {
+    let mut runner = obey(&[("exec_timeout", "100ms")]);
+    assert_eq!(runner.get("/spin").status, 504);
+    has_met(
+        &mut runner,
+        "exec_timeout",
+        "stopped at its time limit of 100ms (exec_timeout)",
+    );
+    runner.wait_for_log("GET /spin - 504 - ContentLength: 0B");
+}
+
+#[test]
+fn the_time_limit_of_a_request() {
+    let mut runner = obey(&[]);
+    let request = Request::get("/spin").header("X-Timeout", "100ms");
+    assert_eq!(runner.send(&request).status, 504);
+    has_met(
+        &mut runner,
+        "x_timeout",
+        "stopped at its time limit of 100ms (X-Timeout)",
+    );
+    assert_eq!(runner.metric(&series("exec_timeout")), Some(0.0));
+}
+
+#[test]
+fn the_limit_of_cpu_time() {
+    let mut runner = obey(&[("wasm_cpu_timeout", "50ms")]);
+    // Waiting is free.
+    assert_eq!(runner.get("/sleep/300").status, 200);
+    assert_eq!(runner.metric(&series("cpu_timeout")), Some(0.0));
+    assert_eq!(runner.get("/spin").status, 504);
+    has_met(
+        &mut runner,
+        "cpu_timeout",
+        "stopped at its CPU time limit of 50ms (wasm_cpu_timeout)",
+    );
+}
+
+#[test]
+fn a_limit_in_mid_stream_cuts_it() {
+    let runner = obey(&[("exec_timeout", "300ms")]);
+    let response = runner.get("/print-spin/200000");
+    assert_eq!(response.status, 200);
+    assert!(!response.complete, "a client must see that this is not all");
+    runner.wait_for_metric(&series("exec_timeout"), 1.0);
+}
+
+/// The one that waits is let go while the other still runs, and its place in the queue is free.
+#[test]
+fn the_wait_for_a_replica() {
+    let mut runner = obey(&[("max_scale", "1"), ("wasm_queue_limit", "1")]);
+    let running = begin(&runner, "/sleep/3000");
+    runner.wait_for_metric("wasm_instances_running", 1.0);
+    let request = Request::get("/ok").header("X-Timeout", "100ms");
+    for count in 1..=2 {
+        let response = runner.send(&request);
+        assert_eq!(response.status, 504, "{}", response.text());
+        assert!(response.header("X-Duration-Seconds").is_some());
+        assert_eq!(
+            runner.metric(&series("queue_wait")),
+            Some(f64::from(count)),
+            "{}",
+            runner.metrics()
+        );
+        assert_eq!(runner.metric("wasm_queue_length"), Some(0.0));
+        assert_eq!(runner.metric("http_requests_in_flight"), Some(1.0));
+        assert_eq!(runner.metric("wasm_instances_running"), Some(1.0));
+    }
+    runner.wait_for_log("no replica was free within its time limit of 100ms");
+    runner.wait_for_log("GET /ok - 504 - ContentLength: 0B");
+    assert_eq!(answer(running).status, 200);
+}
+
+#[test]
+fn a_full_queue() {
+    let mut runner = obey(&[("max_scale", "1"), ("wasm_queue_limit", "1")]);
+    let running = begin(&runner, "/sleep/1500");
+    runner.wait_for_metric("wasm_instances_running", 1.0);
+    let waiting = begin(&runner, "/ok");
+    runner.wait_for_metric("wasm_queue_length", 1.0);
+    assert_eq!(runner.get("/ok").status, 429);
+    has_met(
+        &mut runner,
+        "queue_limit",
+        "1 requests wait for a replica already (wasm_queue_limit)",
+    );
+    assert_eq!([answer(running).status, answer(waiting).status], [200; 2]);
+}
+
+/// Who leaves the queue makes room in it, at once.
+#[test]
+fn a_client_that_leaves_the_queue() {
+    let runner = obey(&[("max_scale", "1"), ("wasm_queue_limit", "1")]);
+    let running = begin(&runner, "/sleep/3000");
+    runner.wait_for_metric("wasm_instances_running", 1.0);
+    drop(begin(&runner, "/ok"));
+    runner.wait_for_metric("wasm_queue_length", 0.0);
+    runner.wait_for_metric("http_requests_in_flight", 1.0);
+    let waiting = begin(&runner, "/ok");
+    runner.wait_for_metric("wasm_queue_length", 1.0);
+    assert_eq!([answer(running).status, answer(waiting).status], [200; 2]);
+}
+
+#[test]
+fn requests_in_flight() {
+    let mut runner = obey(&[("max_inflight", "1")]);
+    let running = begin(&runner, "/sleep/1000");
+    runner.wait_for_metric("http_requests_in_flight", 1.0);
+    assert_eq!(runner.get("/ok").status, 429);
+    has_met(
+        &mut runner,
+        "max_inflight",
+        "as many requests as allowed are in flight (max_inflight)",
+    );
+    assert_eq!(answer(running).status, 200);
+}
+
+/// Limits that the guest sees as an error of the call, and the request not at all.
+#[test]
+fn limits_that_do_not_end_a_run() {
+    for (setting, value, target, label, line) in [
+        (
+            "wasm_memory_limit",
+            "16Mi",
+            "/grow/100",
+            "memory_limit",
+            "memory.grow refused: the limit is 16777216 bytes",
+        ),
+        (
+            "wasm_fd_limit",
+            "10",
+            "/open/100",
+            "fd_limit",
+            "descriptor refused: the limit is 10",
+        ),
+        (
+            "wasm_fs_quota",
+            "64Ki",
+            "/write/100",
+            "fs_quota",
+            "change of files refused: the limit is 65536 bytes",
+        ),
+    ] {
+        let mut runner = obey(&[(setting, value)]);
+        // Below the limit there is nothing to tell.
+        let below = target.replace("100", "3");
+        assert_eq!(runner.get(&below).text(), "done\n");
+        assert_eq!(runner.metric(&series(label)), Some(0.0), "{label}");
+        assert_eq!(runner.get(target).text(), "done\n");
+        has_met(&mut runner, label, line);
+    }
+}
+
+#[test]
+fn the_limit_of_tables() {
+    let guest = Guest::fixture("grow-table");
+    let mut runner = guest.serve().env("wasm_table_limit", "100").start();
+    assert_eq!(runner.get("/").status, 200, "{}", runner.log());
+    has_met(
+        &mut runner,
+        "table_limit",
+        "table.grow refused: the limit is 100 elements (wasm_table_limit)",
+    );
+}
+
+#[test]
+fn the_limit_of_the_stack() {
+    let mut runner = obey(&[("wasm_stack_size", "128Ki")]);
+    assert_eq!(runner.get("/stack").status, 500);
+    has_met(
+        &mut runner,
+        "stack_size",
+        "call stack exhausted: the limit is 131072 bytes (wasm_stack_size)",
+    );
+    // Any other trap is none of a limit.
+    assert_eq!(runner.get("/trap").status, 500);
+    assert_eq!(runner.metric(&series("stack_size")), Some(1.0));
+}
+
+#[test]
+fn the_limit_of_output() {
+    let mut runner = obey(&[("wasm_output_limit", "1000")]);
+    assert_eq!(runner.get("/print/1000").status, 200);
+    assert_eq!(runner.get("/print/1001").status, 500);
+    has_met(
+        &mut runner,
+        "output_limit",
+        "its output is longer than 1000 bytes (wasm_output_limit)",
+    );
+    // Later than what is held back: the stream is cut.
+    let mut runner = obey(&[("wasm_output_limit", "300000")]);
+    let response = runner.get("/print/300001");
+    assert_eq!((response.status, response.complete), (200, false));
+    runner.wait_for_metric(&series("output_limit"), 1.0);
+    runner.wait_for_log("its output is longer than 300000 bytes");
+}
+
+/// Whoever waits for the only replica has it as soon as the deadline has passed; how soon, the
+/// benchmark tells.
+#[test]
+fn a_replica_is_free_after_a_deadline() {
+    let runner = obey(&[("max_scale", "1"), ("exec_timeout", "500ms")]);
+    let spinning = begin(&runner, "/spin");
+    runner.wait_for_metric("wasm_instances_running", 1.0);
+    let waiting = begin(&runner, "/ok");
+    runner.wait_for_metric("wasm_queue_length", 1.0);
+    assert_eq!(answer(spinning).status, 504);
+    let response = answer(waiting);
+    assert_eq!((response.status, response.text().as_str()), (200, "done\n"));
+}
