@@ -101,8 +101,8 @@ pub(crate) enum Error {
     UnknownTarget { name: String },
     #[error("target {triple}: artifacts are for Linux only")]
     NotLinux { triple: String },
-    #[error("target {triple}: this version compiles for its own architecture only ({host})")]
-    ForeignTarget { triple: String, host: &'static str },
+    #[error("CPU level `native` is this machine's ({host}), the target is {triple}")]
+    ForeignNative { triple: String, host: &'static str },
     #[error("unknown CPU feature `{name}`; known for {architecture}: {}", known.join(", "))]
     UnknownFeature {
         name: String,
@@ -142,6 +142,13 @@ pub(crate) enum Error {
         other: Option<&'static str>,
         #[source]
         source: Panic,
+    },
+
+    #[error("cannot create a temporary directory in {}", path.display())]
+    TemporaryDirectory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
     },
 
     // Output.
@@ -302,7 +309,7 @@ impl Error {
         match self {
             Self::UnknownTarget { .. }
             | Self::NotLinux { .. }
-            | Self::ForeignTarget { .. }
+            | Self::ForeignNative { .. }
             | Self::UnknownFeature { .. }
             | Self::ForeignFeature { .. }
             | Self::ForeignLevel { .. }
@@ -377,9 +384,11 @@ impl Error {
                  `--cpu` takes whole levels"
                     .into()
             }
-            Self::ForeignTarget { .. } => {
-                "leave out `--target` and unset wasm_c_target, or run the tool on that architecture"
-                    .into()
+            Self::ForeignNative { .. } => {
+                "leave out `--cpu` for what nearly every server of the target has".into()
+            }
+            Self::TemporaryDirectory { .. } => {
+                "set TMPDIR to a directory that can be written".into()
             }
             Self::SeveralLevels => "give one, for example `--cpu x86-64-v2`".into(),
             Self::ForeignLevel { .. } => "use `--cpu generic` or `--cpu native`".into(),

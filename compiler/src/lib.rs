@@ -24,6 +24,7 @@ mod progress;
 mod run;
 mod summary;
 mod target;
+mod temporary;
 mod version;
 mod wrap;
 

@@ -1,27 +1,12 @@
 //! Writes a file so that it appears complete or not at all: beside its name, synced, renamed.
-//!
-//! The temporary file is removed on every failure and on SIGINT, SIGTERM and SIGHUP.
 
-use std::fs::{File, OpenOptions};
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, Once, PoisonError};
-
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
 
 use crate::error::Error;
-
-/// Mode of the file before the umask.
-const MODE: u32 = 0o644;
-/// Names to try; each is random, so that more than one is hardly ever needed.
-const ATTEMPTS: u32 = 16;
-
-/// The temporary file that exists now, for the signal thread.
-static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
+use crate::temporary::{TemporaryFile, directory};
 
 /// A place to write to, checked.
 #[derive(Debug)]
@@ -70,7 +55,7 @@ impl Output {
             target,
         };
         // Only a try tells whether a file can be made there.
-        Temporary::create(&output.target).map_err(write_error)?;
+        TemporaryFile::beside(&output.target).map_err(write_error)?;
         Ok(output)
     }
 
@@ -92,7 +77,7 @@ impl Output {
     }
 
     fn try_save(&self, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-        let temporary = Temporary::create(&self.target)?;
+        let temporary = TemporaryFile::beside(&self.target)?;
         write(&temporary.file)?;
         temporary.file.sync_all()?;
         temporary.rename(&self.target)?;
@@ -101,106 +86,11 @@ impl Output {
     }
 }
 
-/// A file beside the target that removes itself.
-struct Temporary {
-    path: PathBuf,
-    file: File,
-}
-
-impl Temporary {
-    fn create(target: &Path) -> io::Result<Self> {
-        remove_on_signals();
-        let mut name = target.file_name().unwrap_or_default().to_owned();
-        // Names have at most 255 bytes on Linux; a long one would fail with its suffix.
-        if name.len() > 200 {
-            name = "faas-wasm".into();
-        }
-        for _ in 0..ATTEMPTS {
-            // The hasher's keys are random.
-            let random = RandomState::new().build_hasher().finish();
-            let mut file_name = std::ffi::OsString::from(".");
-            file_name.push(&name);
-            file_name.push(format!(".{random:016x}.tmp"));
-            let path = directory(target).join(file_name);
-            let mut temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
-            let file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(MODE)
-                .open(&path);
-            match file {
-                Ok(file) => {
-                    *temporary = Some(path.clone());
-                    return Ok(Self { path, file });
-                }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(ErrorKind::AlreadyExists.into())
-    }
-
-    /// Gives the file its name; from then on it is not temporary.
-    fn rename(mut self, target: &Path) -> io::Result<()> {
-        let mut temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
-        std::fs::rename(&self.path, target)?;
-        *temporary = None;
-        self.path = PathBuf::new();
-        Ok(())
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if self.path.as_os_str().is_empty() {
-            return;
-        }
-        let mut temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing more can be done about a file that cannot be removed; the error that led here
-        // is told.
-        let _ = std::fs::remove_file(&self.path);
-        if temporary.as_ref() == Some(&self.path) {
-            *temporary = None;
-        }
-    }
-}
-
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// Starts, once, the thread that waits for signals. A process that cannot start one still works:
-/// it only leaves a file behind when it is stopped in the middle of writing.
-fn remove_on_signals() {
-    static STARTED: Once = Once::new();
-    STARTED.call_once(|| {
-        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
-            return;
-        };
-        std::thread::spawn(move || {
-            for signal in signals.forever() {
-                // The lock is held until the process ends, so that no new file appears.
-                let mut temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(path) = temporary.take() {
-                    let _ = std::fs::remove_file(path);
-                }
-                let _ = emulate_default_handler(signal);
-            }
-        });
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
     use super::*;
-
-    // One test at a time: they share TEMPORARY, as calls of the program never do.
-    static ALONE: Mutex<()> = Mutex::new(());
 
     fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(directory)
@@ -219,7 +109,6 @@ mod tests {
 
     #[test]
     fn failure_leaves_the_old_file_and_nothing_else() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("a.so");
         std::fs::write(&path, "old").expect("it can be written");
@@ -242,7 +131,6 @@ mod tests {
 
     #[test]
     fn links_are_followed() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a directory");
         let (file, link) = (directory.path().join("f"), directory.path().join("l"));
         std::fs::write(&file, "old").expect("it can be written");
@@ -257,7 +145,6 @@ mod tests {
 
     #[test]
     fn rejects_places_that_cannot_be_written() {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a directory");
         let input = directory.path().join("a.wasm");
         std::fs::write(&input, "wasm").expect("it can be written");

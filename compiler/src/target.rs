@@ -85,9 +85,18 @@ impl Target {
         let added = features
             .map(|list| parse_features(list, architecture))
             .transpose()?;
+        let foreign = triple.to_string() != host_triple();
         let level = match levels {
-            [] if added.is_none() => Level::Native,
+            [] if added.is_some() => Level::Generic,
+            [] if !foreign => Level::Native,
+            [] if architecture == "x86_64" => Level::V2,
             [] => Level::Generic,
+            [Level::Native] if foreign => {
+                return Err(Error::ForeignNative {
+                    triple: triple.to_string(),
+                    host: host_triple(),
+                });
+            }
             [level] => *level,
             _ => return Err(Error::SeveralLevels),
         };
@@ -112,6 +121,13 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whether it is another architecture than this machine's.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.triple.to_string() != host_triple()
+    }
+}
+
 /// Resolves a triple or one of Docker's architecture names.
 fn parse_triple(name: &str) -> Result<Triple, Error> {
     let full = match name {
@@ -131,12 +147,6 @@ fn parse_triple(name: &str) -> Result<Triple, Error> {
     if triple.operating_system != OperatingSystem::Linux {
         return Err(Error::NotLinux {
             triple: name.into(),
-        });
-    }
-    if normal != host_triple() {
-        return Err(Error::ForeignTarget {
-            triple: normal.into(),
-            host: host_triple(),
         });
     }
     normal.parse().map_err(|_| unknown())
@@ -285,6 +295,17 @@ mod tests {
     }
 
     #[test]
+    fn foreign_targets_default_to_their_baseline() {
+        for (triple, expected) in [
+            ("arm64", "neon"),
+            ("aarch64-unknown-linux-musl", "neon"),
+            ("riscv64", ""),
+        ] {
+            assert_eq!(names(triple, &[], None).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
     fn names_normalize() {
         for name in [
             "amd64",
@@ -306,7 +327,8 @@ mod tests {
             ("vax", &[][..], None, "unknown target `vax`"),
             ("i686-unknown-linux-gnu", &[], None, "unknown target"),
             ("x86_64-apple-darwin", &[], None, "for Linux only"),
-            ("arm64", &[], None, "its own architecture only"),
+            ("arm64", &[Level::Native], None, "the target is aarch64"),
+            ("arm64", &[Level::V2], None, "`x86-64-v2` is of x86_64"),
             ("amd64", &[], Some("sse9"), "known for x86_64: sse2, sse3"),
             (
                 "amd64",

@@ -1,10 +1,13 @@
 //! wasmer-compiler-llvm. Its licence, BUSL-1.1, is told wherever a user meets it.
 
+use std::io;
+
 use faas_wasm_artifact::{CpuFeature, OptLevel};
 use wasmer_compiler::CompilerConfig;
-use wasmer_compiler_llvm::{LLVM, LLVMOptLevel};
+use wasmer_compiler_llvm::{LLVM, LLVMCallbacks, LLVMOptLevel};
 
 use super::Options;
+use super::cross::{Code, CrossConfig, ObjectDirectory};
 
 /// The crate has no constant for its version. It is pinned to the compiler interface's.
 pub(super) const VERSION: Option<&str> = Some(wasmer_compiler::VERSION);
@@ -12,6 +15,22 @@ pub(super) const VERSION: Option<&str> = Some(wasmer_compiler::VERSION);
 pub(super) const UNUSABLE_FEATURES: &[CpuFeature] = &[];
 
 pub(super) fn config(options: &Options) -> Option<Box<dyn CompilerConfig>> {
+    Some(Box::new(llvm(options)))
+}
+
+pub(super) fn cross_config(options: &Options) -> Option<io::Result<CrossConfig>> {
+    Some(ObjectDirectory::new().and_then(|directory| {
+        let mut inner = llvm(options);
+        inner.callbacks(Some(LLVMCallbacks::new(directory.path().into())?));
+        Ok(CrossConfig {
+            inner: Box::new(inner),
+            code: Code::Objects(directory),
+            jobs: options.jobs,
+        })
+    }))
+}
+
+fn llvm(options: &Options) -> LLVM {
     let mut config = LLVM::new();
     config
         .experimental_artifact(true)
@@ -25,5 +44,5 @@ pub(super) fn config(options: &Options) -> Option<Box<dyn CompilerConfig>> {
             OptLevel::Default => LLVMOptLevel::Default,
             OptLevel::Aggressive => LLVMOptLevel::Aggressive,
         });
-    Some(Box::new(config))
+    config
 }

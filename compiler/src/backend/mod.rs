@@ -3,8 +3,10 @@
 //! A backend is a name, a version, what it can be told to use, and a configuration of wasmer's
 //! compiler interface. A backend that is not compiled in is a twin file that says so; no code
 //! outside of this module asks which ones are. What comes out is an ELF shared object and
-//! wasmer's description of the module; [`crate::convert`] turns both into our own format.
+//! wasmer's description of the module; [`crate::convert`] turns both into our own format. For
+//! another architecture than this machine's the link is ours, see [`cross`].
 
+mod cross;
 mod panic;
 
 #[cfg(feature = "cranelift")]
@@ -101,7 +103,15 @@ pub(crate) fn compile(
     options: &Options,
     progress: CompilationProgressCallback,
 ) -> Result<Compiled, Error> {
-    let config = config(backend, options)?;
+    let config = if options.target.is_foreign() {
+        let options = Options {
+            jobs: cross::jobs(wasm, options.jobs),
+            ..options.clone()
+        };
+        cross_config(backend, &options)?
+    } else {
+        config(backend, options)?
+    };
     let target = engine_target(&options.target);
     let features = config.supported_features_for_target(&target);
     let compiled = panic::catch(|| {
@@ -140,10 +150,27 @@ fn config(backend: Backend, options: &Options) -> Result<Box<dyn CompilerConfig>
         Backend::Llvm => llvm::config(options),
         Backend::Cranelift => cranelift::config(options),
     };
-    config.ok_or_else(|| Error::NoBackend {
+    config.ok_or_else(|| missing(backend))
+}
+
+fn cross_config(backend: Backend, options: &Options) -> Result<Box<dyn CompilerConfig>, Error> {
+    let config = match backend {
+        Backend::Llvm => llvm::cross_config(options),
+        Backend::Cranelift => cranelift::cross_config(options),
+    };
+    let config = config.ok_or_else(|| missing(backend))?;
+    let config = config.map_err(|source| Error::TemporaryDirectory {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    Ok(Box::new(config))
+}
+
+fn missing(backend: Backend) -> Error {
+    Error::NoBackend {
         backend: backend.name(),
         other: alternative(backend).map(Backend::name),
-    })
+    }
 }
 
 fn engine_target(target: &Target) -> EngineTarget {
