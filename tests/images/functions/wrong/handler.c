@@ -1,0 +1,6 @@
+#include "faas.h"
+
+int handle(void) {
+  faas_printf("right\n");
+  return 0;
+}
