@@ -269,17 +269,7 @@ pub(crate) type Slots = Box<[Slot]>;
 
 /// Reserves the slots for instances of a module.
 pub(crate) fn reserve(module: &Module) -> Result<Slots, SlotError> {
-    let memories = module.metadata.memories.iter().enumerate();
-    memories
-        .map(|(index, memory)| {
-            let image = module.metadata.image.iter();
-            let image: Vec<_> = image
-                .filter(|run| run.memory as usize == index)
-                .cloned()
-                .collect();
-            Slot::new(memory.minimum as usize * WASM_PAGE, &image, module.fd())
-        })
-        .collect()
+    module.images.iter().map(Slot::new).collect()
 }
 
 /// One instance. Made ahead of its run, run once, then dropped.

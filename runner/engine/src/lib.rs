@@ -9,8 +9,8 @@
 //!
 //! The engine knows neither HTTP nor WASI nor CUDA: crates above give guests their imports through
 //! [`Linker`] and plain functions over checked memory views ([`host`]). All unsafe code of running
-//! guests is in this crate, in the modules `host`, `instance`, `libcalls`, `map`, `memory`,
-//! `module`, `signal` and `slot`; each says what it assumes.
+//! guests is in this crate, in the modules `host`, `image`, `instance`, `libcalls`, `map`, `memory`,
+//! `module`, `pagemap`, `signal` and `slot`; each says what it assumes.
 //!
 //! One guest runs on a thread at a time. An instance of a hostile guest can end its own run and
 //! nothing else: memory accesses stay in its slot by address arithmetic (`slot`), its stack is its
@@ -21,10 +21,12 @@ pub mod host;
 pub mod memory;
 
 mod deadline;
+mod image;
 mod instance;
 mod libcalls;
 mod map;
 mod module;
+mod pagemap;
 mod replica;
 mod signal;
 mod slot;

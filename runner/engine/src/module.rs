@@ -19,8 +19,10 @@ use wasmer_types::{
 };
 use wasmer_vm::{FunctionBodyPtr, VMSignatureHash, VMTrampoline};
 
+use crate::image::MemoryImage;
 use crate::libcalls;
 use crate::map::{CodeMapping, FileMapping, MapError, UnwindTables};
+use crate::slot::WASM_PAGE;
 
 /// Version of the interface between compiled code and the engine. The build tool writes the same
 /// into the manifest.
@@ -73,12 +75,14 @@ pub struct Module {
     pub(crate) signatures: BoxedSlice<SignatureIndex, VMSignatureHash>,
     pub(crate) offsets: VMOffsets,
     pub(crate) code: std::ops::Range<usize>,
+    /// What its memories begin with.
+    pub(crate) images: Box<[Arc<MemoryImage>]>,
     manifest: Manifest,
     // Dropped before the mapping that it points into.
     #[expect(dead_code, reason = "held for its destructor")]
     unwind: Option<UnwindTables>,
     mapping: CodeMapping,
-    file: FileMapping,
+    file: Arc<FileMapping>,
     path: PathBuf,
 }
 
@@ -129,7 +133,7 @@ impl Module {
             return Err(not_artifact(ReadError::Empty));
         }
         // SAFETY: the caller promises that the file stays as it is.
-        let file = unsafe { FileMapping::new(file, size) }.map_err(errno)?;
+        let file = Arc::new(unsafe { FileMapping::new(file, size) }.map_err(errno)?);
         let artifact = Artifact::parse(file.bytes()).map_err(not_artifact)?;
         artifact.check_host(ENGINE_VERSION).map_err(not_artifact)?;
         // SAFETY: `Artifact::parse` has checked the plan, and the caller trusts the code.
@@ -176,6 +180,7 @@ impl Module {
         // SAFETY: these are the records of the mapped code, which is trusted; the mapping is
         // dropped after them.
         let unwind = unwind.map(|range| unsafe { UnwindTables::register(mapping.bytes(range)) });
+        let images = images(&artifact.module, &file);
         let Artifact {
             manifest,
             module: metadata,
@@ -189,6 +194,7 @@ impl Module {
             signatures: signatures.into_boxed_slice(),
             offsets,
             code,
+            images,
             manifest,
             unwind,
             mapping,
@@ -243,16 +249,23 @@ impl Module {
         self.file.bytes()
     }
 
-    pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.file.fd()
-    }
-
     /// Address of a program counter as the artifact counts it.
     pub(crate) fn relative(&self, pc: usize) -> Option<u32> {
         self.code
             .contains(&pc)
             .then(|| (pc - self.mapping.address(0)) as u32)
     }
+}
+
+fn images(module: &ModuleMetadata, file: &Arc<FileMapping>) -> Box<[Arc<MemoryImage>]> {
+    let memories = module.memories.iter().enumerate();
+    let image = |(index, memory): (usize, &faas_wasm_artifact::MemoryType)| {
+        let runs = module.image.iter();
+        let runs = runs.filter(|run| run.memory as usize == index);
+        let initial = memory.minimum as usize * WASM_PAGE;
+        Arc::new(MemoryImage::new(initial, runs, file))
+    };
+    memories.map(image).collect()
 }
 
 /// wasmer's description of the module, without what we keep elsewhere: names, custom sections and

@@ -6,21 +6,36 @@
 //!
 //! ```text
 //! base                     initial size              current size              8 GiB + 64 KiB
-//! | image runs | zeros ...    | grown, zeros ...        | inaccessible ...              |
+//! | image (image.rs)         | grown, zeros ...        | inaccessible ...              |
 //! ```
 //!
-//! The runs of the memory image are private mappings of the artifact: they share clean pages with
-//! everybody and copy a page when it is written. Resetting a slot drops all its private pages, so
-//! that it shows the image and zeros again, and takes away what was grown.
+//! The initial memory is a private mapping of the image: it shares clean pages with everybody and
+//! copies a page when it is written. A slot that was used is reset by asking the kernel which pages
+//! it has of its own (`pagemap.rs`) and giving each the content that it had at the beginning:
+//!
+//! ```text
+//!                 written by a run                 same content for IDLE_RESETS resets,
+//! (not there) ----------------------> kept page -- or more than MOST_KEPT ------------> (not there)
+//!                                       |    ^
+//!                                       +----+ reset: compared with the image, copied back
+//! ```
+//!
+//! A kept page costs no fault when the next run writes it, which is most of what a short run would
+//! pay. Keeping is a matter of cost only: every page that a run has written is among those that the
+//! kernel names, and is either made equal to the image or dropped, which lets the image show again.
+//! What was grown becomes inaccessible; its kept pages hold zeros and wait for the next growth.
 //!
 //! Unsafe here assumes that the artifact's file keeps its size and content while it is mapped.
 
-use std::os::fd::BorrowedFd;
+use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-use faas_wasm_artifact::ImageRun;
 use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags};
+
+use crate::image::MemoryImage;
+use crate::pagemap::{OwnPages, Pagemap};
 
 /// Size of a page of WebAssembly memory in bytes.
 pub(crate) const WASM_PAGE: usize = 65536;
@@ -28,6 +43,11 @@ pub(crate) const WASM_PAGE: usize = 65536;
 const RESERVATION: usize = (8 << 30) + WASM_PAGE;
 /// Largest linear memory in bytes.
 const LARGEST: usize = 4 << 30;
+/// Most pages that a slot keeps from one run to the next.
+const MOST_KEPT: usize = 512;
+/// Resets after which a page that no run has changed meanwhile is given back: about as many as cost
+/// what a page fault does.
+const IDLE_RESETS: u8 = 16;
 
 /// Why a slot could not be made or reset.
 #[derive(Debug, thiserror::Error)]
@@ -47,26 +67,38 @@ pub enum SlotError {
 #[derive(Debug)]
 pub(crate) struct Slot {
     base: NonNull<u8>,
-    initial: usize,
+    image: Arc<MemoryImage>,
     current: usize,
     /// Whether the embedder's limit kept it from growing.
     limited: bool,
+    /// Bytes from the base that may hold pages of our own: beyond lies nothing.
+    touched: usize,
+    /// Ascending.
+    kept: Vec<Kept>,
+    /// Room for what a reset finds out, so that it need not be allocated.
+    before: Vec<Kept>,
+    own: Vec<OwnPages>,
+}
+
+/// A page that stays when the slot is reset.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    /// Its first byte, as an offset.
+    start: usize,
+    /// Resets since a run has changed it.
+    idle: u8,
 }
 
 // SAFETY: a slot is the only owner of its address range.
 unsafe impl Send for Slot {}
 
 impl Slot {
-    /// Reserves a slot for a memory of `initial` bytes and maps its image.
+    /// Reserves a slot for a memory and maps its image.
     ///
     /// # Errors
     ///
     /// [`SlotError`] if the system refuses.
-    pub(crate) fn new(
-        initial: usize,
-        image: &[ImageRun],
-        artifact: BorrowedFd<'_>,
-    ) -> Result<Self, SlotError> {
+    pub(crate) fn new(image: &Arc<MemoryImage>) -> Result<Self, SlotError> {
         // SAFETY: a new private reservation, no existing mapping is touched.
         let base = unsafe {
             mm::mmap_anonymous(
@@ -81,28 +113,16 @@ impl Slot {
         // From here on the reservation is unmapped when `slot` is dropped.
         let slot = Self {
             base,
-            initial,
-            current: initial,
+            image: Arc::clone(image),
+            current: image.initial(),
             limited: false,
+            touched: 0,
+            kept: Vec::new(),
+            before: Vec::new(),
+            own: Vec::new(),
         };
-        if initial > 0 {
-            slot.protect(0, initial, MprotectFlags::READ | MprotectFlags::WRITE)?;
-        }
-        for run in image {
-            // SAFETY: the run lies inside the initial memory (`Artifact::parse`), so the fixed
-            // mapping replaces only pages of our own reservation.
-            unsafe {
-                mm::mmap(
-                    base.as_ptr().add(run.address as usize).cast(),
-                    run.bytes.length as usize,
-                    ProtFlags::READ | ProtFlags::WRITE,
-                    MapFlags::PRIVATE | MapFlags::FIXED,
-                    artifact,
-                    run.bytes.offset,
-                )
-            }
-            .map_err(SlotError::Map)?;
-        }
+        // SAFETY: the reservation is larger than any initial memory, and ours alone.
+        unsafe { image.map(base) }.map_err(SlotError::Map)?;
         Ok(slot)
     }
 
@@ -159,25 +179,129 @@ impl Slot {
     /// [`SlotError`]; the slot must then be dropped.
     pub(crate) fn reset(&mut self) -> Result<(), SlotError> {
         self.limited = false;
-        if self.current > 0 {
-            // SAFETY: drops private pages of our own range; no reference into it is alive, as the
-            // instance that used it is gone.
-            unsafe {
-                mm::madvise(
-                    self.base.as_ptr().cast(),
-                    self.current,
-                    Advice::LinuxDontNeed,
-                )
-            }
-            .map_err(SlotError::Map)?;
+        self.touched = self.touched.max(self.current);
+        match Pagemap::get() {
+            Some(pagemap) => self.restore(pagemap)?,
+            None => self.discard(0..self.touched)?,
         }
-        if self.current > self.initial {
-            let grown = self.current - self.initial;
-            self.protect(self.initial, grown, MprotectFlags::empty())?;
-            self.current = self.initial;
+        let initial = self.image.initial();
+        if self.current > initial {
+            self.protect(initial, self.current - initial, MprotectFlags::empty())?;
+            self.current = initial;
         }
         Ok(())
     }
+
+    /// Gives every page of our own its first content, or drops it.
+    fn restore(&mut self, pagemap: &Pagemap) -> Result<(), SlotError> {
+        let base = self.base.addr().get();
+        let mut own = std::mem::take(&mut self.own);
+        own.clear();
+        let mut looked = 0;
+        while looked < self.touched {
+            let pages: usize = own.iter().map(|own| own.range.len()).sum();
+            let left = MOST_KEPT.saturating_sub(pages / page_size());
+            if left == 0 {
+                break;
+            }
+            match pagemap.own_pages(base + looked..base + self.touched, left, &mut own) {
+                Some(end) => looked = end - base,
+                None => break,
+            }
+        }
+        let before = std::mem::take(&mut self.kept);
+        let mut kept = std::mem::take(&mut self.before);
+        kept.clear();
+        let mut older = before.iter().peekable();
+        let mut unused = Discarded::default();
+        for OwnPages { range, swapped } in &own {
+            let range = range.start - base..range.end - base;
+            for start in range.step_by(page_size()) {
+                let mut idle = 0;
+                while let Some(page) = older.next_if(|page| page.start <= start) {
+                    idle = if page.start == start { page.idle } else { 0 };
+                }
+                let changed = !*swapped && start < self.current && self.put_back(start);
+                idle = if changed { 0 } else { idle + 1 };
+                if *swapped || idle > IDLE_RESETS {
+                    self.discard(unused.extend(start..start + page_size()))?;
+                } else {
+                    kept.push(Kept { start, idle });
+                }
+            }
+        }
+        self.discard(unused.last())?;
+        // Whatever the kernel was not asked about, or had no answer to.
+        self.discard(looked..self.touched)?;
+        self.touched = kept.last().map_or(0, |page| page.start + page_size());
+        (self.kept, self.before, self.own) = (kept, before, own);
+        Ok(())
+    }
+
+    /// Gives an accessible page its first content; `false` if it has it already.
+    fn put_back(&mut self, start: usize) -> bool {
+        // SAFETY: the page lies in the accessible part of the slot (`start` is a page of it that is
+        // below `current`), which is ours alone: the instance that used it is gone.
+        let page =
+            unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(start), page_size()) };
+        match self.image.page(start, page.len()) {
+            Some(first) if *page == *first => false,
+            Some(first) => {
+                page.copy_from_slice(first);
+                true
+            }
+            None if is_zero(page) => false,
+            None => {
+                page.fill(0);
+                true
+            }
+        }
+    }
+
+    /// Drops our own pages of a range, so that the image or zeros show again.
+    fn discard(&self, range: Range<usize>) -> Result<(), SlotError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: pages of our own range; no reference into it is alive, as the instance that used
+        // it is gone.
+        unsafe {
+            let start = self.base.as_ptr().add(range.start).cast();
+            mm::madvise(start, range.len(), Advice::LinuxDontNeed)
+        }
+        .map_err(SlotError::Map)
+    }
+}
+
+/// Joins ranges that are given one after the other to longer ones.
+#[derive(Debug, Default)]
+struct Discarded(Range<usize>);
+
+impl Discarded {
+    /// Takes a further range; returns what is complete without it.
+    fn extend(&mut self, range: Range<usize>) -> Range<usize> {
+        if self.0.end == range.start {
+            self.0.end = range.end;
+            0..0
+        } else {
+            std::mem::replace(&mut self.0, range)
+        }
+    }
+
+    fn last(self) -> Range<usize> {
+        self.0
+    }
+}
+
+fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // In steps that the compiler makes vector instructions of.
+    bytes
+        .chunks(256)
+        .all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 impl Drop for Slot {
@@ -190,15 +314,15 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
-
-    use faas_wasm_artifact::Range;
+    use faas_wasm_artifact::{ImageRun, Range};
     use rustix::fs::{MemfdFlags, memfd_create};
 
     use super::*;
+    use crate::map::FileMapping;
 
-    /// A file of one page of WebAssembly memory full of `byte`, as an artifact's image.
-    fn image(byte: u8) -> (std::fs::File, Vec<ImageRun>) {
+    /// An image of `initial` bytes whose second page of WebAssembly memory is full of `byte`, and
+    /// the file that it comes from.
+    fn image(initial: usize, byte: u8) -> (Arc<MemoryImage>, std::fs::File) {
         use std::io::Write as _;
         let mut file: std::fs::File = memfd_create("image", MemfdFlags::CLOEXEC).unwrap().into();
         file.write_all(&[byte; WASM_PAGE]).unwrap();
@@ -210,7 +334,15 @@ mod tests {
                 length: WASM_PAGE as u64,
             },
         };
-        (file, vec![run])
+        // SAFETY: nobody changes the file.
+        let mapping = unsafe { FileMapping::new(file.try_clone().unwrap(), WASM_PAGE) };
+        let runs = if initial > WASM_PAGE {
+            vec![run]
+        } else {
+            vec![]
+        };
+        let image = MemoryImage::new(initial, runs.iter(), &Arc::new(mapping.unwrap()));
+        (Arc::new(image), file)
     }
 
     fn byte(slot: &mut Slot, at: usize) -> &mut u8 {
@@ -221,8 +353,8 @@ mod tests {
 
     #[test]
     fn a_reset_slot_is_as_new() {
-        let (file, runs) = image(7);
-        let mut slot = Slot::new(3 * WASM_PAGE, &runs, file.as_fd()).unwrap();
+        let (image, file) = image(3 * WASM_PAGE, 7);
+        let mut slot = Slot::new(&image).unwrap();
         for round in 0..3 {
             let expected = [
                 (0, 0),
@@ -248,10 +380,96 @@ mod tests {
         assert!(content.iter().all(|byte| *byte == 7));
     }
 
+    /// Runs that write ever different pages, more of them than are kept, and grow: whatever happens
+    /// to the pages, the next run sees the image.
+    #[test]
+    fn whatever_was_written_is_gone() {
+        let initial = 40 * WASM_PAGE;
+        let (image, _file) = image(initial, 7);
+        let mut slot = Slot::new(&image).unwrap();
+        let mut seed = 1u64;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (seed >> 33) as usize % below
+        };
+        for round in 0..90 {
+            // Read everything now and then only, as reading changes what the kernel has.
+            if round % 7 == 0 {
+                for at in (0..initial).step_by(512) {
+                    let expected = if at / WASM_PAGE == 1 { 7 } else { 0 };
+                    assert_eq!(*byte(&mut slot, at), expected, "round {round}, {at:#x}");
+                }
+            }
+            if round % 3 == 0 {
+                assert!(slot.grow((1 + random(8)) * WASM_PAGE, LARGEST));
+                for at in (initial..slot.size()).step_by(512) {
+                    assert_eq!(*byte(&mut slot, at), 0, "round {round}, {at:#x}");
+                }
+            }
+            let pages = if round % 10 == 0 { 2 * MOST_KEPT } else { 30 };
+            for _ in 0..pages {
+                let at = random(slot.size());
+                *byte(&mut slot, at) = 42;
+            }
+            slot.reset().unwrap();
+            assert!(slot.kept.len() <= MOST_KEPT);
+            assert!(slot.kept.iter().all(|page| page.idle <= IDLE_RESETS));
+        }
+    }
+
+    /// A page that is written once and never again is given back, one that each run writes stays.
+    #[test]
+    fn pages_are_kept_as_long_as_they_are_written() {
+        let (image, _file) = image(2 * WASM_PAGE, 7);
+        let mut slot = Slot::new(&image).unwrap();
+        *byte(&mut slot, page_size()) = 1;
+        slot.reset().unwrap();
+        if Pagemap::get().is_none() {
+            assert!(slot.kept.is_empty(), "without knowledge nothing is kept");
+            return;
+        }
+        assert_eq!(slot.kept.len(), 1);
+        for _ in 0..=IDLE_RESETS {
+            *byte(&mut slot, WASM_PAGE) = 1;
+            slot.reset().unwrap();
+        }
+        let kept: Vec<_> = slot.kept.iter().map(|page| page.start).collect();
+        assert_eq!(kept, [WASM_PAGE]);
+        assert_eq!(*byte(&mut slot, WASM_PAGE), 7);
+    }
+
+    #[test]
+    fn a_slot_at_rest_has_two_mappings() {
+        let (image, _file) = image(3 * WASM_PAGE, 7);
+        let mut slots: Vec<_> = (0..20).map(|_| Slot::new(&image).unwrap()).collect();
+        let addresses =
+            |slots: &[Slot]| -> Vec<_> { slots.iter().map(|slot| slot.base().addr()).collect() };
+        let bases = addresses(&slots);
+        let count = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let start = |line: &str| usize::from_str_radix(line.split('-').next()?, 16).ok();
+            let in_slot = |address: &usize| {
+                bases
+                    .iter()
+                    .any(|base| (*base..*base + RESERVATION).contains(address))
+            };
+            maps.lines().filter_map(start).filter(in_slot).count()
+        };
+        assert!(count() <= 2 * slots.len(), "{}", count());
+        for slot in &mut slots {
+            assert!(slot.grow(WASM_PAGE, LARGEST));
+            for at in (0..slot.size()).step_by(page_size()) {
+                *byte(slot, at) = 1;
+            }
+            slot.reset().unwrap();
+        }
+        assert!(count() <= 2 * slots.len(), "{}", count());
+    }
+
     #[test]
     fn growth_keeps_to_the_limits() {
-        let (file, _) = image(0);
-        let mut slot = Slot::new(0, &[], file.as_fd()).unwrap();
+        let (image, _) = image(0, 0);
+        let mut slot = Slot::new(&image).unwrap();
         assert_eq!(slot.size(), 0);
         assert!(!slot.grow(2 * WASM_PAGE, WASM_PAGE));
         assert!(slot.grow(WASM_PAGE, WASM_PAGE));

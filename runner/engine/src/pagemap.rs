@@ -1,0 +1,332 @@
+//! Which pages of a private mapping are the process's own: what a reset has to look at.
+//!
+//! The kernel knows it exactly. It is asked by the ioctl `PAGEMAP_SCAN` (Linux 6.7), which walks
+//! page tables only where there are any and costs less than a page fault, or else by reading
+//! `/proc/self/pagemap`, which has a number for every page. Where neither is to be had (no
+//! `/proc`, a sandbox that emulates it), [`Pagemap::get`] says so, and whoever resets memory drops
+//! all of it instead.
+//!
+//! A wrong answer would let one request read what another has written. So before the first use the
+//! kernel is asked about pages whose state is known, and only a right answer counts.
+//!
+//! Unsafe here assumes nothing of others: it maps two small areas of its own for the question
+//! above, and hands the kernel buffers that live as long as the call.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::AsRawFd as _;
+use std::sync::OnceLock;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::mm::{self, MapFlags, ProtFlags};
+
+/// From the kernel's `include/uapi/linux/fs.h`.
+mod uapi {
+    pub(super) const PAGEMAP_SCAN: libc::Ioctl =
+        rustix::ioctl::opcode::read_write::<ScanArguments>(b'f', 16) as libc::Ioctl;
+    pub(super) const PAGE_IS_FILE: u64 = 1 << 2;
+    pub(super) const PAGE_IS_PRESENT: u64 = 1 << 3;
+    pub(super) const PAGE_IS_SWAPPED: u64 = 1 << 4;
+    pub(super) const PAGE_IS_PFNZERO: u64 = 1 << 5;
+
+    /// `struct pm_scan_arg`.
+    #[repr(C)]
+    #[derive(Default)]
+    pub(super) struct ScanArguments {
+        pub(super) size: u64,
+        pub(super) flags: u64,
+        pub(super) start: u64,
+        pub(super) end: u64,
+        pub(super) walk_end: u64,
+        pub(super) vec: u64,
+        pub(super) vec_len: u64,
+        pub(super) max_pages: u64,
+        pub(super) category_inverted: u64,
+        pub(super) category_mask: u64,
+        pub(super) category_anyof_mask: u64,
+        pub(super) return_mask: u64,
+    }
+
+    /// `struct page_region`.
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    pub(super) struct PageRegion {
+        pub(super) start: u64,
+        pub(super) end: u64,
+        pub(super) categories: u64,
+    }
+
+    // Bits of a word of `/proc/pid/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
+    pub(super) const ENTRY_PRESENT: u64 = 1 << 63;
+    pub(super) const ENTRY_SWAPPED: u64 = 1 << 62;
+    pub(super) const ENTRY_FILE: u64 = 1 << 61;
+}
+
+/// Regions that one question can be answered with.
+const MOST_REGIONS: usize = 64;
+/// Words of `/proc/self/pagemap` that are read at once.
+const WORDS: usize = 512;
+/// Memory beyond which reading a word for every page costs more than it saves.
+const LARGEST_READ: usize = 16 << 20;
+
+/// Consecutive pages of the process's own: written ones, or zeros that it was given to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnPages {
+    /// Addresses.
+    pub(crate) range: Range<usize>,
+    /// They would have to be read from the swap area first.
+    pub(crate) swapped: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Scan,
+    Read,
+}
+
+/// A way to ask the kernel. See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Pagemap {
+    file: File,
+    method: Method,
+    page: usize,
+}
+
+impl Pagemap {
+    /// The process's, unless the kernel gives no right answers.
+    pub(crate) fn get() -> Option<&'static Self> {
+        static PAGEMAP: OnceLock<Option<Pagemap>> = OnceLock::new();
+        let found =
+            PAGEMAP.get_or_init(|| Self::tried(Method::Scan).or_else(|| Self::tried(Method::Read)));
+        found.as_ref()
+    }
+
+    /// One that has proved to work.
+    fn tried(method: Method) -> Option<Self> {
+        let pagemap = Self {
+            file: File::open("/proc/self/pagemap").ok()?,
+            method,
+            page: rustix::param::page_size(),
+        };
+        pagemap.tells_the_truth().then_some(pagemap)
+    }
+
+    /// Appends the process's own pages in `range`, in ascending order, to `found` until these are
+    /// `most` pages or more than fit. Returns up to which address it has looked, or `None` if that
+    /// cannot be told.
+    pub(crate) fn own_pages(
+        &self,
+        range: Range<usize>,
+        most: usize,
+        found: &mut Vec<OwnPages>,
+    ) -> Option<usize> {
+        match self.method {
+            Method::Scan => self.scan(range, most, found),
+            Method::Read if range.len() <= LARGEST_READ => self.read(range, most, found),
+            Method::Read => None,
+        }
+    }
+
+    fn scan(&self, range: Range<usize>, most: usize, found: &mut Vec<OwnPages>) -> Option<usize> {
+        let mut regions = [uapi::PageRegion::default(); MOST_REGIONS];
+        // What is there and neither a clean page of a file nor the kernel's page of zeros.
+        let clean = uapi::PAGE_IS_FILE | uapi::PAGE_IS_PFNZERO;
+        let mut arguments = uapi::ScanArguments {
+            size: size_of::<uapi::ScanArguments>() as u64,
+            start: range.start as u64,
+            end: range.end as u64,
+            vec: regions.as_mut_ptr().expose_provenance() as u64,
+            vec_len: regions.len() as u64,
+            max_pages: most as u64,
+            category_inverted: clean,
+            category_mask: clean,
+            category_anyof_mask: uapi::PAGE_IS_PRESENT | uapi::PAGE_IS_SWAPPED,
+            return_mask: uapi::PAGE_IS_SWAPPED,
+            ..Default::default()
+        };
+        // SAFETY: the arguments have the kernel's layout and say their size; `regions` lives, and
+        // has room for as many as they say. Without flags nothing but these is written.
+        let count = unsafe {
+            libc::ioctl(
+                self.file.as_raw_fd(),
+                uapi::PAGEMAP_SCAN,
+                &raw mut arguments,
+            )
+        };
+        let filled = regions.get(..usize::try_from(count).ok()?)?;
+        found.extend(filled.iter().map(|region| OwnPages {
+            range: region.start as usize..region.end as usize,
+            swapped: region.categories & uapi::PAGE_IS_SWAPPED != 0,
+        }));
+        let end = arguments.walk_end as usize;
+        // Something must come of each call, or a caller would ask for ever.
+        (end > range.start && end <= range.end).then_some(end)
+    }
+
+    fn read(&self, range: Range<usize>, most: usize, found: &mut Vec<OwnPages>) -> Option<usize> {
+        let first = found.len();
+        let mut words = [0u64; WORDS];
+        let mut address = range.start;
+        let mut left = most;
+        while address < range.end {
+            let count = WORDS.min((range.end - address) / self.page);
+            let bytes = bytes_of(&mut words[..count]);
+            let offset = (address / self.page * size_of::<u64>()) as u64;
+            std::os::unix::fs::FileExt::read_exact_at(&self.file, bytes, offset).ok()?;
+            for word in &words[..count] {
+                let here = word & (uapi::ENTRY_PRESENT | uapi::ENTRY_SWAPPED) != 0;
+                if here && word & uapi::ENTRY_FILE == 0 {
+                    if left == 0 {
+                        return Some(address);
+                    }
+                    left -= 1;
+                    let swapped = word & uapi::ENTRY_SWAPPED != 0;
+                    let end = address + self.page;
+                    match found[first..].last_mut() {
+                        Some(last) if last.range.end == address && last.swapped == swapped => {
+                            last.range.end = end;
+                        }
+                        _ => found.push(OwnPages {
+                            range: address..end,
+                            swapped,
+                        }),
+                    }
+                }
+                address += self.page;
+            }
+        }
+        Some(range.end)
+    }
+
+    /// Asks about pages whose state is known, without a file behind them and with one.
+    fn tells_the_truth(&self) -> bool {
+        let Some(anonymous) = Probe::new(None, self.page) else {
+            return false;
+        };
+        let file = memfd_create("faas-wasm-probe", MemfdFlags::CLOEXEC);
+        let Ok(file) = file.map(File::from) else {
+            return false;
+        };
+        if file.set_len((Probe::PAGES * self.page) as u64).is_err() {
+            return false;
+        }
+        let Some(private) = Probe::new(Some(&file), self.page) else {
+            return false;
+        };
+        [anonymous, private].iter().all(|probe| {
+            for page in Probe::READ {
+                probe.read(page);
+            }
+            for page in Probe::WRITTEN {
+                probe.write(page);
+            }
+            let mut found = Vec::new();
+            let mut start = probe.range().start;
+            while start < probe.range().end {
+                match self.own_pages(start..probe.range().end, Probe::PAGES, &mut found) {
+                    Some(end) => start = end,
+                    None => return false,
+                }
+            }
+            let own: Vec<usize> = found
+                .iter()
+                .flat_map(|own| own.range.clone().step_by(self.page))
+                .map(|address| (address - probe.range().start) / self.page)
+                .collect();
+            // The reading method takes the kernel's page of zeros for one of ours, which is harmless.
+            let harmless = |page: &usize| self.method == Method::Read && Probe::READ.contains(page);
+            Probe::WRITTEN.iter().all(|page| own.contains(page))
+                && own
+                    .iter()
+                    .all(|page| Probe::WRITTEN.contains(page) || harmless(page))
+        })
+    }
+}
+
+/// The words as the bytes that a file gives.
+fn bytes_of(words: &mut [u64]) -> &mut [u8] {
+    // SAFETY: any bytes are valid words and the other way round; the borrow is passed on.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
+}
+
+/// A private mapping that is written here and there.
+struct Probe {
+    base: *mut u8,
+    page: usize,
+}
+
+impl Probe {
+    const PAGES: usize = 9;
+    const READ: [usize; 2] = [0, 3];
+    const WRITTEN: [usize; 4] = [1, 2, 5, 8];
+
+    fn new(file: Option<&File>, page: usize) -> Option<Self> {
+        let (length, access) = (Self::PAGES * page, ProtFlags::READ | ProtFlags::WRITE);
+        let anywhere = std::ptr::null_mut();
+        // SAFETY: a new mapping, which no other overlaps.
+        let base = unsafe {
+            match file {
+                Some(file) => mm::mmap(anywhere, length, access, MapFlags::PRIVATE, file, 0),
+                None => mm::mmap_anonymous(anywhere, length, access, MapFlags::PRIVATE),
+            }
+        };
+        let base = base.ok()?.cast();
+        Some(Self { base, page })
+    }
+
+    fn range(&self) -> Range<usize> {
+        let start = self.base.addr();
+        start..start + Self::PAGES * self.page
+    }
+
+    fn read(&self, page: usize) -> u8 {
+        // SAFETY: inside of the mapping, which is ours.
+        unsafe { self.base.add(page * self.page).read_volatile() }
+    }
+
+    fn write(&self, page: usize) {
+        // SAFETY: as in `read`.
+        unsafe { self.base.add(page * self.page).write_volatile(1) }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, to which nothing refers any more.
+        let _ = unsafe { mm::munmap(self.base.cast(), Self::PAGES * self.page) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways give the same pages, as one answer or as several.
+    #[test]
+    fn own_pages_are_found_by_either_method() {
+        for method in [Method::Scan, Method::Read] {
+            let Some(pagemap) = Pagemap::tried(method) else {
+                // Not this kernel's; the next method or none is used then.
+                assert_ne!(method, Method::Read, "/proc/self/pagemap can be read");
+                continue;
+            };
+            let probe = Probe::new(None, pagemap.page).unwrap();
+            for page in Probe::WRITTEN {
+                probe.write(page);
+            }
+            let page = |number: usize| probe.range().start + number * pagemap.page;
+            let mut found = Vec::new();
+            let end = pagemap.own_pages(probe.range(), 100, &mut found);
+            assert_eq!(end, Some(probe.range().end));
+            let ranges: Vec<_> = found.iter().map(|own| own.range.clone()).collect();
+            let expected = [page(1)..page(3), page(5)..page(6), page(8)..page(9)];
+            assert_eq!(ranges, expected, "{method:?}");
+            assert!(found.iter().all(|own| !own.swapped));
+
+            found.clear();
+            let end = pagemap.own_pages(probe.range(), 3, &mut found).unwrap();
+            assert_eq!(found.len(), 2, "{method:?}: {found:?}");
+            assert!((page(6)..=page(8)).contains(&end), "{method:?}: {end:#x}");
+        }
+    }
+}
