@@ -1,0 +1,132 @@
+//! What the runner holds when it has nothing to do.
+
+use std::fmt;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use faas_wasm_tests::Runner;
+
+/// Connections that clients have left are closed sooner than this.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A reservation for a guest's memory is the only thing so large.
+const SLOT: u64 = 4 << 30;
+
+/// Counts, at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Census {
+    descriptors: usize,
+    threads: usize,
+    mappings: usize,
+    slots: usize,
+    resident_kib: u64,
+}
+
+impl Census {
+    pub(crate) const HEADING: &str = "       descriptors threads mappings slots resident";
+
+    /// Waits until the runner is at rest and counts.
+    pub(crate) fn take(runner: &Runner) -> Self {
+        for idle in [
+            "http_requests_in_flight",
+            "wasm_instances_running",
+            "wasm_queue_length",
+        ] {
+            runner.wait_for_metric(idle, 0.0);
+        }
+        // The clients' connections are gone, but the runner has yet to see it.
+        let deadline = Instant::now() + PATIENCE;
+        let mut census = Self::now(runner.pid());
+        loop {
+            std::thread::sleep(Duration::from_millis(20));
+            let again = Self::now(runner.pid());
+            let settled = again == census && connections(runner) == 0;
+            census = again;
+            if settled || Instant::now() > deadline {
+                return census;
+            }
+        }
+    }
+
+    fn now(pid: u32) -> Self {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).expect("it runs");
+        let entries = |name: &str| {
+            fs::read_dir(format!("/proc/{pid}/{name}"))
+                .expect("it runs")
+                .count()
+        };
+        let status = read("status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
+        let maps = read("maps");
+        let sizes = maps.lines().map(|line| {
+            let (start, rest) = line.split_once('-').expect("it is a range");
+            let (end, _) = rest.split_once(' ').expect("more follows");
+            let number = |hex| u64::from_str_radix(hex, 16).expect("it is a number");
+            number(end) - number(start)
+        });
+        Self {
+            descriptors: entries("fd"),
+            threads: entries("task"),
+            mappings: maps.lines().count(),
+            slots: sizes.filter(|size| *size >= SLOT).count(),
+            resident_kib: resident.expect("a process has memory"),
+        }
+    }
+
+    /// Requires that the last ones hold no more than the first ones.
+    pub(crate) fn compare(first: &[Self], last: &[Self]) {
+        let most = |censuses: &[Self], count: fn(&Self) -> u64| {
+            censuses.iter().map(count).max().expect("there is one")
+        };
+        let flat = |what: &str, count: fn(&Self) -> u64, slack: u64| {
+            let (first, last) = (most(first, count), most(last, count));
+            assert!(
+                last <= first + slack,
+                "{what}: {first} at first, {last} at last"
+            );
+        };
+        flat("descriptors", |census| census.descriptors as u64, 0);
+        flat("threads", |census| census.threads as u64, 0);
+        flat("slots", |census| census.slots as u64, 0);
+        // The allocator's arenas come and go in pieces.
+        flat("mappings", |census| census.mappings as u64, 8);
+        let resident = most(first, |census| census.resident_kib);
+        flat(
+            "resident KiB",
+            |census| census.resident_kib,
+            2048 + resident / 10,
+        );
+    }
+}
+
+/// Connections of clients that the runner still has.
+fn connections(runner: &Runner) -> usize {
+    let port = format!(":{:04X} ", runner.address().port());
+    let tables = ["tcp", "tcp6"]
+        .map(|name| fs::read_to_string(format!("/proc/{}/net/{name}", runner.pid())));
+    let rows = tables.iter().flatten().flat_map(|table| table.lines());
+    rows.filter(|row| {
+        let mut columns = row.split_whitespace().skip(1);
+        let local = columns.next().unwrap_or_default();
+        let state = columns.nth(1).unwrap_or_default();
+        // Established, and closed by the client alone.
+        format!("{local} ").ends_with(&port) && (state == "01" || state == "08")
+    })
+    .count()
+}
+
+impl fmt::Display for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            descriptors,
+            threads,
+            mappings,
+            slots,
+            resident_kib,
+        } = self;
+        write!(
+            f,
+            "{descriptors:>11} {threads:>7} {mappings:>8} {slots:>5} {resident_kib:>7} KiB"
+        )
+    }
+}

@@ -1,0 +1,132 @@
+//! Many mixed requests to one runner: every answer is checked, and nothing may be left behind.
+//!
+//! `make test` sends some thousand, `make soak` a million (`make soak N=20000`). They are sent in
+//! slices. After each slice the runner is left alone until it has nothing to do, and then what it
+//! holds is counted: at rest two counts can be compared exactly. What it holds after the last tenth
+//! of the requests must be what it held after the first.
+
+mod census;
+mod kinds;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::time::{Duration, Instant};
+
+use faas_wasm_tests::{Guest, Runner, Work};
+
+use census::Census;
+use kinds::{Client, Kind};
+
+/// Environment variable with the number of requests.
+const REQUESTS: &str = "FAAS_WASM_SOAK_REQUESTS";
+/// What `make test` sends.
+const FEW: usize = 4000;
+/// A tenth is two of them.
+const SLICES: usize = 20;
+/// What is sent before anything counts: caches fill, every replica has met every kind.
+const WARM_UP: usize = 1000;
+/// Clients at a time.
+const CLIENTS: usize = 8;
+/// Of no group of kinds there may be fewer.
+const LEAST_SHARE: f64 = 0.05;
+/// No machine that works is so slow, by request.
+const SLOWEST: Duration = Duration::from_millis(20);
+
+#[test]
+fn mixed_requests_leave_nothing_behind() {
+    let requests = env::var(REQUESTS).map_or(FEW, |number| {
+        number.parse().expect("the number of requests is a number")
+    });
+    let guest = Guest::fixture("soak");
+    let root = Work::new();
+    let runner = kinds::settings(guest.serve())
+        .env("wasm_root", root.path())
+        .log_to_file()
+        .start();
+    let slice = requests.div_ceil(SLICES);
+    let mut counts = BTreeMap::new();
+    send(&runner, 0, WARM_UP, &mut BTreeMap::new());
+
+    let start = Instant::now();
+    let mut censuses = Vec::new();
+    for number in 0..SLICES {
+        send(&runner, WARM_UP + number * slice, slice, &mut counts);
+        censuses.push(Census::take(&runner));
+        let limit =
+            Duration::from_secs(60) + SLOWEST * u32::try_from(slice * (number + 1)).unwrap();
+        assert!(
+            start.elapsed() < limit,
+            "{counts:?} in {:?}",
+            start.elapsed()
+        );
+    }
+    report(&counts, &censuses, start.elapsed());
+
+    let sent: usize = counts.values().sum();
+    assert_eq!(sent, slice * SLICES);
+    for (group, count) in &counts {
+        assert!(
+            *count as f64 >= LEAST_SHARE * sent as f64,
+            "{group}: {count}"
+        );
+    }
+    let tenth = SLICES / 10;
+    Census::compare(&censuses[..tenth], &censuses[SLICES - tenth..]);
+    // It has logged what went wrong, and stops as if nothing had.
+    runner.stop();
+}
+
+/// Sends `count` requests from several clients, each on connections of its own, and counts them by
+/// group.
+fn send(runner: &Runner, first: usize, count: usize, counts: &mut BTreeMap<&'static str, usize>) {
+    let done: Vec<_> = std::thread::scope(|scope| {
+        let client = |index| {
+            scope.spawn(move || {
+                let mut client = Client::new(runner.address());
+                let mut done = BTreeMap::new();
+                for number in (first + index..first + count).step_by(CLIENTS) {
+                    let kind = Kind::of(number);
+                    client.ask(kind, number);
+                    *done.entry(kind.group()).or_insert(0) += 1;
+                }
+                done
+            })
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+        let ended = clients.into_iter().map(|client| client.join());
+        ended.collect()
+    });
+    for done in done {
+        let Ok(done) = done else {
+            let log = runner.log();
+            let tail = log.len().saturating_sub(4000);
+            panic!(
+                "a client has failed, see above; the log's end:\n{}",
+                &log[log.ceil_char_boundary(tail)..]
+            );
+        };
+        for (group, count) in done {
+            *counts.entry(group).or_insert(0) += count;
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what a soak is run for")]
+fn report(counts: &BTreeMap<&'static str, usize>, censuses: &[Census], took: Duration) {
+    let sent: usize = counts.values().sum();
+    let rate = sent as f64 / took.as_secs_f64();
+    println!(
+        "{sent} requests in {:.1} s, {rate:.0} a second",
+        took.as_secs_f64()
+    );
+    for (group, count) in counts {
+        println!(
+            "{count:>9} {:5.1} %  {group}",
+            *count as f64 * 100.0 / sent as f64
+        );
+    }
+    println!("{}", Census::HEADING);
+    for (number, census) in censuses.iter().enumerate() {
+        println!("{:>4} % {census}", (number + 1) * 100 / censuses.len());
+    }
+}
