@@ -195,12 +195,17 @@ fuzz-smoke: build fixtures ## Feed many random damages to everything that reads 
 # What the benchmarks found, for BENCHMARKS.md; see tests/src/results.rs.
 RESULTS := $(BUILD)/results
 
+.PHONY: soak
+soak: build fixtures ## Send a million mixed requests (N=20000 for fewer); what the runner holds must not grow
+	$(TEST_ENVIRONMENT) FAAS_WASM_SOAK_REQUESTS=$(or $(N),1000000) \
+	  cargo nextest run $(CARGO_FLAGS) --release -p faas-wasm-tests --test soak --no-capture
+
 .PHONY: bench
 bench: build fixtures esbuild ## Measure against rivals, write BENCHMARKS.md; fails on ratios, reports times
 	@rm -rf $(RESULTS)
 	@# The document is written even if a ratio is not kept.
 	@status=0; \
-	for bench in instances; do \
+	for bench in instances load; do \
 	  $(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) \
 	    cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --features bench --bench $$bench || status=1; \
 	done; \
