@@ -12,11 +12,10 @@ use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use faas_wasm_artifact::{ImportKind, ModuleMetadata};
 use wasmer_types::entity::{EntityRef, PrimaryMap};
 use wasmer_types::{
-    FunctionIndex, LocalGlobalIndex, LocalMemoryIndex, LocalTableIndex, MemoryError, MemoryStyle,
-    MemoryType, Pages, TableStyle, TagIndex, TagKind,
+    LocalGlobalIndex, LocalMemoryIndex, LocalTableIndex, MemoryError, MemoryStyle, MemoryType,
+    Pages, TableStyle, TagIndex, TagKind,
 };
 use wasmer_vm::{
     Imports, InstanceAllocator, InternalStoreHandle, LinearMemory, MaybeInstanceOwned,
@@ -26,37 +25,14 @@ use wasmer_vm::{
 };
 
 use crate::deadline::{RunLimits, Watched};
-use crate::host::{Entry, HostEnv, Linker};
-use crate::libcalls::{self, Active, PassiveSegment};
+use crate::host::HostEnv;
+use crate::libcalls;
+use crate::link::Linked;
 use crate::module::Module;
 use crate::signal::{RED_ZONE, RunGuard};
 use crate::slot::{Slot, SlotError, WASM_PAGE};
+use crate::state::{Beginning, PassiveSegment, State, Table};
 use crate::stop::{Stop, TrapKind};
-
-/// The export that a run calls.
-const ENTRY: &str = "_start";
-
-/// What an instance may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of one linear memory.
-    pub memory: u64,
-    /// Elements of one table.
-    pub table: u32,
-    /// Bytes of stack for guest code.
-    pub stack: usize,
-}
-
-impl Default for Limits {
-    /// What `settings.md` of the runner gives as defaults.
-    fn default() -> Self {
-        Self {
-            memory: 4 << 30,
-            table: 1_000_000,
-            stack: 1 << 20,
-        }
-    }
-}
 
 /// What a run has used, and which of its [`Limits`] it met.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,66 +43,6 @@ pub struct Usage {
     pub memory_limited: bool,
     /// `table.grow` was refused because of [`Limits::table`].
     pub table_limited: bool,
-}
-
-/// Why a module cannot run with these host functions and limits.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// Nobody provides a function.
-    #[error("the module imports `{module}.{field}` ({ty}), which nobody provides")]
-    Missing {
-        /// Module name.
-        module: String,
-        /// Field name.
-        field: String,
-        /// Its type.
-        ty: String,
-    },
-    /// It is provided with another type.
-    #[error("the module imports `{module}.{field}` as {wanted}, but it is {provided}")]
-    Signature {
-        /// Module name.
-        module: String,
-        /// Field name.
-        field: String,
-        /// The type of the import.
-        wanted: String,
-        /// The type of the host function.
-        provided: String,
-    },
-    /// It imports a memory, table, global or tag.
-    #[error(
-        "the module imports `{module}.{field}`, which is no function; only functions are provided"
-    )]
-    NotAFunction {
-        /// Module name.
-        module: String,
-        /// Field name.
-        field: String,
-    },
-    /// There is nothing to call.
-    #[error("the module exports no function `{ENTRY}` without parameters and results")]
-    NoEntry,
-    /// An initial memory is larger than allowed.
-    #[error(
-        "the module's memory begins with {initial} bytes, more than the limit of {limit} (wasm_memory_limit)"
-    )]
-    MemoryLimit {
-        /// Initial size in bytes.
-        initial: u64,
-        /// The limit in bytes.
-        limit: u64,
-    },
-    /// An initial table is larger than allowed.
-    #[error(
-        "the module's table begins with {initial} elements, more than the limit of {limit} (wasm_table_limit)"
-    )]
-    TableLimit {
-        /// Initial number of elements.
-        initial: u32,
-        /// The limit.
-        limit: u32,
-    },
 }
 
 /// Why no instance could be made.
@@ -146,124 +62,6 @@ pub enum InstanceError {
     Monitor(std::io::Error),
 }
 
-/// A module whose imports are resolved: what instances are made of.
-pub struct Linked<T> {
-    pub(crate) module: Arc<Module>,
-    imports: Box<[Entry]>,
-    limits: Limits,
-    /// The start function, if there is one, and the entry.
-    calls: Vec<FunctionIndex>,
-    data: std::marker::PhantomData<fn(&mut T)>,
-}
-
-// SAFETY: the entries are addresses of functions; everything else is `Send` by itself.
-unsafe impl<T> Send for Linked<T> {}
-// SAFETY: as above, and nothing in it changes.
-unsafe impl<T> Sync for Linked<T> {}
-
-impl<T> std::fmt::Debug for Linked<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Linked")
-            .field("module", &self.module)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T> Linked<T> {
-    /// The module.
-    pub fn module(&self) -> &Arc<Module> {
-        &self.module
-    }
-}
-
-impl<T: 'static> Linker<T> {
-    /// Resolves the imports of a module.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`] for the first thing that keeps the module from running.
-    pub fn link(&self, module: Arc<Module>, limits: Limits) -> Result<Arc<Linked<T>>, LinkError> {
-        let metadata = &module.metadata;
-        let mut imports = Vec::new();
-        for import in &metadata.imports {
-            let name = || (import.module.clone(), import.field.clone());
-            let ImportKind::Function(ty) = import.kind else {
-                let (module, field) = name();
-                return Err(LinkError::NotAFunction { module, field });
-            };
-            let wanted = &metadata.types[ty as usize];
-            let Some(entry) = self.get(&import.module, &import.field) else {
-                let (module, field) = name();
-                let ty = signature(&wanted.params, &wanted.results);
-                return Err(LinkError::Missing { module, field, ty });
-            };
-            if wanted.params != entry.parameters || wanted.results != entry.results {
-                let (module, field) = name();
-                return Err(LinkError::Signature {
-                    module,
-                    field,
-                    wanted: signature(&wanted.params, &wanted.results),
-                    provided: signature(entry.parameters, entry.results),
-                });
-            }
-            imports.push(entry);
-        }
-        check_limits(metadata, limits)?;
-        let entry = module.exported_function(ENTRY).ok_or(LinkError::NoEntry)?;
-        let calls: Vec<_> = metadata
-            .start
-            .map(FunctionIndex::from_u32)
-            .into_iter()
-            .chain([entry])
-            .collect();
-        let callable = |function: &FunctionIndex| {
-            let ty = &metadata.types[module.info.functions[*function].index()];
-            let local = module.info.local_func_index(*function).is_some();
-            local && ty.params.is_empty() && ty.results.is_empty()
-        };
-        if !calls.iter().all(callable) {
-            return Err(LinkError::NoEntry);
-        }
-        Ok(Arc::new(Linked {
-            module,
-            imports: imports.into(),
-            limits,
-            calls,
-            data: std::marker::PhantomData,
-        }))
-    }
-}
-
-fn check_limits(metadata: &ModuleMetadata, limits: Limits) -> Result<(), LinkError> {
-    for memory in &metadata.memories {
-        let initial = u64::from(memory.minimum) * WASM_PAGE as u64;
-        if initial > limits.memory {
-            let limit = limits.memory;
-            return Err(LinkError::MemoryLimit { initial, limit });
-        }
-    }
-    for table in &metadata.tables {
-        if table.minimum > limits.table {
-            return Err(LinkError::TableLimit {
-                initial: table.minimum,
-                limit: limits.table,
-            });
-        }
-    }
-    Ok(())
-}
-
-fn signature(
-    parameters: &[faas_wasm_artifact::ValueType],
-    results: &[faas_wasm_artifact::ValueType],
-) -> String {
-    let list = |types: &[faas_wasm_artifact::ValueType]| {
-        let names: Vec<_> = types.iter().map(ToString::to_string).collect();
-        names.join(", ")
-    };
-    format!("({}) -> ({})", list(parameters), list(results))
-}
-
 /// The linear memories of an instance that is being used or waits to be.
 pub(crate) type Slots = Box<[Slot]>;
 
@@ -272,13 +70,19 @@ pub(crate) fn reserve(module: &Module) -> Result<Slots, SlotError> {
     module.images.iter().map(Slot::new).collect()
 }
 
-/// One instance. Made ahead of its run, run once, then dropped.
+/// One instance. Made ahead of its run and run once; then it is made new again ([`renew`]) or
+/// dropped.
+///
+/// [`renew`]: Instance::renew
 pub(crate) struct Instance<T> {
     // Dropped in this order: `vm` points into all that follows.
     vm: VMInstance,
     store: Box<StoreObjects>,
     env: Box<HostEnv<T>>,
-    active: Active,
+    state: State,
+    beginning: Option<Beginning>,
+    /// It is as it was made, or its guest has returned or exited.
+    in_order: bool,
     slots: Slots,
     linked: Arc<Linked<T>>,
 }
@@ -416,12 +220,34 @@ impl<T: 'static> Instance<T> {
         }
         .map_err(|_| InstanceError::Elements)?;
 
-        let active = active(linked, memory_places, table_places);
+        let tables = table_places.into_iter().enumerate().map(|(index, place)| {
+            let index = LocalTableIndex::new(index);
+            let offset = module.offsets.vmctx_fixed_funcref_table_anyfuncs(index);
+            // SAFETY: the offset lies in the instance's context.
+            let records = offset
+                .map(|offset| unsafe { vm.vmctx_ptr().cast::<u8>().add(offset as usize).cast() });
+            Table {
+                definition: place,
+                records: records.and_then(NonNull::new),
+            }
+        });
+        let state = State {
+            memories: memory_places.into(),
+            tables: tables.collect(),
+            globals: global_places.into(),
+            data: passive_data(module),
+            elements: passive_elements(module),
+            table_limit: linked.limits.table,
+            table_limited: Cell::new(false),
+        };
+        let beginning = Beginning::of(&state, info);
         Ok(Self {
             vm,
             store,
             env,
-            active,
+            state,
+            beginning,
+            in_order: true,
             slots,
             linked: Arc::clone(linked),
         })
@@ -452,7 +278,7 @@ impl<T: 'static> Instance<T> {
         let guard = RunGuard::new(&watched.thread, number, module.code.clone());
         watched.set_limits(limits);
         let thread = std::ptr::from_ref(&watched.thread);
-        let result = libcalls::with_active(&self.active, || {
+        let result = libcalls::with_active(&self.state, || {
             for function in &self.linked.calls {
                 let Some(local) = module.info.local_func_index(*function) else {
                     continue; // `link` has checked that it is local.
@@ -475,7 +301,9 @@ impl<T: 'static> Instance<T> {
         drop(guard);
         watched.clear_limits();
         self.env.data = std::ptr::null_mut();
-        result.map_err(stop)
+        let result = result.map_err(stop);
+        self.in_order = matches!(result, Ok(()) | Err(Stop::Exit(_)));
+        result
     }
 
     /// Whether an address lies in one of the memories' reservations.
@@ -488,16 +316,28 @@ impl<T: 'static> Instance<T> {
         Usage {
             memory: self.slots.iter().map(|slot| slot.size() as u64).sum(),
             memory_limited: self.slots.iter().any(Slot::was_limited),
-            table_limited: self.active.table_limited.get(),
+            table_limited: self.state.table_limited.get(),
         }
     }
 
-    /// Ends the instance and gives back its slots as new.
+    /// Makes the instance what it was before its run, or ends it and gives back its slots as new.
     ///
     /// # Errors
     ///
-    /// [`SlotError`] if they cannot be reset; they are unmapped then.
-    pub(crate) fn recycle(self) -> Result<Slots, SlotError> {
+    /// [`SlotError`] if the slots cannot be reset; they are unmapped then.
+    pub(crate) fn renew(mut self) -> Result<Renewed<T>, SlotError> {
+        let beginning = self.beginning.as_ref().filter(|_| self.in_order);
+        if beginning.is_none_or(|first| !first.restore(&self.state, &self.linked.module.info)) {
+            return self.recycle().map(Renewed::Slots);
+        }
+        self.slots.iter_mut().try_for_each(Slot::reset)?;
+        for (slot, place) in self.slots.iter().zip(&self.state.memories) {
+            publish(slot, *place);
+        }
+        Ok(Renewed::Instance(self))
+    }
+
+    fn recycle(self) -> Result<Slots, SlotError> {
         let Self {
             vm,
             store,
@@ -511,14 +351,17 @@ impl<T: 'static> Instance<T> {
     }
 }
 
-fn active<T>(
-    linked: &Linked<T>,
-    memories: Vec<NonNull<VMMemoryDefinition>>,
-    tables: Vec<NonNull<wasmer_vm::VMTableDefinition>>,
-) -> Active {
-    let metadata = &linked.module.metadata;
-    let file = linked.module.file();
-    let data = metadata.passive_data.iter().map(|data| {
+/// What is left of an instance for the next run.
+pub(crate) enum Renewed<T> {
+    /// All of it.
+    Instance(Instance<T>),
+    /// Its memories.
+    Slots(Slots),
+}
+
+fn passive_data(module: &Module) -> Box<[PassiveSegment]> {
+    let file = module.file();
+    let segments = module.metadata.passive_data.iter().map(|data| {
         // The range lies in the file (`Artifact::parse`).
         let bytes = data
             .bytes
@@ -527,25 +370,32 @@ fn active<T>(
         PassiveSegment {
             index: data.segment,
             bytes: bytes.as_ptr(),
+            whole: bytes.len(),
             length: Cell::new(bytes.len()),
         }
     });
-    let elements = metadata
-        .passive_elements
-        .iter()
-        .map(|segment| PassiveSegment {
-            index: segment.segment,
-            bytes: std::ptr::null(),
-            length: Cell::new(segment.length as usize),
-        });
-    Active {
-        memories: memories.into(),
-        tables: tables.into(),
-        data: data.collect(),
-        elements: elements.collect(),
-        table_limit: linked.limits.table,
-        table_limited: Cell::new(false),
-    }
+    segments.collect()
+}
+
+fn passive_elements(module: &Module) -> Box<[PassiveSegment]> {
+    let segments = module.metadata.passive_elements.iter();
+    let segments = segments.map(|segment| PassiveSegment {
+        index: segment.segment,
+        bytes: std::ptr::null(),
+        whole: segment.length as usize,
+        length: Cell::new(segment.length as usize),
+    });
+    segments.collect()
+}
+
+/// Tells compiled code where a memory is and how long.
+fn publish(slot: &Slot, place: NonNull<VMMemoryDefinition>) {
+    let definition = VMMemoryDefinition {
+        base: slot.base(),
+        current_length: slot.size(),
+    };
+    // SAFETY: the place is this memory's in its instance's context, and no guest runs.
+    unsafe { place.as_ptr().write(definition) };
 }
 
 /// Translates the end of a run from wasmer-vm's terms.
@@ -583,14 +433,8 @@ impl SlotMemory {
         unsafe { self.slot.as_ref() }
     }
 
-    /// Tells compiled code where the memory is and how long.
     fn publish(&self) {
-        let definition = VMMemoryDefinition {
-            base: self.slot().base(),
-            current_length: self.slot().size(),
-        };
-        // SAFETY: the place is this memory's in the instance's context.
-        unsafe { self.definition.as_ptr().write(definition) };
+        publish(self.slot(), self.definition);
     }
 }
 

@@ -10,7 +10,7 @@
 //! The engine knows neither HTTP nor WASI nor CUDA: crates above give guests their imports through
 //! [`Linker`] and plain functions over checked memory views ([`host`]). All unsafe code of running
 //! guests is in this crate, in the modules `host`, `image`, `instance`, `libcalls`, `map`, `memory`,
-//! `module`, `pagemap`, `signal` and `slot`; each says what it assumes.
+//! `module`, `pagemap`, `signal`, `slot` and `state`; each says what it assumes.
 //!
 //! One guest runs on a thread at a time. An instance of a hostile guest can end its own run and
 //! nothing else: memory accesses stay in its slot by address arithmetic (`slot`), its stack is its
@@ -24,18 +24,21 @@ mod deadline;
 mod image;
 mod instance;
 mod libcalls;
+mod link;
 mod map;
 mod module;
 mod pagemap;
 mod replica;
 mod signal;
 mod slot;
+mod state;
 mod stop;
 mod trap;
 
 pub use deadline::{Canceler, RunLimits};
 pub use host::{Caller, HostFunction, Linker};
-pub use instance::{InstanceError, Limits, LinkError, Linked, Usage};
+pub use instance::{InstanceError, Usage};
+pub use link::{Limits, LinkError, Linked};
 pub use memory::{GuestMemory, MemoryFault};
 pub use module::{ENGINE_VERSION, LoadError, Module};
 pub use replica::Replica;

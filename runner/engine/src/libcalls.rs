@@ -10,16 +10,17 @@
 //! Compiled code reaches them through relocations (LLVM) or through the table of built-in
 //! functions in the instance's context (Cranelift); [`address_of`] and [`builtins`] serve both.
 //!
-//! Unsafe here assumes that [`Active`] describes the instance whose code runs on this thread, and
+//! Unsafe here assumes that [`State`] describes the instance whose code runs on this thread, and
 //! that compiled code passes the arguments that wasmer's code generators are written to pass.
 
 use std::cell::Cell;
-use std::ptr::{self, NonNull};
+use std::ptr;
 
 use wasmer_types::VMBuiltinFunctionIndex as Builtin;
-use wasmer_vm::{VMContext, VMMemoryDefinition, VMTableDefinition, libcalls as vm};
+use wasmer_vm::{VMContext, libcalls as vm};
 
 use crate::signal;
+use crate::state::{PassiveSegment, State};
 use crate::stop::TrapKind;
 
 /// Bytes or elements that a bulk operation handles between two looks at the deadline. At memory
@@ -50,36 +51,13 @@ pub(crate) fn trap_kind(number: u32) -> TrapKind {
     }
 }
 
-/// A passive segment of one instance.
-#[derive(Debug)]
-pub(crate) struct PassiveSegment {
-    pub(crate) index: u32,
-    /// First byte in the artifact's mapping; unused for element segments.
-    pub(crate) bytes: *const u8,
-    /// Bytes or elements; 0 once dropped.
-    pub(crate) length: Cell<usize>,
-}
-
-/// What library calls need of the running instance.
-#[derive(Debug)]
-pub(crate) struct Active {
-    pub(crate) memories: Box<[NonNull<VMMemoryDefinition>]>,
-    pub(crate) tables: Box<[NonNull<VMTableDefinition>]>,
-    pub(crate) data: Box<[PassiveSegment]>,
-    pub(crate) elements: Box<[PassiveSegment]>,
-    /// Largest number of elements of a table.
-    pub(crate) table_limit: u32,
-    /// Whether that has kept a table from growing.
-    pub(crate) table_limited: Cell<bool>,
-}
-
 thread_local! {
-    static ACTIVE: Cell<*const Active> = const { Cell::new(ptr::null()) };
+    static ACTIVE: Cell<*const State> = const { Cell::new(ptr::null()) };
 }
 
 /// Makes `active` the instance that library calls of this thread work on while `run` runs.
-pub(crate) fn with_active<R>(active: &Active, run: impl FnOnce() -> R) -> R {
-    struct Restore(*const Active);
+pub(crate) fn with_active<R>(active: &State, run: impl FnOnce() -> R) -> R {
+    struct Restore(*const State);
     impl Drop for Restore {
         fn drop(&mut self) {
             ACTIVE.set(self.0);
@@ -89,30 +67,9 @@ pub(crate) fn with_active<R>(active: &Active, run: impl FnOnce() -> R) -> R {
     run()
 }
 
-fn active<'a>() -> &'a Active {
+fn active<'a>() -> &'a State {
     // SAFETY: only compiled code calls library calls, and it runs only inside of `with_active`.
     unsafe { &*ACTIVE.get() }
-}
-
-impl Active {
-    /// A copy of a memory's base and length as they are now.
-    fn memory(&self, index: u32) -> Option<(*mut u8, u64)> {
-        let definition = self.memories.get(index as usize)?;
-        // SAFETY: definitions live in the instance's context, which outlives the run; nobody
-        // writes them while the guest is in a library call.
-        let definition = unsafe { definition.as_ref() };
-        Some((definition.base, definition.current_length as u64))
-    }
-
-    fn table(&self, index: u32) -> Option<(*mut usize, u64)> {
-        let definition = self.tables.get(index as usize)?;
-        // SAFETY: as for memories. Elements are pointers (`wasmer_vm::RawTableElement`).
-        let definition = unsafe { definition.as_ref() };
-        Some((
-            definition.base.cast(),
-            u64::from(definition.current_elements),
-        ))
-    }
 }
 
 fn find(segments: &[PassiveSegment], index: u32) -> Option<&PassiveSegment> {
@@ -150,6 +107,62 @@ unsafe extern "C" fn raise_trap(number: u32) -> u32 {
     number + 1
 }
 
+/// Bytes or elements with their number, or `None` where the guest names what it does not have.
+type Target<E> = Option<(*mut E, u64)>;
+
+/// Fills a part of a memory or table; `written` is told of each piece. Returns what its thunk
+/// expects; `trap` is the trap for a range that is not inside.
+///
+/// # Safety
+///
+/// The target must be as large as it says, and nobody else's while this runs.
+unsafe fn fill<E: Copy>(
+    target: Target<E>,
+    (to, length): (u32, u32),
+    value: E,
+    trap: u32,
+    written: impl Fn(usize, usize),
+) -> u32 {
+    let Some((base, _)) = target.filter(|(_, size)| fits(to, length, *size)) else {
+        return trap + 1;
+    };
+    in_chunks(length as usize, false, |start, part| {
+        let start = to as usize + start;
+        // SAFETY: the range was checked.
+        unsafe { std::slice::from_raw_parts_mut(base.add(start), part) }.fill(value);
+        written(start, part);
+    });
+    DONE
+}
+
+/// Copies between memories or tables, or inside of one; as [`fill`] besides.
+///
+/// # Safety
+///
+/// As [`fill`], for both.
+unsafe fn copy<E: Copy>(
+    (target, source): (Target<E>, Target<E>),
+    (to, from, length): (u32, u32, u32),
+    trap: u32,
+    written: impl Fn(usize, usize),
+) -> u32 {
+    let target = target.filter(|(_, size)| fits(to, length, *size));
+    let source = source.filter(|(_, size)| fits(from, length, *size));
+    let (Some((target, _)), Some((source, _))) = (target, source) else {
+        return trap + 1;
+    };
+    // SAFETY: both ranges were checked.
+    let (target, source) = unsafe { (target.add(to as usize), source.add(from as usize)) };
+    let backwards = target.addr() > source.addr();
+    in_chunks(length as usize, backwards, |start, part| {
+        // SAFETY: part of the checked ranges; `copy` allows the overlap inside a chunk, and the
+        // direction keeps chunks from overwriting what is still to be read.
+        unsafe { ptr::copy(source.add(start), target.add(start), part) };
+        written(to as usize + start, part);
+    });
+    DONE
+}
+
 unsafe extern "C" fn memory_fill(
     _: *mut VMContext,
     memory: u32,
@@ -157,17 +170,22 @@ unsafe extern "C" fn memory_fill(
     value: u32,
     length: u32,
 ) -> u32 {
-    let Some((base, _)) = active()
-        .memory(memory)
-        .filter(|(_, size)| fits(to, length, *size))
-    else {
-        return trap_number::MEMORY_OUT_OF_BOUNDS + 1;
-    };
-    in_chunks(length as usize, false, |start, part| {
-        // SAFETY: the range was checked against the memory, which cannot shrink.
-        unsafe { base.add(to as usize + start).write_bytes(value as u8, part) }
-    });
-    DONE
+    let (target, trap) = (active().memory(memory), trap_number::MEMORY_OUT_OF_BOUNDS);
+    // SAFETY: a memory is so large and cannot shrink; its guest waits for us.
+    unsafe { fill(target, (to, length), value as u8, trap, |_, _| ()) }
+}
+
+unsafe extern "C" fn table_fill(
+    _: *mut VMContext,
+    table: u32,
+    to: u32,
+    element: usize,
+    length: u32,
+) -> u32 {
+    let (target, trap) = (active().table(table), trap_number::TABLE_OUT_OF_BOUNDS);
+    let written = |start, part| active().table_written(table, start, part);
+    // SAFETY: as for memories.
+    unsafe { fill(target, (to, length), element, trap, written) }
 }
 
 unsafe extern "C" fn memory_copy(
@@ -178,27 +196,25 @@ unsafe extern "C" fn memory_copy(
     from: u32,
     length: u32,
 ) -> u32 {
-    let target = active()
-        .memory(to_memory)
-        .filter(|(_, size)| fits(to, length, *size));
-    let source = active()
-        .memory(from_memory)
-        .filter(|(_, size)| fits(from, length, *size));
-    let (Some((target, _)), Some((source, _))) = (target, source) else {
-        return trap_number::MEMORY_OUT_OF_BOUNDS + 1;
-    };
-    // SAFETY: both ranges were checked against their memories.
-    let (target, source) = unsafe { (target.add(to as usize), source.add(from as usize)) };
-    in_chunks(
-        length as usize,
-        target.addr() > source.addr(),
-        |start, part| {
-            // SAFETY: part of the checked ranges; `copy` allows the overlap inside a chunk, and the
-            // direction keeps chunks from overwriting what is still to be read.
-            unsafe { ptr::copy(source.add(start), target.add(start), part) }
-        },
-    );
-    DONE
+    let memories = (active().memory(to_memory), active().memory(from_memory));
+    let trap = trap_number::MEMORY_OUT_OF_BOUNDS;
+    // SAFETY: as for `memory_fill`.
+    unsafe { copy(memories, (to, from, length), trap, |_, _| ()) }
+}
+
+unsafe extern "C" fn table_copy(
+    _: *mut VMContext,
+    to_table: u32,
+    from_table: u32,
+    to: u32,
+    from: u32,
+    length: u32,
+) -> u32 {
+    let tables = (active().table(to_table), active().table(from_table));
+    let trap = trap_number::TABLE_OUT_OF_BOUNDS;
+    let written = |start, part| active().table_written(to_table, start, part);
+    // SAFETY: as for `memory_fill`.
+    unsafe { copy(tables, (to, from, length), trap, written) }
 }
 
 unsafe extern "C" fn memory_init(
@@ -234,59 +250,6 @@ unsafe extern "C" fn data_drop(_: *mut VMContext, segment: u32) -> u32 {
     if let Some(segment) = find(&active().data, segment) {
         segment.length.set(0);
     }
-    DONE
-}
-
-unsafe extern "C" fn table_copy(
-    _: *mut VMContext,
-    to_table: u32,
-    from_table: u32,
-    to: u32,
-    from: u32,
-    length: u32,
-) -> u32 {
-    let target = active()
-        .table(to_table)
-        .filter(|(_, size)| fits(to, length, *size));
-    let source = active()
-        .table(from_table)
-        .filter(|(_, size)| fits(from, length, *size));
-    let (Some((target, _)), Some((source, _))) = (target, source) else {
-        return trap_number::TABLE_OUT_OF_BOUNDS + 1;
-    };
-    // SAFETY: both ranges were checked against their tables.
-    let (target, source) = unsafe { (target.add(to as usize), source.add(from as usize)) };
-    in_chunks(
-        length as usize,
-        target.addr() > source.addr(),
-        |start, part| {
-            // SAFETY: as in `memory_copy`. Tables that compiled code reads in place are never the
-            // target of a copy (`TableType::readonly`).
-            unsafe { ptr::copy(source.add(start), target.add(start), part) }
-        },
-    );
-    DONE
-}
-
-unsafe extern "C" fn table_fill(
-    _: *mut VMContext,
-    table: u32,
-    to: u32,
-    element: usize,
-    length: u32,
-) -> u32 {
-    let Some((base, _)) = active()
-        .table(table)
-        .filter(|(_, size)| fits(to, length, *size))
-    else {
-        return trap_number::TABLE_OUT_OF_BOUNDS + 1;
-    };
-    in_chunks(length as usize, false, |start, part| {
-        // SAFETY: the range was checked against the table.
-        let elements =
-            unsafe { std::slice::from_raw_parts_mut(base.add(to as usize + start), part) };
-        elements.fill(element);
-    });
     DONE
 }
 
@@ -332,7 +295,8 @@ unsafe extern "C" fn elem_drop(context: *mut VMContext, segment: u32) -> u32 {
     DONE
 }
 
-/// Whether `table.grow` may go on, or else meets the limit; what wasmer's implementation does then cannot fail for us.
+/// Whether `table.grow` may go on, or else meets the limit; what wasmer's implementation does then
+/// cannot fail for us.
 unsafe extern "C" fn may_grow_table(table: u32, delta: u32) -> u32 {
     let active = active();
     let size = active.table(table).map_or(u64::MAX, |(_, size)| size);

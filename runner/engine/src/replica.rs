@@ -12,7 +12,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::deadline::{self, Canceler, Registration, RunLimits, Watched};
-use crate::instance::{Instance, InstanceError, Linked, Slots, Usage, reserve};
+use crate::instance::{Instance, InstanceError, Renewed, Slots, Usage, reserve};
+use crate::link::Linked;
 use crate::signal;
 use crate::trap::Ending;
 
@@ -56,14 +57,17 @@ impl<T: 'static> Replica<T> {
         })
     }
 
-    /// Ends the instance of the last run and makes the one for the next, unless it stands ready.
+    /// Makes the instance for the next run, of that of the last one or anew, unless it stands ready.
     ///
     /// # Errors
     ///
     /// [`InstanceError`]; the replica can be used again all the same.
     pub fn prepare(&mut self) -> Result<(), InstanceError> {
         if let Some(used) = self.used.take() {
-            self.slots = Some(used.recycle()?);
+            match used.renew()? {
+                Renewed::Instance(instance) => self.spare = Some(instance),
+                Renewed::Slots(slots) => self.slots = Some(slots),
+            }
         }
         if self.spare.is_none() {
             let slots = match self.slots.take() {

@@ -1,0 +1,179 @@
+//! The state of an instance besides the contents of its memories: what library calls work on, and
+//! what a run can change.
+//!
+//! ```text
+//! changed by a run        made new again by
+//! mutable globals         their first values
+//! elements of tables      the first elements, unless compiled code cannot change the table
+//! passive data segments   their first lengths: the bytes lie in the artifact
+//! size of a memory        `slot.rs`, and `publish` in `instance.rs`
+//! size of a table         a new instance
+//! element segments        a new instance
+//! exceptions              a new instance
+//! ```
+//!
+//! So an instance whose run did nothing of the last three can be used for the next run, at the cost
+//! of a few words instead of some ten allocations ([`Beginning`]).
+//!
+//! Unsafe here assumes that the definitions and records that [`State`] points to lie in the context
+//! of an instance, or belong to it, and that `State` is used no longer than the instance lives and
+//! by no other thread than the one that runs it.
+
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+
+use wasmer_types::{ModuleInfo, Mutability};
+use wasmer_vm::{
+    VMCallerCheckedAnyfunc, VMGlobalDefinition, VMMemoryDefinition, VMTableDefinition,
+};
+
+/// A passive segment of one instance.
+#[derive(Debug)]
+pub(crate) struct PassiveSegment {
+    pub(crate) index: u32,
+    /// First byte in the artifact's mapping; unused for element segments.
+    pub(crate) bytes: *const u8,
+    /// Bytes or elements.
+    pub(crate) whole: usize,
+    /// The same, or 0 once dropped.
+    pub(crate) length: Cell<usize>,
+}
+
+/// A table of an instance.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) definition: NonNull<VMTableDefinition>,
+    /// The records that compiled code calls through, where it does not follow the elements: of
+    /// function tables that cannot grow.
+    pub(crate) records: Option<NonNull<VMCallerCheckedAnyfunc>>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) memories: Box<[NonNull<VMMemoryDefinition>]>,
+    pub(crate) tables: Box<[Table]>,
+    pub(crate) globals: Box<[NonNull<VMGlobalDefinition>]>,
+    pub(crate) data: Box<[PassiveSegment]>,
+    pub(crate) elements: Box<[PassiveSegment]>,
+    /// Largest number of elements of a table.
+    pub(crate) table_limit: u32,
+    /// Whether that has kept a table from growing.
+    pub(crate) table_limited: Cell<bool>,
+}
+
+impl State {
+    /// A memory's base and length as they are now.
+    pub(crate) fn memory(&self, index: u32) -> Option<(*mut u8, u64)> {
+        let definition = self.memories.get(index as usize)?;
+        // SAFETY: definitions live in the instance's context; nobody writes them while the guest
+        // is in a library call.
+        let definition = unsafe { definition.as_ref() };
+        Some((definition.base, definition.current_length as u64))
+    }
+
+    /// A table's elements and their number as they are now.
+    pub(crate) fn table(&self, index: u32) -> Option<(*mut usize, u64)> {
+        self.tables.get(index as usize).map(Table::elements)
+    }
+
+    /// To be called when library calls have written elements of a table.
+    pub(crate) fn table_written(&self, index: u32, start: usize, length: usize) {
+        if let Some(table) = self.tables.get(index as usize) {
+            table.update_records(start, length);
+        }
+    }
+}
+
+impl Table {
+    fn elements(&self) -> (*mut usize, u64) {
+        // SAFETY: as for memories. Elements are pointers (`wasmer_vm::RawTableElement`).
+        let definition = unsafe { self.definition.as_ref() };
+        let size = u64::from(definition.current_elements);
+        (definition.base.cast(), size)
+    }
+
+    fn update_records(&self, start: usize, length: usize) {
+        let Some(records) = self.records else { return };
+        let (elements, size) = self.elements();
+        let end = start.saturating_add(length).min(size as usize);
+        for index in start..end {
+            // SAFETY: inside of the table, and there are as many records as elements. Elements of
+            // a function table are null or point to records of the instance's functions.
+            unsafe {
+                let element = *elements.add(index).cast::<*const VMCallerCheckedAnyfunc>();
+                let record = element.as_ref().copied();
+                let record = record.unwrap_or_else(VMCallerCheckedAnyfunc::null);
+                records.as_ptr().add(index).write(record);
+            }
+        }
+    }
+}
+
+/// What an instance began with, of what its run can change and what can be put back.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    globals: Box<[(NonNull<VMGlobalDefinition>, VMGlobalDefinition)]>,
+    /// By table; nothing for those that cannot change.
+    tables: Box<[Box<[usize]>]>,
+}
+
+impl Beginning {
+    /// Notes the state of an instance that has not run yet. `None` if instances of this module
+    /// cannot be made new again.
+    pub(crate) fn of(state: &State, info: &ModuleInfo) -> Option<Self> {
+        // Exceptions live in the store, which has no end of them but its own.
+        if !info.tags.is_empty() {
+            return None;
+        }
+        let globals = state.globals.iter().zip(info.globals.values());
+        let globals = globals.filter(|(_, ty)| ty.mutability == Mutability::Var);
+        // SAFETY: definitions live in the instance's context and were initialized with it.
+        let globals = globals.map(|(place, _)| (*place, unsafe { place.as_ref() }.clone()));
+        let tables = state.tables.iter().zip(info.tables.values());
+        let tables = tables.map(|(table, ty)| match ty.readonly {
+            true => Box::default(),
+            false => {
+                let (elements, size) = table.elements();
+                if size == 0 {
+                    return Box::default();
+                }
+                // SAFETY: a table's elements are so many initialized words.
+                unsafe { std::slice::from_raw_parts(elements, size as usize) }.into()
+            }
+        });
+        Some(Self {
+            globals: globals.collect(),
+            tables: tables.collect(),
+        })
+    }
+
+    /// Puts the state back; `false` if that cannot be, and a new instance is needed.
+    pub(crate) fn restore(&self, state: &State, info: &ModuleInfo) -> bool {
+        let tables = || state.tables.iter().zip(info.tables.values());
+        let same_sizes = tables().all(|(table, ty)| table.elements().1 == u64::from(ty.minimum));
+        let dropped = |segment: &PassiveSegment| segment.length.get() != segment.whole;
+        if !same_sizes || state.elements.iter().any(dropped) {
+            return false;
+        }
+        for (place, value) in &self.globals {
+            // SAFETY: the place is in the instance's context, whose guest has ended.
+            unsafe { place.as_ptr().write(value.clone()) };
+        }
+        for (table, first) in state.tables.iter().zip(&self.tables) {
+            if !first.is_empty() {
+                // SAFETY: the table has as many elements as at the beginning (`same_sizes`), and
+                // they are its own.
+                unsafe {
+                    ptr::copy_nonoverlapping(first.as_ptr(), table.elements().0, first.len())
+                };
+                table.update_records(0, first.len());
+            }
+        }
+        for segment in &state.data {
+            segment.length.set(segment.whole);
+        }
+        state.table_limited.set(false);
+        true
+    }
+}
