@@ -225,6 +225,16 @@ pub struct WasmSettings {
     pub cuda: CudaSettings,
 }
 
+impl WasmSettings {
+    /// The most replicas that there may be.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        self.max_scale.unwrap_or(cores.max(self.min_scale))
+    }
+}
+
 /// `use_cuda`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UseCuda {

@@ -7,6 +7,7 @@ use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits, Trap
 use faas_wasm_wasi::WasiContext;
 
 use super::WasmMetrics;
+use super::cpu_share::CpuShare;
 use super::exchange::{Exchange, Outcome};
 use super::limits::{Limit, TimeLimit};
 use crate::config::WasmSettings;
@@ -43,15 +44,24 @@ impl Job {
 #[derive(Debug)]
 pub(super) struct Worker {
     replica: Replica<WasiContext>,
+    /// The thread's share of the CPU, if it has one.
+    #[expect(dead_code, reason = "kept until the thread ends")]
+    share: Option<CpuShare>,
     metrics: WasmMetrics,
     logger: Logger,
     last_report: Option<Instant>,
 }
 
 impl Worker {
-    pub(super) fn new(replica: Replica<WasiContext>, metrics: WasmMetrics, logger: Logger) -> Self {
+    pub(super) fn new(
+        replica: Replica<WasiContext>,
+        share: Option<CpuShare>,
+        metrics: WasmMetrics,
+        logger: Logger,
+    ) -> Self {
         Self {
             replica,
+            share,
             metrics,
             logger,
             last_report: None,

@@ -14,7 +14,7 @@ pub(super) enum Limit {
     XTimeout,
     CpuTimeout,
     QueueWait,
-    QueueLimit,
+    Queue,
     MaxInflight,
     Memory,
     Table,
@@ -30,7 +30,7 @@ impl Limit {
         Self::XTimeout,
         Self::CpuTimeout,
         Self::QueueWait,
-        Self::QueueLimit,
+        Self::Queue,
         Self::MaxInflight,
         Self::Memory,
         Self::Table,
@@ -47,7 +47,7 @@ impl Limit {
             Self::XTimeout => "x_timeout",
             Self::CpuTimeout => "cpu_timeout",
             Self::QueueWait => "queue_wait",
-            Self::QueueLimit => "queue_limit",
+            Self::Queue => "queue_limit",
             Self::MaxInflight => "max_inflight",
             Self::Memory => "memory_limit",
             Self::Table => "table_limit",
@@ -75,7 +75,7 @@ impl Limit {
             Self::QueueWait => format!(
                 "request given up: no replica was free within its time limit of {time} (exec_timeout, max_scale)"
             ),
-            Self::QueueLimit => format!(
+            Self::Queue => format!(
                 "request refused: {} requests wait for a replica already (wasm_queue_limit)",
                 settings.queue_limit
             ),

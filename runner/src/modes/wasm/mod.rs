@@ -10,6 +10,7 @@
 //! guest has ended, so that slow clients hold none.
 
 mod cgi;
+mod cpu_share;
 mod exchange;
 mod job;
 mod limits;
@@ -34,6 +35,7 @@ use http::{HeaderValue, StatusCode};
 use http_body::{Body, Frame};
 use tokio::task::AbortHandle;
 
+use self::cpu_share::CpuShares;
 use self::exchange::{Exchange, Held, Hold, INPUT_BUFFER, Outcome};
 use self::job::Job;
 use self::limits::{Limit, TimeLimit};
@@ -86,15 +88,7 @@ impl Wasm {
         let settings = config.wasm.clone();
         let metrics = WasmMetrics::new(&metrics.registry)
             .map_err(|error| StartError::new(format!("cannot register metrics: {error}")))?;
-        let limits = Limits {
-            memory: settings.memory_limit,
-            table: settings.table_limit,
-            stack: usize::try_from(settings.stack_size).unwrap_or(usize::MAX),
-        };
-        let began = Instant::now();
-        let guest =
-            guest::load(artifact, limits).map_err(|error| StartError::new(error.to_string()))?;
-        metrics.load_seconds.set(began.elapsed().as_secs_f64());
+        // What cannot be granted is told before anything is loaded.
         match settings.cuda.use_cuda {
             UseCuda::Off => {}
             UseCuda::On => {
@@ -106,20 +100,26 @@ impl Wasm {
                 ));
             }
         }
-        if settings.cpu_share.is_some() {
-            return Err(StartError::new(
-                "wasm_cpu_share is set, but this runner cannot limit CPU shares yet; unset it",
-            ));
-        }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        let shares = settings.cpu_share.map(CpuShares::new).transpose();
+        let shares = shares.map_err(|error| {
+            StartError::new(format!("wasm_cpu_share cannot be enforced: {error}"))
+        })?;
+        let limits = Limits {
+            memory: settings.memory_limit,
+            table: settings.table_limit,
+            stack: usize::try_from(settings.stack_size).unwrap_or(usize::MAX),
+        };
+        let began = Instant::now();
+        let guest =
+            guest::load(artifact, limits).map_err(|error| StartError::new(error.to_string()))?;
+        metrics.load_seconds.set(began.elapsed().as_secs_f64());
         let scale = Scale {
             min: settings.min_scale,
-            max: settings.max_scale.unwrap_or(cores.max(settings.min_scale)),
+            max: settings.replicas(),
             idle_timeout: settings.idle_timeout,
             queue_limit: settings.queue_limit as usize,
         };
-        let pool = Pool::new(guest, scale, metrics.clone(), logger.clone());
+        let pool = Pool::new(guest, scale, shares, metrics.clone(), logger.clone());
         let namespace = namespace(&settings)?;
         pool.start().map_err(StartError::new)?;
         let arguments: Vec<_> = config
@@ -237,7 +237,7 @@ impl Wasm {
     }
 
     fn queue_full(&self) -> Response {
-        self.limit_reached(Limit::QueueLimit, None);
+        self.limit_reached(Limit::Queue, None);
         let limit = self.settings.queue_limit;
         let message = format!("Too many requests are waiting. Limit: {limit}\n");
         let mut response = response::text(StatusCode::TOO_MANY_REQUESTS, message);
@@ -471,7 +471,9 @@ impl Mode for Wasm {
     }
 
     fn drain(self: Arc<Self>) -> BoxFuture<()> {
-        self.pool.stop();
-        Box::pin(async {})
+        Box::pin(async move {
+            // It waits, and does not panic.
+            let _ = tokio::task::spawn_blocking(move || self.pool.stop()).await;
+        })
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use faas_wasm_engine::Replica;
 
 use super::WasmMetrics;
+use super::cpu_share::CpuShares;
 use super::exchange::Exchange;
 use super::job::{Job, Worker};
 use crate::guest::Guest;
@@ -17,6 +18,9 @@ use crate::log::Logger;
 
 /// Pause after a replica could not be prepared, so that a system without memory is not hammered.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// How long replicas that have answered their last request may take to end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How many replicas there may be.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +34,10 @@ pub(super) struct Scale {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Job>,
-    /// Threads that exist.
+    /// Replicas that exist.
     replicas: u32,
+    /// Their threads, until they have let go of everything.
+    threads: u32,
     /// Those with a spare instance, waiting.
     idle: u32,
     /// Those with a spare instance or in a run.
@@ -49,6 +55,7 @@ pub(super) struct Pool {
     changed: Condvar,
     guest: Arc<Guest>,
     pub(super) scale: Scale,
+    shares: Option<CpuShares>,
     metrics: WasmMetrics,
     logger: Logger,
 }
@@ -57,6 +64,7 @@ impl Pool {
     pub(super) fn new(
         guest: Arc<Guest>,
         scale: Scale,
+        shares: Option<CpuShares>,
         metrics: WasmMetrics,
         logger: Logger,
     ) -> Arc<Self> {
@@ -69,6 +77,7 @@ impl Pool {
             changed: Condvar::new(),
             guest,
             scale,
+            shares,
             metrics,
             logger,
         })
@@ -113,9 +122,15 @@ impl Pool {
     fn spawn(self: &Arc<Self>, state: &mut State) -> bool {
         let pool = Arc::clone(self);
         let thread = std::thread::Builder::new().name("replica".into());
-        match thread.spawn(move || pool.work()) {
+        let life = move || {
+            pool.work();
+            pool.lock().threads -= 1;
+            pool.changed.notify_all();
+        };
+        match thread.spawn(life) {
             Ok(_) => {
                 state.replicas += 1;
+                state.threads += 1;
                 self.metrics.replicas.inc();
                 true
             }
@@ -178,20 +193,35 @@ impl Pool {
         self.changed.notify_all();
     }
 
-    /// Ends idle replicas; the others end after their job.
+    /// Ends idle replicas; the others end after their job. Waits a while for them: what the log still has to say of a
+    /// request comes after its answer.
     pub(super) fn stop(&self) {
-        self.lock().stopping = true;
+        let mut state = self.lock();
+        state.stopping = true;
         self.changed.notify_all();
+        let ended = self
+            .changed
+            .wait_timeout_while(state, LAST_WORDS, |state| state.threads > 0);
+        drop(ended);
+    }
+
+    /// What the calling thread runs guests with.
+    fn worker(&self) -> Result<Worker, String> {
+        let share = self.shares.as_ref().map(CpuShares::enter).transpose();
+        let share = share.map_err(|error| error.to_string())?;
+        let replica = Replica::new(&self.guest).map_err(|error| error.to_string())?;
+        let (metrics, logger) = (self.metrics.clone(), self.logger.clone());
+        Ok(Worker::new(replica, share, metrics, logger))
     }
 
     /// The life of a replica's thread.
-    fn work(self: Arc<Self>) {
-        let mut worker = match Replica::new(&self.guest) {
-            Ok(replica) => Worker::new(replica, self.metrics.clone(), self.logger.clone()),
+    fn work(&self) {
+        let mut worker = match self.worker() {
+            Ok(worker) => worker,
             Err(error) => {
                 let mut state = self.lock();
                 state.replicas -= 1;
-                state.problem = Some(error.to_string());
+                state.problem = Some(error.clone());
                 self.metrics.replicas.dec();
                 drop(state);
                 self.changed.notify_all();
