@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::{self, Invocation};
 use crate::config::{self, Config, ConfigError, LogFormat};
+use crate::descriptors;
 use crate::gotext;
 use crate::jwt::Authenticator;
 use crate::log::Logger;
@@ -74,7 +75,7 @@ fn watchdog() -> Exit {
                 Err(exit) => exit,
                 Ok((config, _)) if config.lock_file.exists() => Exit::Success,
                 Ok(_) => {
-                    write_stderr("unable to find lock file.\n");
+                    complain(&logger, "unable to find lock file.", "\n");
                     Exit::Failure
                 }
             }
@@ -110,6 +111,14 @@ fn write_stderr(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
+/// Says why there is no start: in the original's form, which has no time before it, or as JSON.
+fn complain(logger: &Logger, text: &str, end: &str) {
+    match early_format() {
+        LogFormat::Json => logger.error(text),
+        LogFormat::Text => write_stderr(&format!("{text}{end}")),
+    }
+}
+
 /// Reads the configuration, and reports in the original's form why there is none.
 fn load_config(logger: &Logger) -> Result<(Config, Vec<String>), Exit> {
     for entry in bad_environment_entries() {
@@ -127,18 +136,19 @@ fn load_config(logger: &Logger) -> Result<(Config, Vec<String>), Exit> {
         Ok(loaded) => match loaded.config.rejected_mode.clone() {
             None => Ok((loaded.config, loaded.warnings)),
             Some(rejected) => {
-                write_stderr(&format!("{rejected}\n"));
+                complain(logger, &rejected.to_string(), "\n");
                 Err(Exit::Usage)
             }
         },
         Err(error @ ConfigError::Invalid(_)) => {
-            write_stderr(&format!(
-                "Error loading config:\n{error}\nhint: see CONFIGURATION.md for what each variable takes\n"
-            ));
+            let text = format!(
+                "Error loading config:\n{error}\nhint: see CONFIGURATION.md for what each variable takes"
+            );
+            complain(logger, &text, "\n");
             Err(Exit::Usage)
         }
         Err(error) => {
-            write_stderr(&format!("Error loading config: {error}"));
+            complain(logger, &format!("Error loading config: {error}"), "");
             Err(Exit::Failure)
         }
     }
@@ -190,7 +200,8 @@ async fn serve(config: Config, logger: &Logger) -> Exit {
         }
     };
     let (failures, mut failed) = mpsc::unbounded_channel();
-    let children = Children::default();
+    let wasm = modes::is_wasm(&config).then_some(&config.wasm);
+    let children = Children::new(descriptors::make_room(&config, wasm, logger));
     tokio::spawn(children.clone().reap_orphans());
     let mode = match modes::start(&config, logger, &metrics, children, failures) {
         Ok(mode) => mode,

@@ -80,6 +80,9 @@ fn serve(stream: TcpStream, cancelled: &AtomicUsize) -> Option<()> {
             "/redirect" => {
                 writer.write_all(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n").ok()?;
             }
+            "/odd" => writer
+                .write_all(b"HTTP/1.1 299 Odd Enough\r\nContent-Length: 0\r\n\r\n")
+                .ok()?,
             "/socket" => {
                 writer.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").ok()?;
                 let mut buffer = [0; 100];
@@ -211,6 +214,8 @@ fn answers_are_passed_on() {
         Some("text/plain; charset=utf-8"),
         "sniffed"
     );
+    assert_eq!(runner.get("/odd").status, 299);
+    runner.wait_for_log("GET /odd - 299 Odd Enough - ContentLength: 0B (");
     let before = upstream.connections.load(Ordering::SeqCst);
     for _ in 0..5 {
         assert_eq!(runner.get("/").status, 200);

@@ -316,3 +316,15 @@ fn every_metric_moves() {
     }
     drop(connections);
 }
+
+#[test]
+fn metrics_are_compressed_on_demand() {
+    let runner = start(&[("fprocess", "cat")], &[]);
+    let plain = runner.scrape("Accept-Encoding: identity\r\n");
+    assert_eq!(plain.header("content-encoding"), None);
+    let packed = runner.scrape("Accept-Encoding: deflate, gzip\r\n");
+    assert_eq!(packed.header("content-encoding"), Some("gzip"));
+    assert_eq!(packed.header("content-type"), plain.header("content-type"));
+    assert!(packed.body.starts_with(&[0x1f, 0x8b]), "gzip's magic");
+    assert!(packed.body.len() < plain.body.len() / 2);
+}

@@ -354,3 +354,45 @@ fn interrupts_are_not_handled() {
     assert_eq!(runner.wait(), None);
     assert!(runner.lock_file().exists());
 }
+
+/// With `log_format=json` not even a start that fails leaves JSON.
+#[test]
+fn failed_starts_are_told_in_json_too() {
+    for (variables, text) in [
+        (
+            &[("mode", "streaming")][..],
+            "Error loading config: provide a",
+        ),
+        (
+            &[("fprocess", "cat"), ("mode", "nope")],
+            "unknown watchdog mode: 0",
+        ),
+        (
+            &[("fprocess", "cat"), ("max_scale", "x")],
+            "max_scale=\"x\"",
+        ),
+        (
+            &[("fprocess", "cat"), ("mode", "http")],
+            "you must specify a valid URL",
+        ),
+        (
+            &[("mode", "static"), ("static_path", "")],
+            "you must specify the",
+        ),
+        (&[("fprocess", "cat"), ("mode", "wasm")], "no artifact for"),
+    ] {
+        let variables = [variables, &[("log_format", "json")]].concat();
+        let mut runner = launch(&variables, &[]);
+        assert_ne!(runner.wait(), Some(0));
+        let log = runner.log();
+        let mut found = false;
+        for line in log.lines() {
+            let line: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let message = line["message"].as_str().expect("a text");
+            assert!(line["time"].is_string() && line["level"].is_string());
+            found |= message.contains(text) && line["level"] == "error";
+        }
+        assert!(found, "{text} in {log}");
+    }
+}

@@ -45,6 +45,13 @@ impl StartError {
     }
 }
 
+/// Whether the configuration asks for wasm mode, and there is something to run in it.
+#[must_use]
+pub fn is_wasm(config: &Config) -> bool {
+    matches!(config.mode, None | Some(ModeName::Wasm))
+        && matches!(artifact::find(&config.fprocess), Found::Artifact(_))
+}
+
 /// Sets up the mode of the configuration.
 ///
 /// `failures` takes a message when the mode cannot go on; the runner then ends at once with exit code 1.

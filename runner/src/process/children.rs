@@ -14,6 +14,8 @@ use rustix::process::{Pid, WaitOptions};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::descriptors::InheritedLimit;
+
 /// How long after a child's end to look for orphans: by then the runtime has waited for its own.
 const REAP_DELAY: Duration = Duration::from_millis(100);
 
@@ -21,6 +23,7 @@ const REAP_DELAY: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, Default)]
 pub struct Children {
     pids: Arc<Mutex<HashSet<i32>>>,
+    descriptors: InheritedLimit,
 }
 
 /// A child process. Dropping it neither kills nor waits for it.
@@ -32,11 +35,21 @@ pub struct Child {
 }
 
 impl Children {
+    /// No children yet; those that are started will have this limit of open files.
+    #[must_use]
+    pub fn new(descriptors: InheritedLimit) -> Self {
+        Self {
+            pids: Arc::default(),
+            descriptors,
+        }
+    }
+
     /// Starts a child.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        self.descriptors.apply_to(command);
         let mut pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = command.spawn()?;
         let pid = inner.id().and_then(|pid| i32::try_from(pid).ok());

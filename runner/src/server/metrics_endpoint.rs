@@ -1,11 +1,14 @@
 //! The metrics server: `/metrics` and nothing else, with short time-outs.
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
@@ -57,13 +60,73 @@ fn respond(request: &http::Request<Incoming>, metrics: &Metrics) -> Response {
     }
     match metrics.encode() {
         Ok(text) => {
-            let mut response = response::with_body(StatusCode::OK, bytes::Bytes::from(text).into());
-            response.headers_mut().insert(
+            let compressed = takes_gzip(request.headers()).then(|| gzip(&text));
+            let encoding = compressed.is_some();
+            let body = bytes::Bytes::from(compressed.unwrap_or(text));
+            let mut response = response::with_body(StatusCode::OK, body.into());
+            let headers = response.headers_mut();
+            headers.insert(
                 CONTENT_TYPE,
                 HeaderValue::from_static(metrics::CONTENT_TYPE),
             );
+            if encoding {
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
             response
         }
         Err(cause) => response::error(StatusCode::INTERNAL_SERVER_ERROR, cause.to_string()),
+    }
+}
+
+/// Whether a scraper asks for gzip: it is named without a weight of zero.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            let named = parts
+                .next()
+                .is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            named && weight.is_none_or(|weight| weight.parse() != Ok(0.0))
+        })
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    // Writing to memory does not fail.
+    let written = encoder.write_all(text).and_then(|()| encoder.finish());
+    written.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compresses_on_demand() {
+        for (value, expected) in [
+            ("gzip", true),
+            ("br, GZIP;q=0.5", true),
+            ("gzip; q=0", false),
+            ("gzip;q=0.000, deflate", false),
+            ("identity", false),
+            ("xgzip", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(value));
+            assert_eq!(takes_gzip(&headers), expected, "{value}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
+        let text = b"metric 1\n".repeat(100);
+        let compressed = gzip(&text);
+        assert!(compressed.len() < text.len());
+        let mut back = Vec::new();
+        let mut decoder = flate2::read::GzDecoder::new(compressed.as_slice());
+        std::io::Read::read_to_end(&mut decoder, &mut back).expect("it is gzip");
+        assert_eq!(back, text);
     }
 }

@@ -48,7 +48,20 @@ impl Answer {
 
 /// Starts a runner with `files` in its working directory and waits until it is healthy.
 pub fn start(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Runner {
-    let mut runner = launch(variables, files);
+    healthy(launch(variables, files), variables)
+}
+
+/// As [`start`], from a shell that has set limits by these commands before.
+pub fn start_below(limits: &str, variables: &[(&str, &str)], files: &[(&str, &str)]) -> Runner {
+    let mut shell = Command::new("sh");
+    let script = format!("{limits}; exec \"$0\"");
+    shell.args(["-c", &script, RUNNER]);
+    healthy(launch_by(shell, variables, files), variables)
+}
+
+const RUNNER: &str = env!("CARGO_BIN_EXE_faas-wasm-runner");
+
+fn healthy(mut runner: Runner, variables: &[(&str, &str)]) -> Runner {
     runner.port = runner.wait_for_port("Listening on address: ");
     runner.metrics_port = runner.wait_for_port("Metrics listening on address: ");
     let suppressed = variables.iter().any(|(name, _)| *name == "suppress_lock");
@@ -60,12 +73,16 @@ pub fn start(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Runner {
 
 /// Starts a runner that is expected to end by itself.
 pub fn launch(variables: &[(&str, &str)], files: &[(&str, &str)]) -> Runner {
+    launch_by(Command::new(RUNNER), variables, files)
+}
+
+fn launch_by(mut command: Command, variables: &[(&str, &str)], files: &[(&str, &str)]) -> Runner {
     let directory = tempfile::tempdir().expect("a directory");
     for (name, text) in files {
         std::fs::write(directory.path().join(name), text).expect("written");
     }
     let output = |name: &str| File::create(directory.path().join(name)).expect("created");
-    let child = Command::new(env!("CARGO_BIN_EXE_faas-wasm-runner"))
+    let child = command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("TMPDIR", directory.path())
@@ -145,6 +162,10 @@ impl Runner {
         port.expect("waited for")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -182,10 +203,16 @@ impl Runner {
     }
 
     pub fn metrics(&self) -> String {
-        let request = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-        let answer = parse(&exchange(self.metrics_port, request));
+        let answer = self.scrape("");
         assert_eq!(answer.status, 200);
         answer.text()
+    }
+
+    /// `/metrics`, asked for with these header lines.
+    pub fn scrape(&self, headers: &str) -> Answer {
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n");
+        parse(&exchange(self.metrics_port, request.as_bytes()))
     }
 
     pub fn signal(&self, name: &str) {

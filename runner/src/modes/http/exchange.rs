@@ -10,6 +10,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST}
 use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use tokio::time::{Instant, Sleep};
 
 use super::hold::{self, Beginning};
@@ -159,6 +160,7 @@ impl Account {
         let mut log = EndLog {
             account: self,
             status: parts.status,
+            status_text: status_text(parts.status, parts.extensions.get::<ReasonPhrase>()),
             length,
             seconds,
             logged: false,
@@ -239,6 +241,17 @@ impl Drop for Abandoned<'_> {
     }
 }
 
+/// The status and the words that the upstream sent with it.
+fn status_text(status: StatusCode, reason: Option<&ReasonPhrase>) -> String {
+    match reason {
+        Some(reason) => {
+            let reason = String::from_utf8_lossy(reason.as_bytes());
+            format!("{} {reason}", status.as_u16())
+        }
+        None => status.to_string(),
+    }
+}
+
 fn title_case(method: &str) -> String {
     let mut letters = method.chars();
     letters.next().map_or_else(String::new, |first| {
@@ -263,6 +276,8 @@ fn body_error_text(error: &hyper::Error) -> String {
 struct EndLog {
     account: Account,
     status: StatusCode,
+    /// As the upstream wrote it.
+    status_text: String,
     length: Option<u64>,
     seconds: f64,
     logged: bool,
@@ -290,7 +305,7 @@ impl EndLog {
         };
         let answer = Answer {
             status: self.status.as_u16(),
-            status_text: Some(&self.status.to_string()),
+            status_text: Some(&self.status_text),
             bytes: self.length,
             seconds: self.seconds,
             suffix: &suffix,
