@@ -8,7 +8,7 @@ use std::process::Command;
 use faas_wasm_tests::Outcome;
 
 /// What each package of ours may depend on. Dependencies point one way: format, engine, hosts, runner.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 7] = [
     ("faas-wasm-artifact", &[]),
     ("faas-wasm", &["faas-wasm-artifact"]),
     ("faas-wasm-engine", &["faas-wasm-artifact"]),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
         ],
     ),
     ("faas-wasm-tests", &[]),
+    ("faas-wasm-fake-cuda", &[]),
 ];
 
 /// Code generation and what comes with it. The runner loads; it never compiles or links.

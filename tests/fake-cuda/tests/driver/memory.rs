@@ -1,0 +1,139 @@
+//! Memory: whose is it, what is in it, and what is left.
+
+use crate::library::{Driver, call};
+
+#[test]
+fn bytes_go_there_and_back() {
+    let (driver, context) = Driver::with_context(&[]);
+    let bytes: Vec<_> = (0..1000).map(|index| index as u8).collect();
+    let address = driver.upload(&bytes);
+    assert_eq!(driver.download(address, 1000), bytes);
+    assert_eq!(
+        call!(driver, "cuMemsetD16_v2", address + 10, 0x1234u16, 2usize),
+        0
+    );
+    assert_eq!(
+        driver.download(address + 8, 8),
+        [8, 9, 0x34, 0x12, 0x34, 0x12, 14, 15]
+    );
+    assert_eq!(driver.live("allocations"), 1);
+    assert_eq!(call!(driver, "cuMemFree_v2", address), 0);
+    assert_eq!(call!(driver, "cuCtxDestroy_v2", context), 0);
+    driver.assert_empty();
+}
+
+#[test]
+fn every_misuse_of_an_address_is_a_violation() {
+    let (driver, first) = Driver::with_context(&[]);
+    let address = driver.upload(&[1; 100]);
+    let mut bytes = [0u8; 200];
+    let into = bytes.as_mut_ptr();
+    let expected = [
+        (
+            call!(driver, "cuMemcpyDtoH_v2", into, address, 101usize),
+            "reaches beyond",
+        ),
+        (
+            call!(driver, "cuMemcpyDtoH_v2", into, 0x1000u64, 1usize),
+            "no allocation holds",
+        ),
+        (
+            call!(driver, "cuMemFree_v2", address + 16),
+            "is no address to free",
+        ),
+    ];
+    let mut second = 0u64;
+    assert_eq!(
+        call!(driver, "cuCtxCreate_v2", &mut second => *mut u64, 0u32, 0i32),
+        0
+    );
+    let foreign = call!(driver, "cuMemcpyDtoH_v2", into, address, 1usize);
+    assert_eq!(call!(driver, "cuCtxSetCurrent", first), 0);
+    assert_eq!(call!(driver, "cuMemFree_v2", address), 0);
+    let freed = call!(driver, "cuMemFree_v2", address);
+    let more = [(foreign, "another context"), (freed, "has been freed")];
+    let violations = driver.violations();
+    assert_eq!(violations.len(), 5, "{violations:?}");
+    for ((code, text), violation) in expected.iter().chain(&more).zip(violations) {
+        assert_eq!(*code, 1);
+        assert!(violation.contains(text), "{violation} for {text}");
+    }
+}
+
+#[test]
+fn what_is_left_to_a_context_is_counted() {
+    let (driver, context) = Driver::with_context(&[]);
+    driver.upload(&[1; 100]);
+    let mut stream = 0u64;
+    assert_eq!(
+        call!(driver, "cuStreamCreate", &mut stream => *mut u64, 1u32),
+        0
+    );
+    assert_eq!(call!(driver, "cuCtxDestroy_v2", context), 0);
+    driver.assert_empty();
+    assert_eq!(driver.census()["left_to_context"], 2);
+}
+
+#[test]
+fn memory_of_pools_outlives_the_context() {
+    let (driver, context) = Driver::with_context(&[]);
+    let mut address = 0u64;
+    let allocated = call!(driver, "cuMemAllocAsync", &mut address => *mut u64, 64usize, 0u64);
+    assert_eq!(allocated, 0);
+    assert_eq!(call!(driver, "cuCtxDestroy_v2", context), 0);
+    assert_eq!(driver.live("pool_allocations"), 1);
+}
+
+#[test]
+fn freed_memory_comes_back_unscrubbed() {
+    let (driver, _) = Driver::with_context(&[]);
+    let address = driver.upload(&[0x5a; 300]);
+    assert_eq!(call!(driver, "cuMemFree_v2", address), 0);
+    let mut again = 0u64;
+    assert_eq!(
+        call!(driver, "cuMemAlloc_v2", &mut again => *mut u64, 300usize),
+        0
+    );
+    assert_eq!(driver.download(again, 300), [0x5a; 300]);
+}
+
+#[test]
+fn device_has_an_end() {
+    let (driver, _) = Driver::with_context(&[("MEMORY", "1Mi")]);
+    let mut address = 0u64;
+    let mut allocate = |size: usize| call!(driver, "cuMemAlloc_v2", &mut address => *mut u64, size);
+    assert_eq!(allocate(usize::MAX), 2);
+    assert_eq!(allocate(0), 1);
+    assert_eq!(allocate(1 << 20), 0);
+    assert_eq!(allocate(1), 2);
+    assert_eq!(driver.violations(), [""; 0]);
+}
+
+#[test]
+fn pitched_copies_move_rectangles() {
+    let (driver, _) = Driver::with_context(&[]);
+    let bytes: Vec<_> = (0..64).collect();
+    let address = driver.upload(&bytes);
+    let mut out = [0u8; 12];
+    // From column 2, row 1 of rows of 8: three rows of four.
+    let shape: [usize; 16] = [
+        2,
+        1,
+        2,
+        0,
+        address as usize,
+        0,
+        8,
+        0,
+        0,
+        1,
+        out.as_mut_ptr() as usize,
+        0,
+        0,
+        4,
+        4,
+        3,
+    ];
+    assert_eq!(call!(driver, "cuMemcpy2D_v2", shape.as_ptr()), 0);
+    assert_eq!(out, [10, 11, 12, 13, 18, 19, 20, 21, 26, 27, 28, 29]);
+}
