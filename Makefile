@@ -18,11 +18,12 @@ TOOL := $(TARGET)/release/faas-wasm
 RUNNER := $(TARGET)/release/faas-wasm-runner
 BUILD := $(abspath build)
 
-PACKAGES := faas-wasm faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-wasm-wasi faas-wasm-tests
+PACKAGES := faas-wasm faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-wasm-wasi faas-wasm-tests faas-wasm-fake-cuda
 
 # What the black-box tests and the benchmarks are told.
 TEST_ENVIRONMENT = FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) FAAS_WASM_FIXTURES=$(BUILD)/fixtures \
-	FAAS_WASM_ESBUILD=$(ESBUILD) FAAS_WASM_GUESTS=$(GUESTS) FAAS_WASM_SKIPPED=$(BUILD)/skipped
+	FAAS_WASM_ESBUILD=$(ESBUILD) FAAS_WASM_GUESTS=$(GUESTS) FAAS_WASM_SKIPPED=$(BUILD)/skipped \
+	FAAS_WASM_FAKE_CUDA=$(FAKE_CUDA)
 
 ##@ First steps
 
@@ -48,6 +49,16 @@ build: setup ## Build both programs: target/release/faas-wasm and target/release
 	cargo build $(CARGO_FLAGS) --release -p faas-wasm
 	CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
 	  cargo build $(CARGO_FLAGS) --release -p faas-wasm-runner
+
+# The tests' stand-in for the CUDA driver. It is optimised in every profile, see Cargo.toml.
+FAKE_CUDA := $(BUILD)/fake-cuda/libcuda.so.1
+
+.PHONY: fake-cuda
+fake-cuda: setup ## Build the tests' stand-in for the CUDA driver: build/fake-cuda/libcuda.so.1
+	cargo build $(CARGO_FLAGS) -p faas-wasm-fake-cuda
+	@mkdir -p $(dir $(FAKE_CUDA))
+	@# Replaced as a whole: a program may have the old one loaded.
+	cp $(TARGET)/debug/libfake_cuda.so $(FAKE_CUDA).new && mv $(FAKE_CUDA).new $(FAKE_CUDA)
 
 C_FIXTURES := $(patsubst fixtures/%.c,$(BUILD)/fixtures/%.wasm,$(wildcard fixtures/*.c))
 WAT_FIXTURES := $(patsubst fixtures/%.wat,$(BUILD)/fixtures/%.wasm,$(wildcard fixtures/*.wat))
@@ -157,7 +168,7 @@ test-image-inside:
 ##@ Check
 
 .PHONY: test
-test: build fixtures esbuild guests ## Run all tests: units, and black-box tests over both programs
+test: build fixtures fake-cuda esbuild guests ## Run all tests: units, and black-box tests over both programs
 	@rm -f $(BUILD)/skipped
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --no-fail-fast
 	@# A test whose toolchain is missing says so here; nothing is left out silently.
