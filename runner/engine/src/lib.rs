@@ -20,6 +20,11 @@
 pub mod host;
 pub mod memory;
 
+#[cfg(feature = "broken-reset")]
+pub mod broken;
+#[cfg(not(feature = "broken-reset"))]
+#[path = "broken_disabled.rs"]
+mod broken;
 mod deadline;
 mod image;
 mod instance;

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags};
 
+use crate::broken::{self, Broken};
 use crate::image::MemoryImage;
 use crate::pagemap::{OwnPages, Pagemap};
 
@@ -179,12 +180,15 @@ impl Slot {
     /// [`SlotError`]; the slot must then be dropped.
     pub(crate) fn reset(&mut self) -> Result<(), SlotError> {
         self.limited = false;
+        let initial = self.image.initial();
+        if broken::is(Broken::GrownTail) {
+            self.current = initial;
+        }
         self.touched = self.touched.max(self.current);
         match Pagemap::get() {
             Some(pagemap) => self.restore(pagemap)?,
             None => self.discard(0..self.touched)?,
         }
-        let initial = self.image.initial();
         if self.current > initial {
             self.protect(initial, self.current - initial, MprotectFlags::empty())?;
             self.current = initial;
@@ -221,7 +225,8 @@ impl Slot {
                 while let Some(page) = older.next_if(|page| page.start <= start) {
                     idle = if page.start == start { page.idle } else { 0 };
                 }
-                let changed = !*swapped && start < self.current && self.put_back(start);
+                let skipped = kept.is_empty() && broken::is(Broken::HotPage);
+                let changed = !*swapped && start < self.current && !skipped && self.put_back(start);
                 idle = if changed { 0 } else { idle + 1 };
                 if *swapped || idle > IDLE_RESETS {
                     self.discard(unused.extend(start..start + page_size()))?;
@@ -298,10 +303,10 @@ fn page_size() -> usize {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    // In steps that the compiler makes vector instructions of.
+    // Each byte is like the one before it.
     bytes
-        .chunks(256)
-        .all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
+        .split_first()
+        .is_none_or(|(first, rest)| *first == 0 && *rest == bytes[..rest.len()])
 }
 
 impl Drop for Slot {

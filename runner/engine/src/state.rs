@@ -27,6 +27,8 @@ use wasmer_vm::{
     VMCallerCheckedAnyfunc, VMGlobalDefinition, VMMemoryDefinition, VMTableDefinition,
 };
 
+use crate::broken::{self, Broken};
+
 /// A passive segment of one instance.
 #[derive(Debug)]
 pub(crate) struct PassiveSegment {
@@ -160,14 +162,16 @@ impl Beginning {
             // SAFETY: the place is in the instance's context, whose guest has ended.
             unsafe { place.as_ptr().write(value.clone()) };
         }
+        let skipped = usize::from(broken::is(Broken::TableEntry));
         for (table, first) in state.tables.iter().zip(&self.tables) {
-            if !first.is_empty() {
+            if let Some(first) = first.get(skipped..).filter(|first| !first.is_empty()) {
                 // SAFETY: the table has as many elements as at the beginning (`same_sizes`), and
                 // they are its own.
                 unsafe {
-                    ptr::copy_nonoverlapping(first.as_ptr(), table.elements().0, first.len())
-                };
-                table.update_records(0, first.len());
+                    let elements = table.elements().0.add(skipped);
+                    ptr::copy_nonoverlapping(first.as_ptr(), elements, first.len());
+                }
+                table.update_records(skipped, first.len());
             }
         }
         for segment in &state.data {

@@ -39,6 +39,8 @@ pub use context::{
     DEFAULT_DESCRIPTORS, DEFAULT_QUOTA, Usage, WasiContext, WasiContextBuilder, WasiHost,
 };
 pub use errno::Errno;
+#[cfg(feature = "broken-reset")]
+pub use fs::keep_nodes;
 pub use fs::{Access, Mount, MountError, MountProblem, Namespace, Root, RootError, parse_mounts};
 pub use linker::add_to_linker;
 pub use stream::{Discard, Empty, HostStream, InputStream, OutputStream, StreamError};

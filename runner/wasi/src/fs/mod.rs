@@ -11,6 +11,11 @@ mod change;
 mod content;
 mod device;
 mod direct;
+#[cfg(feature = "broken-reset")]
+mod leftover;
+#[cfg(not(feature = "broken-reset"))]
+#[path = "leftover_disabled.rs"]
+mod leftover;
 mod list;
 mod lower;
 mod metadata;
@@ -26,6 +31,8 @@ mod tests;
 
 pub(crate) use change::Moved;
 pub(crate) use device::Device;
+#[cfg(feature = "broken-reset")]
+pub use leftover::keep_nodes;
 pub(crate) use list::Name;
 pub use lower::{Root, RootError};
 pub(crate) use metadata::{Kind, Metadata, NewTime};

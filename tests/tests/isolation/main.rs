@@ -1,0 +1,90 @@
+//! The proof of isolation: each request looks for what earlier ones have left, in its memories,
+//! tables, globals, segments, files, environment and streams, and then leaves a pattern everywhere
+//! (`guest.wat`). All run on one slot, with every way to end.
+//!
+//! A proof is worth what it would notice: with the features of `broken-reset` the engine and the
+//! file system forget one thing at a time, and each time the proof must fail.
+
+mod requests;
+mod trusted;
+
+use faas_wasm_engine::broken::{Broken, break_reset};
+use faas_wasm_tests::Backend;
+use faas_wasm_wasi::keep_nodes;
+use requests::{Guests, Instruction};
+
+/// Requests of the whole proof.
+const REQUESTS: usize = 100_000;
+/// Requests within which a broken reset must be noticed.
+const FEW: usize = 200;
+
+#[test]
+fn no_request_finds_anything_of_another() {
+    let mut guests = Guests::new(Backend::Cranelift);
+    let endings = guests
+        .run(REQUESTS)
+        .expect("all is as for the first request");
+    // Whatever the numbers are, each way to end and each change was there often.
+    for (ending, count) in endings.iter().enumerate() {
+        assert!(*count > REQUESTS / 100, "ending {ending}: {endings:?}");
+    }
+}
+
+#[test]
+fn the_other_backends_code_is_isolated_too() {
+    let mut guests = Guests::new(Backend::Llvm);
+    guests
+        .run(REQUESTS / 20)
+        .expect("all is as for the first request");
+}
+
+/// Every pair of requests, one after the other.
+#[test]
+fn each_change_is_gone_after_each_ending() {
+    let mut guests = Guests::new(Backend::Cranelift);
+    for before in Instruction::all() {
+        guests.one(before).expect("as for the first request");
+        guests
+            .one(Instruction::everything())
+            .expect("as for the first request");
+    }
+}
+
+#[track_caller]
+fn is_noticed(set_broken: impl Fn(bool), codes: std::ops::Range<u32>) {
+    let mut guests = Guests::new(Backend::Cranelift);
+    guests.run(FEW).expect("nothing is broken yet");
+    set_broken(true);
+    let found = guests.run(FEW);
+    set_broken(false);
+    let found = found.expect_err("a broken reset must be noticed");
+    let code = found.exit_code();
+    assert!(
+        code.is_some_and(|code| codes.contains(&code)),
+        "noticed otherwise: {found}"
+    );
+}
+
+fn forgets(broken: Broken) -> impl Fn(bool) {
+    move |set| break_reset(set.then_some(broken))
+}
+
+#[test]
+fn a_page_that_is_not_put_back_is_noticed() {
+    is_noticed(forgets(Broken::HotPage), 103..105);
+}
+
+#[test]
+fn a_tail_that_stays_is_noticed() {
+    is_noticed(forgets(Broken::GrownTail), 162..164);
+}
+
+#[test]
+fn a_table_entry_that_stays_is_noticed() {
+    is_noticed(forgets(Broken::TableEntry), 112..120);
+}
+
+#[test]
+fn a_file_that_stays_is_noticed() {
+    is_noticed(keep_nodes, 130..136);
+}
