@@ -170,7 +170,7 @@ test-image-inside:
 .PHONY: test
 test: build fixtures fake-cuda esbuild guests ## Run all tests: units, and black-box tests over both programs
 	@rm -f $(BUILD)/skipped
-	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --no-fail-fast
+	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --features faas-wasm-tests/isolation --no-fail-fast
 	@# A test whose toolchain is missing says so here; nothing is left out silently.
 	@if [ -s $(BUILD)/skipped ]; then sort $(BUILD)/skipped; fi; \
 	echo "$$(cat $(BUILD)/skipped 2>/dev/null | wc -l) tests left out for want of a tool or a device"
@@ -181,6 +181,7 @@ lint: setup ## Formatting, clippy, documentation, layers; warnings are errors
 	@# One package a call, so that each is seen with its own features.
 	@for package in $(PACKAGES); do \
 	  features=; if [ $$package = faas-wasm ]; then features="--no-default-features --features cranelift"; fi; \
+	  if [ $$package = faas-wasm-tests ]; then features="--features isolation"; fi; \
 	  echo "cargo clippy -p $$package"; \
 	  cargo clippy $(CARGO_FLAGS) --quiet -p $$package --all-targets $$features -- -D warnings; \
 	done

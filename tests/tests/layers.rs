@@ -177,6 +177,33 @@ fn runner_holds_no_code_generation() {
     assert_eq!(forbidden(&tree("faas-wasm-runner", &[])), [""; 0]);
 }
 
+/// Packages of a tree that are compiled with ways to break a reset.
+fn broken_resets(more: &[&str]) -> usize {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let outcome = Outcome::of(
+        Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--offline", "-e", "normal"])
+            .args(["--prefix", "none", "--format", "{p}|{f}"])
+            .args(more)
+            .current_dir(root),
+    );
+    let text = outcome.success();
+    assert!(text.contains("faas-wasm-engine"), "{text}");
+    text.matches("broken-reset").count()
+}
+
+#[test]
+fn the_runner_cannot_be_told_to_break_its_resets() {
+    assert_eq!(broken_resets(&["-p", "faas-wasm-runner"]), 0);
+    assert_eq!(
+        broken_resets(&["-p", "faas-wasm-runner", "--all-features"]),
+        0
+    );
+    // The test of isolation has what was looked for.
+    let isolation = ["-p", "faas-wasm-tests", "--features", "isolation"];
+    assert!(broken_resets(&isolation) > 0);
+}
+
 #[test]
 fn licences_of_the_runner_permit_use() {
     let packages = tree("faas-wasm-runner", &[]);
