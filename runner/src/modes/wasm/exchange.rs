@@ -54,10 +54,19 @@ struct State {
     /// The reader wants to know of the first byte; else only of what releases the output.
     wake_at_first: bool,
 
+    /// The worker waits for a change.
+    worker_waits: bool,
     begun: bool,
     canceler: Option<Canceler>,
     abandoned: bool,
     outcome: Option<Outcome>,
+}
+
+impl State {
+    fn add_input(&mut self, data: Bytes) {
+        self.input_size += data.len();
+        self.input.push_back(data);
+    }
 }
 
 /// See the module's documentation.
@@ -97,21 +106,33 @@ impl Exchange {
 
     fn wait<'a>(
         &self,
-        state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State>,
         until: Option<Instant>,
     ) -> Result<MutexGuard<'a, State>, StreamError> {
-        let Some(until) = until else {
-            return Ok(self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner));
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
             return Err(StreamError::TimedOut);
         }
-        let waited = self.changed.wait_timeout(state, left);
-        Ok(waited.unwrap_or_else(PoisonError::into_inner).0)
+        state.worker_waits = true;
+        let mut state = match left {
+            None => (self.changed.wait(state)).unwrap_or_else(PoisonError::into_inner),
+            Some(left) => {
+                let waited = self.changed.wait_timeout(state, left);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.worker_waits = false;
+        Ok(state)
+    }
+
+    /// Lets the worker look again. Telling a condition variable is a system call even if nobody waits, and the worker
+    /// of a small request never does.
+    fn tell_worker(&self, state: MutexGuard<'_, State>) {
+        let waits = state.worker_waits;
+        drop(state);
+        if waits {
+            self.changed.notify_all();
+        }
     }
 
     // The connection's side.
@@ -119,8 +140,7 @@ impl Exchange {
     /// Adds input that is already here, whatever its size.
     pub(super) fn preload(&self, data: Bytes) -> usize {
         let mut state = self.lock();
-        state.input_size += data.len();
-        state.input.push_back(data);
+        state.add_input(data);
         state.input_size
     }
 
@@ -138,8 +158,9 @@ impl Exchange {
     }
 
     pub(super) fn feed(&self, data: Bytes) {
-        self.preload(data);
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.add_input(data);
+        self.tell_worker(state);
     }
 
     /// No more input comes; `broken` if it should have.
@@ -147,8 +168,7 @@ impl Exchange {
         let mut state = self.lock();
         state.input_ended = true;
         state.input_broken = broken;
-        drop(state);
-        self.changed.notify_all();
+        self.tell_worker(state);
     }
 
     /// The client is gone: the run ends, or never begins. Tells whether it has begun.
@@ -157,8 +177,7 @@ impl Exchange {
         state.abandoned = true;
         let canceler = state.canceler.take();
         let begun = state.begun;
-        drop(state);
-        self.changed.notify_all();
+        self.tell_worker(state);
         if let Some(canceler) = canceler {
             canceler.cancel(Interruption::Canceled);
         }
@@ -194,8 +213,7 @@ impl Exchange {
         let mut state = self.lock();
         if !state.output.is_empty() {
             let data = state.output.split().freeze();
-            drop(state);
-            self.changed.notify_all();
+            self.tell_worker(state);
             return Poll::Ready(Some(Ok(data)));
         }
         match state.outcome {

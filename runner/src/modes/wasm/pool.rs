@@ -40,6 +40,8 @@ struct State {
     threads: u32,
     /// Those with a spare instance, waiting.
     idle: u32,
+    /// At least the idle ones that sleep and have not been told of a job.
+    asleep: u32,
     /// Those with a spare instance or in a run.
     ready: u32,
     floor: u32,
@@ -155,8 +157,13 @@ impl Pool {
         if state.queue.len() > state.idle as usize && state.replicas < self.scale.max {
             self.spawn(&mut state);
         }
+        // Telling is a system call even if nobody sleeps, and under load nobody does.
+        let tell = state.asleep > 0;
+        state.asleep = state.asleep.saturating_sub(1);
         drop(state);
-        self.changed.notify_one();
+        if tell {
+            self.changed.notify_one();
+        }
         true
     }
 
@@ -292,7 +299,9 @@ impl Pool {
                 break None;
             }
             let idle = idle_since.elapsed();
+            // Who wakes without having been told is counted twice; a job more is then told of for nothing.
             if state.replicas <= state.floor {
+                state.asleep += 1;
                 // Part of the floor: its idle time counts from when it is not any more.
                 state = self
                     .changed
@@ -307,6 +316,7 @@ impl Pool {
                 break None;
             } else {
                 let left = self.scale.idle_timeout - idle;
+                state.asleep += 1;
                 let waited = self.changed.wait_timeout(state, left);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
