@@ -54,11 +54,12 @@ build: setup ## Build both programs: target/release/faas-wasm and target/release
 FAKE_CUDA := $(BUILD)/fake-cuda/libcuda.so.1
 
 .PHONY: fake-cuda
-fake-cuda: setup ## Build the tests' stand-in for the CUDA driver: build/fake-cuda/libcuda.so.1
+fake-cuda: fixtures ## Build the tests' stand-in for the CUDA driver: build/fake-cuda/libcuda.so.1
 	cargo build $(CARGO_FLAGS) -p faas-wasm-fake-cuda
 	@mkdir -p $(dir $(FAKE_CUDA))
 	@# Replaced as a whole: a program may have the old one loaded.
 	cp $(TARGET)/debug/libfake_cuda.so $(FAKE_CUDA).new && mv $(FAKE_CUDA).new $(FAKE_CUDA)
+	@$(MAKE) --no-print-directory $(CUDA_NATIVE)
 
 C_FIXTURES := $(patsubst fixtures/%.c,$(BUILD)/fixtures/%.wasm,$(wildcard fixtures/*.c))
 WAT_FIXTURES := $(patsubst fixtures/%.wat,$(BUILD)/fixtures/%.wasm,$(wildcard fixtures/*.wat))
@@ -67,11 +68,44 @@ WAT_FIXTURES := $(patsubst fixtures/%.wat,$(BUILD)/fixtures/%.wasm,$(wildcard fi
 fixtures: setup ## Build the guests of fixtures/ into build/fixtures/
 	@$(MAKE) --no-print-directory fixture-files
 
+# CUDA guests, each four times: with 4-byte and 8-byte device pointers (NAME, NAME64), with text that
+# does not tell which parameters are pointers (NAME-bare), and as a program of this machine (native/NAME).
+CUDA := $(BUILD)/fixtures/cuda
+CUDA_GUESTS := $(notdir $(basename $(wildcard fixtures/cuda/*.c)))
+CUDA_FIXTURES := $(foreach guest,$(CUDA_GUESTS),$(CUDA)/$(guest).wasm $(CUDA)/$(guest)64.wasm $(CUDA)/$(guest)-bare.wasm)
+CUDA_NATIVE := $(CUDA_GUESTS:%=$(CUDA)/native/%)
+CUDA_KERNELS := $(CUDA)/kernels.ptx $(CUDA)/kernels-bare.ptx $(CUDA)/product.ptx
+CUDA_SOURCES := $(wildcard fixtures/cuda/*.h) runner/cuda/include/faas_cuda.h $(CUDA_KERNELS)
+CUDA_CFLAGS := -std=gnu23 -O2 -Wall -Wextra -Werror -Irunner/cuda/include --embed-dir=$(CUDA)
+CUDA_WASM := clang-22 --target=wasm32-wasi -Wno-deprecated -mbulk-memory $(CUDA_CFLAGS)
+
 .PHONY: fixture-files
-fixture-files: $(C_FIXTURES) $(WAT_FIXTURES)
+fixture-files: $(C_FIXTURES) $(WAT_FIXTURES) $(CUDA_KERNELS) $(CUDA_FIXTURES)
+
+# A version of the text that drivers since CUDA 11.5 take, and a device since 2018.
+$(CUDA)/%.ptx: fixtures/cuda/%.cu fixtures/cuda/device.h
+	@mkdir -p $(@D)
+	clang-22 -x cuda --cuda-device-only --cuda-gpu-arch=sm_75 -Xclang -target-feature -Xclang +ptx75 \
+	  -nocudainc -nocudalib -O2 -Wall -Wextra -Werror -S -o $@ $<
+
+$(CUDA)/%-bare.ptx: $(CUDA)/%.ptx
+	sed 's/\.ptr \.align 1 //' $< > $@
+
+$(CUDA_GUESTS:%=$(CUDA)/%64.wasm): $(CUDA)/%64.wasm: fixtures/cuda/%.c $(CUDA_SOURCES)
+	$(CUDA_WASM) -DFAAS_CUDA_DEVPTR64 -o $@ $<
+
+$(CUDA_GUESTS:%=$(CUDA)/%-bare.wasm): $(CUDA)/%-bare.wasm: fixtures/cuda/%.c $(CUDA_SOURCES)
+	$(CUDA_WASM) -DBARE -o $@ $<
+
+$(CUDA_GUESTS:%=$(CUDA)/%.wasm): $(CUDA)/%.wasm: fixtures/cuda/%.c $(CUDA_SOURCES)
+	$(CUDA_WASM) -o $@ $<
+
+$(CUDA_NATIVE): $(CUDA)/native/%: fixtures/cuda/%.c $(CUDA_SOURCES)
+	@mkdir -p $(@D)
+	clang-22 $(CUDA_CFLAGS) -o $@ $< $(FAKE_CUDA)
 
 # wasm32-wasi is the name under which Debian's wasi-libc lies; clang calls it wasm32-wasip1 by now.
-$(BUILD)/fixtures/%.wasm: fixtures/%.c
+$(C_FIXTURES): $(BUILD)/fixtures/%.wasm: fixtures/%.c
 	@mkdir -p $(@D)
 	clang-22 --target=wasm32-wasi -Wno-deprecated -std=gnu17 -O2 -mbulk-memory -Wall -Wextra -Werror -Wno-infinite-recursion -o $@ $<
 
