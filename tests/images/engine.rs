@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use faas_wasm_tests::{Outcome, Work};
+use faas_wasm_tests::{Outcome, Work, skip};
 
 /// Environment variable with the engine's client.
 const DOCKER: &str = "FAAS_WASM_DOCKER";
@@ -41,6 +41,28 @@ pub(crate) fn inspect(what: &str, field: &str) -> String {
 /// The image that stands for Debian's.
 pub(crate) fn base_image() -> String {
     required(BASE_IMAGE)
+}
+
+/// An image that stands for a public one with a toolchain; none, and the test is skipped, if the
+/// toolchain cannot be had.
+pub(crate) fn toolchain_image(name: &str, test: &str) -> Option<String> {
+    let tag = format!("faas-wasm-test/{name}");
+    let file = own(&format!("stand-ins/{name}.Dockerfile"));
+    let mut command = docker();
+    command
+        .args(["build", "--tag", &tag, "--build-arg"])
+        .arg(format!("BASE_IMAGE={}", base_image()))
+        .arg("--file")
+        .arg(&file)
+        .arg(own("stand-ins"));
+    let outcome = Outcome::of(&mut command);
+    if outcome.code() == 0 {
+        return Some(tag);
+    }
+    let reason = outcome.stderr.trim_end();
+    let reason = reason.lines().last().unwrap_or_default();
+    skip(test, &format!("no toolchain: {}: {reason}", file.display()));
+    None
 }
 
 /// A file below `templates/`.
@@ -87,7 +109,11 @@ impl<'a> FunctionImage<'a> {
             name,
             handler: None,
             builder: Builder::Classic,
-            arguments: vec![format!("TOOLCHAIN_IMAGE={base}")],
+            // A template has one or the other; an argument given again later wins.
+            arguments: vec![
+                format!("TOOLCHAIN_IMAGE={base}"),
+                format!("BASE_IMAGE={base}"),
+            ],
         }
     }
 

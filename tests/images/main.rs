@@ -6,7 +6,9 @@
 //! quick; containers are removed.
 
 mod c_wasm;
+mod classic;
 mod container;
 mod engine;
+mod languages;
 mod own_images;
 mod variants;

@@ -1,0 +1,4 @@
+import { Request } from "./faas";
+import { handle } from "./function/handler";
+
+handle(new Request()).send();

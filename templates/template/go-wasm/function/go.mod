@@ -1,0 +1,3 @@
+module faas.local/function
+
+go 1.21

@@ -1,0 +1,3 @@
+module faas.local/main
+
+go 1.21

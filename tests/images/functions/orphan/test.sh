@@ -1,0 +1,2 @@
+#!/bin/bash
+# None: what it does is for a running container.

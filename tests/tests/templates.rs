@@ -1,0 +1,378 @@
+//! What the templates and manifests promise by their text alone. `make test-image` builds and runs
+//! them; nothing here needs a container engine.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use faas_wasm_tests::{Outcome, skip};
+use serde_json::{Value, json};
+
+/// Environment variable with the directory of the Python packages kubernetes-validate and PyYAML.
+const KUBERNETES_VALIDATE: &str = "FAAS_WASM_KUBERNETES_VALIDATE";
+
+/// What a stack file may say of a function, as far as we use it.
+const FUNCTION_KEYS: [&str; 14] = [
+    "annotations",
+    "build_args",
+    "build_options",
+    "environment",
+    "fprocess",
+    "handler",
+    "image",
+    "labels",
+    "lang",
+    "limits",
+    "platforms",
+    "readonly_root_filesystem",
+    "requests",
+    "secrets",
+];
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Directories of all templates.
+fn templates() -> Vec<PathBuf> {
+    let entries = fs::read_dir(root("templates/template")).expect("the templates are there");
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.expect("it can be listed").path())
+        .collect();
+    found.sort();
+    assert!(!found.is_empty(), "there are templates");
+    found
+}
+
+fn name(template: &Path) -> &str {
+    let name = template.file_name().and_then(|name| name.to_str());
+    name.expect("names of templates are ASCII")
+}
+
+/// The runner's variables, from its documentation.
+fn documented_variables() -> BTreeSet<String> {
+    let text = read(&root("runner/CONFIGURATION.md"));
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names = rows.filter_map(|row| row.split_once(" |").map(|(names, _)| names));
+    let names = names.flat_map(|names| names.split(", "));
+    let found: BTreeSet<_> = names.map(|name| name.replace('`', "")).collect();
+    assert!(found.contains("fprocess"), "{found:?}");
+    found
+}
+
+#[track_caller]
+fn is_documented(variable: &str, place: &Path) {
+    // Of the NVIDIA container runtime.
+    if !variable.starts_with("NVIDIA_") {
+        assert!(
+            documented_variables().contains(variable),
+            "{}: the runner has no variable {variable}",
+            place.display()
+        );
+    }
+}
+
+/// A Dockerfile's instructions, each on one line.
+fn instructions(text: &str) -> Vec<String> {
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let whole = text.replace("\\\n", " ");
+    let lines = whole.lines().map(|line| line.trim().to_owned());
+    lines.filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn templates_are_complete() {
+    for template in templates() {
+        let description = read(&template.join("template.yml"));
+        let language = format!("language: {}\n", name(&template));
+        assert!(description.starts_with(&language), "{description}");
+        assert!(description.contains("\nhandler_folder: function\n"));
+        assert!(description.contains("\nwelcome_message: |\n"));
+        for file in [
+            "Dockerfile",
+            "Dockerfile.buildkit",
+            "README.md",
+            "stack.yaml",
+            "function",
+        ] {
+            let file = template.join(file);
+            assert!(file.exists(), "{} is missing", file.display());
+        }
+    }
+}
+
+/// An engine without BuildKit knows no mounts, here-documents or other frontends.
+#[test]
+fn dockerfiles_work_with_the_classic_builder() {
+    for template in templates() {
+        let path = template.join("Dockerfile");
+        let text = read(&path);
+        for absent in ["--mount", "<<", "syntax="] {
+            assert!(!text.contains(absent), "{}: {absent}", path.display());
+        }
+        for instruction in instructions(&text) {
+            let Some(argument) = instruction.strip_prefix("ARG ") else {
+                continue;
+            };
+            // Set by BuildKit: a default would win over it, so that its uses have one.
+            if argument == "TARGETARCH" {
+                assert!(text.contains("${TARGETARCH:-amd64}"), "{}", path.display());
+                assert!(!text.contains("${TARGETARCH}"), "{}", path.display());
+            } else {
+                assert!(argument.contains('='), "{}: {argument}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn both_dockerfiles_differ_by_cache_mounts_alone() {
+    for template in templates() {
+        let with = read(&template.join("Dockerfile.buildkit"));
+        let mut without = String::new();
+        // A mount ends its line with a backslash, and the next begins with the indentation.
+        let mut rest = with.as_str();
+        while let Some((before, after)) = rest.split_once("--mount=") {
+            without += before;
+            let (mount, after) = after
+                .split_once(" \\\n    ")
+                .expect("a mount has its own line");
+            assert!(mount.starts_with("type=cache,"), "{mount}");
+            rest = after;
+        }
+        without += rest;
+        assert_eq!(
+            read(&template.join("Dockerfile")),
+            without,
+            "{}",
+            name(&template)
+        );
+    }
+}
+
+/// Who has no access to public registries names images of their own.
+#[test]
+fn every_image_can_be_named_by_an_argument() {
+    let files = templates().into_iter().flat_map(|template| {
+        [
+            template.join("Dockerfile"),
+            template.join("Dockerfile.buildkit"),
+        ]
+    });
+    let ours = [root("runner/Dockerfile"), root("compiler/Dockerfile")];
+    for path in files.chain(ours) {
+        let instructions = instructions(&read(&path));
+        let mut stages = BTreeSet::new();
+        let mut platforms = 0;
+        for instruction in &instructions {
+            let Some(from) = instruction.strip_prefix("FROM ") else {
+                continue;
+            };
+            let words: Vec<_> = from.split_whitespace().collect();
+            assert!(words[0].starts_with("--platform=${"), "{from}");
+            platforms += 1;
+            let image = words[1];
+            let argument = image
+                .strip_prefix("${")
+                .and_then(|rest| rest.strip_suffix('}'));
+            match argument {
+                Some(argument) => {
+                    let set = format!("ARG {argument}=");
+                    let default = instructions.iter().find_map(|line| line.strip_prefix(&set));
+                    let default = default.unwrap_or_else(|| panic!("{}: {set}", path.display()));
+                    if default.starts_with("faas-wasm") {
+                        let version = format!(":{}", env!("CARGO_PKG_VERSION"));
+                        assert!(default.ends_with(&version), "{default}");
+                    }
+                }
+                None => assert!(
+                    image == "scratch" || stages.contains(image),
+                    "{}: {image}",
+                    path.display()
+                ),
+            }
+            if let Some(at) = words.iter().position(|word| *word == "AS") {
+                stages.insert(words[at + 1].to_owned());
+            }
+        }
+        assert!(platforms > 0, "{} has stages", path.display());
+    }
+}
+
+#[test]
+fn images_set_variables_that_the_runner_has() {
+    for template in templates() {
+        let path = template.join("Dockerfile");
+        let mut count = 0;
+        for instruction in instructions(&read(&path)) {
+            let Some(settings) = instruction.strip_prefix("ENV ") else {
+                continue;
+            };
+            // Values with spaces are in quotation marks.
+            let mut quoted = false;
+            let words = settings.split(|c: char| {
+                quoted ^= c == '"';
+                c.is_whitespace() && !quoted
+            });
+            for word in words.filter(|word| !word.is_empty()) {
+                let (variable, _) = word.split_once('=').expect("NAME=VALUE");
+                is_documented(variable, &path);
+                count += 1;
+            }
+        }
+        assert!(count > 0, "{} sets variables", path.display());
+    }
+}
+
+/// Python with what reads YAML and knows Kubernetes; none, and the test is skipped, without it.
+fn python(test: &str) -> Option<Command> {
+    let Some(packages) = env::var_os(KUBERNETES_VALIDATE) else {
+        skip(test, "kubernetes-validate is not there");
+        return None;
+    };
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", packages);
+    Some(command)
+}
+
+/// The documents of a YAML file.
+fn yaml(mut python: Command, path: &Path) -> Vec<Value> {
+    python
+        .args(["-c", "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))"])
+        .arg(path);
+    let text = Outcome::of(&mut python).success();
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    let object = value.as_object().expect("it is a mapping");
+    object.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn stack_files_say_what_openfaas_understands() {
+    for template in templates() {
+        let path = template.join("stack.yaml");
+        let Some(python) = python("stack_files_say_what_openfaas_understands") else {
+            return;
+        };
+        let stack = yaml(python, &path).remove(0);
+        assert_eq!(keys(&stack), ["functions", "provider", "version"]);
+        assert_eq!(stack["provider"]["name"], "openfaas");
+        for (function, settings) in stack["functions"].as_object().expect("a mapping") {
+            assert!(function.len() <= 63, "{function}");
+            assert_eq!(settings["lang"], name(&template));
+            for key in keys(settings) {
+                assert!(FUNCTION_KEYS.contains(&key), "{}: {key}", path.display());
+            }
+            for variable in keys(&settings["environment"]) {
+                is_documented(variable, &path);
+            }
+            for texts in ["environment", "labels", "annotations"] {
+                for (key, value) in settings[texts].as_object().expect("a mapping") {
+                    assert!(value.is_string(), "{}: {key}: {value}", path.display());
+                }
+            }
+            assert_eq!(settings["readonly_root_filesystem"], true);
+            for label in ["com.openfaas.scale.min", "com.openfaas.scale.max"] {
+                let count: u32 = settings["labels"][label]
+                    .as_str()
+                    .and_then(|count| count.parse().ok())
+                    .expect("a number");
+                assert!(count >= 1);
+            }
+            for probe in ["health", "ready"] {
+                assert_eq!(
+                    settings["annotations"][format!("com.openfaas.{probe}.http.path")],
+                    format!("/_/{probe}")
+                );
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn is_valid_kubernetes(mut python: Command, path: &Path) {
+    python
+        .args(["-m", "kubernetes_validate", "--strict"])
+        .arg(path);
+    let outcome = Outcome::of(&mut python);
+    assert_eq!(outcome.code(), 0, "{}{}", outcome.text(), outcome.stderr);
+}
+
+#[test]
+fn deployments_match_kubernetes_schemas() {
+    for file in ["deployment.yaml", "deployment-gpu.yaml"] {
+        let path = root("templates/kubernetes").join(file);
+        let test = "deployments_match_kubernetes_schemas";
+        let (Some(validate), Some(parse)) = (python(test), python(test)) else {
+            return;
+        };
+        is_valid_kubernetes(validate, &path);
+        for document in yaml(parse, &path) {
+            let Some(containers) = document["spec"]["template"]["spec"]["containers"].as_array()
+            else {
+                continue;
+            };
+            for variable in containers.iter().flat_map(|c| c["env"].as_array().unwrap()) {
+                is_documented(variable["name"].as_str().unwrap(), &path);
+            }
+        }
+    }
+}
+
+/// A schema that lets everything pass would let the manifests pass too.
+#[test]
+fn the_validation_finds_mistakes() {
+    let test = "the_validation_finds_mistakes";
+    let work = faas_wasm_tests::Work::new();
+    let text = read(&root("templates/kubernetes/deployment.yaml"));
+    for (right, wrong) in [
+        ("containerPort: 8080", "containerPort: http"),
+        ("replicas: 2", "replica: 2"),
+    ] {
+        let Some(mut python) = python(test) else {
+            return;
+        };
+        let path = work.path().join("wrong.yaml");
+        assert!(text.contains(right));
+        fs::write(&path, text.replace(right, wrong)).expect("it can be written");
+        python
+            .args(["-m", "kubernetes_validate", "--strict"])
+            .arg(&path);
+        assert_ne!(Outcome::of(&mut python).code(), 0, "{wrong}");
+    }
+}
+
+/// A Profile's fields are those of a pod, which is what OpenFaaS copies them to.
+#[test]
+fn the_gpu_profile_makes_a_valid_pod() {
+    let test = "the_gpu_profile_makes_a_valid_pod";
+    let (Some(parse), Some(validate)) = (python(test), python(test)) else {
+        return;
+    };
+    let profile = yaml(parse, &root("templates/kubernetes/gpu-profile.yaml")).remove(0);
+    assert_eq!(profile["apiVersion"], "openfaas.com/v1");
+    assert_eq!(profile["kind"], "Profile");
+    let mut spec = profile["spec"].clone();
+    spec["containers"] = json!([{ "name": "function", "image": "function" }]);
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "function" },
+        "spec": spec,
+    });
+    let work = faas_wasm_tests::Work::new();
+    let path = work.path().join("pod.yaml");
+    fs::write(&path, pod.to_string()).expect("it can be written");
+    is_valid_kubernetes(validate, &path);
+}
