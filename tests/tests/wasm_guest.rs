@@ -39,6 +39,7 @@ fn the_environment_is_the_request_and_nothing_else() {
         "Http_X_Call_Id=42",
         "Http_X_Twice=first",
         "PWD=/",
+        "FAAS_RESPONSE=/dev/faas/response",
     ];
     expected.sort_unstable();
     assert_eq!(lines, expected);

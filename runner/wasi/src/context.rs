@@ -35,6 +35,7 @@ pub struct WasiContext {
     pub(crate) stdin: Box<dyn InputStream>,
     pub(crate) stdout: Box<dyn OutputStream>,
     pub(crate) stderr: Box<dyn OutputStream>,
+    pub(crate) side: Box<dyn OutputStream>,
     pub(crate) fs: FileSystem,
     pub(crate) table: Table,
     /// CPU time of the thread when the guest first asked for it.
@@ -53,6 +54,7 @@ impl WasiContext {
             stdin: Box::new(Empty),
             stdout: Box::new(Discard),
             stderr: Box::new(Discard),
+            side: Box::new(Discard),
             quota: DEFAULT_QUOTA,
             descriptors: DEFAULT_DESCRIPTORS,
         }
@@ -115,6 +117,7 @@ pub struct WasiContextBuilder {
     stdin: Box<dyn InputStream>,
     stdout: Box<dyn OutputStream>,
     stderr: Box<dyn OutputStream>,
+    side: Box<dyn OutputStream>,
     quota: u64,
     descriptors: usize,
 }
@@ -162,6 +165,12 @@ impl WasiContextBuilder {
         self
     }
 
+    /// Where writes to `/dev/faas/response` go. It never waits.
+    pub fn side(mut self, stream: Box<dyn OutputStream>) -> Self {
+        self.side = stream;
+        self
+    }
+
     /// Bytes of upper layer, nodes and names included.
     pub fn quota(mut self, bytes: u64) -> Self {
         self.quota = bytes;
@@ -189,6 +198,7 @@ impl WasiContextBuilder {
             stdin: self.stdin,
             stdout: self.stdout,
             stderr: self.stderr,
+            side: self.side,
             fs: FileSystem::new(self.namespace, self.quota),
             table: Table::new(first, self.descriptors),
             cpu_start: None,

@@ -5,6 +5,9 @@
 //! client <- response    <- output <- worker thread (guest's stdout)
 //! ```
 //!
+//! The head of the response is the guest's too: lines for it, or a CGI head before the output, are taken until it is
+//! sent.
+//!
 //! Both directions are bounded; whoever is too fast waits, the worker no longer than its deadline. Output is *held*
 //! until there is enough of it, until it has waited long enough, or until the guest has ended, whichever comes first;
 //! until then the answer can still become an error. Then it is *released* and streams.
@@ -17,6 +20,10 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use faas_wasm_engine::{Canceler, Interruption};
 use faas_wasm_wasi::StreamError;
+use http::StatusCode;
+
+use super::head::{self, Head, HeadError};
+use crate::config::ResponseFormat;
 
 /// Input that waits for the guest; a request takes a replica when so much of its body, or all of it, is here.
 pub(super) const INPUT_BUFFER: usize = 64 * 1024;
@@ -29,6 +36,8 @@ pub(super) enum Outcome {
     Success,
     Failure,
     Timeout,
+    /// It ended well, and what it wrote is no response.
+    BadResponse,
 }
 
 /// When held output is released.
@@ -46,6 +55,13 @@ struct State {
     input_broken: bool,
     feeder: Option<Waker>,
 
+    head: Head,
+    /// That of the head when it is sent.
+    status: StatusCode,
+    /// The CGI head as far as it has come; `None` once there is no more to come.
+    cgi: Option<BytesMut>,
+    /// Why there will be no response.
+    bad_head: Option<HeadError>,
     output: BytesMut,
     written: u64,
     first_output: Option<Instant>,
@@ -78,6 +94,15 @@ pub(super) struct Exchange {
     output_limit: Option<u64>,
 }
 
+/// What the log says of an exchange that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finished {
+    /// The status that the client gets.
+    pub status: StatusCode,
+    /// Bytes of the guest's output, without a CGI head.
+    pub written: u64,
+}
+
 /// What the reader learns about held output.
 #[derive(Debug, PartialEq)]
 pub(super) enum Held {
@@ -89,10 +114,43 @@ pub(super) enum Held {
     Wait(Option<Instant>),
 }
 
+impl Outcome {
+    /// What a client gets that has got nothing yet.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::Success => StatusCode::OK,
+            Self::Failure => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::BadResponse => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+impl State {
+    /// Takes output that belongs to a CGI head, and says how much of it did.
+    fn take_cgi(&mut self, bytes: &[u8]) -> usize {
+        let Some(text) = &mut self.cgi else { return 0 };
+        let before = text.len();
+        text.extend_from_slice(&bytes[..bytes.len().min(head::MAX_BYTES + 1 - before)]);
+        let (parsed, taken) = match head::end_of_head(text) {
+            Some(end) => (self.head.add_cgi(&text[..end]), end - before),
+            None if text.len() > head::MAX_BYTES => (Err(HeadError::TooLong), bytes.len()),
+            None => return bytes.len(),
+        };
+        self.cgi = None;
+        self.bad_head = parsed.err();
+        taken
+    }
+}
+
 impl Exchange {
-    pub(super) fn new(hold: Hold, output_limit: Option<u64>) -> Self {
+    pub(super) fn new(hold: Hold, output_limit: Option<u64>, format: ResponseFormat) -> Self {
+        let state = State {
+            cgi: (format == ResponseFormat::Cgi).then(BytesMut::new),
+            ..State::default()
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Condvar::new(),
             hold,
             output_limit,
@@ -193,11 +251,17 @@ impl Exchange {
         let due = state.first_output.map(|first| first + self.hold.time);
         if state.output.len() >= self.hold.bytes.max(1) || due.is_some_and(|due| due <= now) {
             state.released = true;
+            state.status = state.head.status.unwrap_or(StatusCode::OK);
             return Held::Released;
         }
         state.reader = Some(context.waker().clone());
         state.wake_at_first = due.is_none();
         Held::Wait(due)
+    }
+
+    /// The head that the guest wants, once there is output to be sent or the run has ended well.
+    pub(super) fn take_head(&self) -> Head {
+        std::mem::take(&mut self.lock().head)
     }
 
     /// Whether a replica has taken the job.
@@ -293,6 +357,12 @@ impl Exchange {
         deadline: Option<Instant>,
     ) -> Result<usize, StreamError> {
         let mut state = self.writable(deadline)?;
+        if state.cgi.is_some() {
+            return Ok(state.take_cgi(bytes));
+        }
+        if state.bad_head.is_some() {
+            return Ok(bytes.len());
+        }
         let room = OUTPUT_BUFFER - state.output.len();
         let taken = &bytes[..bytes.len().min(room)];
         let written = state.written + taken.len() as u64;
@@ -337,13 +407,44 @@ impl Exchange {
         }
     }
 
-    /// Ends the exchange; returns the bytes written and whether any of them may have left.
-    pub(super) fn finish(&self, outcome: Outcome) -> (u64, bool) {
+    /// Takes a line of the response's head.
+    ///
+    /// # Errors
+    /// What is wrong with it; `Ok(false)` if the head has been sent.
+    pub(super) fn add_head_line(&self, line: &[u8]) -> Result<bool, HeadError> {
         let mut state = self.lock();
+        if state.released {
+            return Ok(false);
+        }
+        state.head.add_line(line).map(|()| true)
+    }
+
+    /// The end of the guest's run: what became of its response, and why it has none although it ended well.
+    pub(super) fn conclude(&self, outcome: Outcome) -> (Outcome, Option<HeadError>) {
+        let mut state = self.lock();
+        if state.cgi.take().is_some() {
+            state.bad_head = Some(HeadError::NoEnd);
+        }
+        match state.bad_head {
+            Some(error) if outcome == Outcome::Success => (Outcome::BadResponse, Some(error)),
+            _ => (outcome, None),
+        }
+    }
+
+    /// Ends the exchange; tells what the client gets.
+    pub(super) fn finish(&self, outcome: Outcome) -> Finished {
+        let mut state = self.lock();
+        if !state.released {
+            state.status = state.head.status.unwrap_or(StatusCode::OK);
+        }
         state.outcome = Some(outcome);
         state.canceler = None;
         let wakers = [state.reader.take(), state.feeder.take()];
-        let result = (state.written, state.released);
+        let sent = state.released || outcome == Outcome::Success;
+        let result = Finished {
+            status: if sent { state.status } else { outcome.status() },
+            written: if sent { state.written } else { 0 },
+        };
         drop(state);
         wakers.into_iter().flatten().for_each(Waker::wake);
         result

@@ -138,22 +138,21 @@ impl Worker {
             }
             Err(error) => Some(format!("cannot make an instance: {error}")),
         };
+        let (outcome, bad_head) = exchange.conclude(outcome);
+        let failure = failure.or_else(|| {
+            let error = bad_head?;
+            Some(format!("the function's CGI response is not valid: {error}"))
+        });
         if let Some(failure) = failure {
             self.logger.error(&failure);
         }
         // The request is counted before the end of its answer can be seen.
         drop(ticket);
-        let (written, released) = exchange.finish(outcome);
-        let status = match outcome {
-            _ if released => 200,
-            Outcome::Success => 200,
-            Outcome::Failure => 500,
-            Outcome::Timeout => 504,
-        };
+        let finished = exchange.finish(outcome);
         let answer = Answer {
-            status,
+            status: finished.status.as_u16(),
             status_text: None,
-            bytes: Some(if status == 200 { written } else { 0 }),
+            bytes: Some(finished.written),
             seconds: elapsed,
             suffix: "",
         };

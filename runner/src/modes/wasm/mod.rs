@@ -9,9 +9,9 @@
 //! A request takes a replica only when its head and the first part of its body are here, and gives it back when the
 //! guest has ended, so that slow clients hold none.
 
-mod cgi;
 mod cpu_share;
 mod exchange;
+mod head;
 mod job;
 mod limits;
 mod metrics;
@@ -41,12 +41,10 @@ use self::job::Job;
 use self::limits::{Limit, TimeLimit};
 use self::metrics::WasmMetrics;
 use self::pool::{Pool, Scale};
-use self::streams::{Stderr, Stdin, Stdout};
+use self::streams::{ResponseHead, Stderr, Stdin, Stdout};
 use super::access::{self, Answer};
 use super::{BoxFuture, Mode, StartError, duration_value};
-use crate::config::{
-    Config, EnvironmentFilter, ModeName, MountAccess, ResponseFormat, UseCuda, WasmSettings,
-};
+use crate::config::{Config, EnvironmentFilter, ModeName, MountAccess, UseCuda, WasmSettings};
 use crate::gotext::GoDuration;
 use crate::guest;
 use crate::log::Logger;
@@ -159,6 +157,7 @@ impl Wasm {
                 time: self.settings.output_hold_time,
             },
             self.settings.output_limit,
+            self.settings.response,
         ));
         // From here on a client that leaves ends what was begun for it.
         let mut client = Client {
@@ -197,15 +196,19 @@ impl Wasm {
         };
         let seconds = head.received.elapsed().as_secs_f64();
         let mut response = match first {
-            Held::Complete(output, Outcome::Success) => self.success(output.into(), true),
-            Held::Complete(_, Outcome::Failure) => {
-                response::text(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
+            Held::Complete(output, Outcome::Success) => {
+                self.success(&exchange, output.into(), true)
             }
-            Held::Complete(_, Outcome::Timeout) => {
-                response::text(StatusCode::GATEWAY_TIMEOUT, TIMED_OUT)
+            Held::Complete(_, outcome) => {
+                let text = match outcome {
+                    Outcome::Timeout => TIMED_OUT,
+                    _ => FAILED,
+                };
+                response::text(outcome.status(), text)
             }
             Held::Released | Held::Wait(_) => {
-                self.success(ResponseBody::stream(Output { client }), false)
+                let body = ResponseBody::stream(Output { client });
+                self.success(&exchange, body, false)
             }
         };
         response
@@ -214,16 +217,27 @@ impl Wasm {
         response
     }
 
-    /// A response with the guest's output, all of it or the stream of it.
-    fn success(&self, body: ResponseBody, complete: bool) -> Response {
+    /// A response with the guest's output, all of it or the stream of it, under the head that the guest wants.
+    fn success(&self, exchange: &Exchange, body: ResponseBody, complete: bool) -> Response {
+        let head = exchange.take_head();
+        let status = head.status.unwrap_or(StatusCode::OK);
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            // These have neither a body nor its type.
+            let mut response = response::empty(status);
+            *response.headers_mut() = head.headers;
+            response.headers_mut().remove(CONTENT_TYPE);
+            return response;
+        }
         let length = match &body {
             ResponseBody::Complete(Some(bytes)) => bytes.len() as u64,
             _ => 0,
         };
-        let mut response = response::with_body(StatusCode::OK, body);
+        let mut response = response::with_body(status, body);
+        *response.headers_mut() = head.headers;
         response
             .headers_mut()
-            .insert(CONTENT_TYPE, self.content_type.clone());
+            .entry(CONTENT_TYPE)
+            .or_insert_with(|| self.content_type.clone());
         if complete {
             response::set_content_length(&mut response, length);
         }
@@ -256,6 +270,7 @@ impl Wasm {
             .stdin(Box::new(Stdin(Arc::clone(exchange))))
             .stdout(Box::new(Stdout(Arc::clone(exchange))))
             .stderr(Box::new(Stderr::new(&self.logger, self.log_buffer_size)))
+            .side(Box::new(ResponseHead::new(exchange, &self.logger)))
             .quota(self.settings.fs_quota)
             .descriptors(self.settings.fd_limit as usize)
             .build()
@@ -277,20 +292,23 @@ fn own_environment(head: &RequestHead) -> Vec<Vec<u8>> {
     variables
 }
 
-/// `PWD`, and the runner's variables that the guest shall see.
+/// What every guest sees, and the runner's variables that it shall see.
 fn inherited(filter: &EnvironmentFilter) -> Vec<Vec<u8>> {
     use std::os::unix::ffi::OsStringExt as _;
     let wanted = |name: &std::ffi::OsStr| match filter {
         EnvironmentFilter::All => true,
         EnvironmentFilter::Names(names) => names.iter().any(|wanted| name == wanted.as_str()),
     };
-    let own = std::env::vars_os().filter(|(name, _)| name != "PWD" && wanted(name));
+    let own = std::env::vars_os()
+        .filter(|(name, _)| name != "PWD" && name != "FAAS_RESPONSE" && wanted(name));
     let own = own.map(|(mut name, value)| {
         name.push("=");
         name.push(value);
         name.into_vec()
     });
-    std::iter::once(b"PWD=/".to_vec()).chain(own).collect()
+    let always = ["PWD=/", "FAAS_RESPONSE=/dev/faas/response"];
+    let always = always.map(|variable| variable.as_bytes().to_vec());
+    always.into_iter().chain(own).collect()
 }
 
 fn namespace(settings: &WasmSettings) -> Result<Namespace, StartError> {
@@ -438,14 +456,7 @@ impl Mode for Wasm {
     }
 
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
-        Box::pin(async move {
-            let format = self.settings.response;
-            let response = Arc::clone(&self).serve(request).await;
-            match format {
-                ResponseFormat::Raw => response,
-                ResponseFormat::Cgi => cgi::apply(response, &self.logger).await,
-            }
-        })
+        Box::pin(self.serve(request))
     }
 
     fn owns_path(&self, path: &str) -> bool {

@@ -20,7 +20,7 @@ use crate::log::Logger;
 const RETRY: Duration = Duration::from_millis(200);
 
 /// How long replicas that have answered their last request may take to end.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How many replicas there may be.
 #[derive(Clone, Copy, Debug)]
@@ -200,15 +200,15 @@ impl Pool {
         self.changed.notify_all();
     }
 
-    /// Ends idle replicas; the others end after their job. Waits a while for them: what the log still has to say of a
-    /// request comes after its answer.
+    /// Ends idle replicas; the others end after their job. Waits a while for those that run no guest: what the log still
+    /// has to say of a request comes after its answer.
     pub(super) fn stop(&self) {
         let mut state = self.lock();
         state.stopping = true;
         self.changed.notify_all();
-        let ended = self
-            .changed
-            .wait_timeout_while(state, LAST_WORDS, |state| state.threads > 0);
+        let ended = self.changed.wait_timeout_while(state, LAST_WORDS, |state| {
+            i64::from(state.threads) > self.metrics.running.get()
+        });
         drop(ended);
     }
 

@@ -199,7 +199,7 @@ fn device_descriptor(
         Device::Stdin => stream(Object::Stdin),
         Device::Stdout => stream(Object::Stdout),
         Device::Stderr => stream(Object::Stderr),
-        Device::Null | Device::Zero | Device::Urandom => {
+        Device::Null | Device::Zero | Device::Urandom | Device::Side => {
             let rights = file_rights(options) & inheriting;
             Descriptor {
                 object: Object::Device(device),

@@ -230,6 +230,7 @@ fn write_to(call: &mut Call, fd: u32, iovs: (u32, u32), place: Place) -> Outcome
         fs,
         stdout,
         stderr,
+        side,
         ..
     } = &mut **wasi;
     let descriptor = table.get_mut(fd)?;
@@ -242,6 +243,12 @@ fn write_to(call: &mut Call, fd: u32, iovs: (u32, u32), place: Place) -> Outcome
     let buffers = Buffers::check(memory, iovs.0, iovs.1);
     let stream = match &mut descriptor.object {
         Object::Stdin | Object::Directory(_) => return Err(Errno::Badf.into()),
+        Object::Device(Device::Side) => {
+            capable?;
+            return buffers?.drain(memory, *deadline, |piece, _| {
+                Ok(side.write(piece, *deadline)?)
+            });
+        }
         Object::Device(_) => {
             capable?;
             return buffers?.drain(memory, *deadline, |piece, _| Ok(piece.len()));
@@ -321,7 +328,9 @@ fn read_device(device: Device, buffer: &mut [u8]) -> Outcome<usize> {
         Device::Zero => buffer.fill(0),
         Device::Urandom => fill_random(buffer)?,
         // Streams are never opened as devices.
-        Device::Null | Device::Stdin | Device::Stdout | Device::Stderr => return Ok(0),
+        Device::Null | Device::Side | Device::Stdin | Device::Stdout | Device::Stderr => {
+            return Ok(0);
+        }
     }
     Ok(buffer.len())
 }

@@ -1,5 +1,10 @@
 //! The virtual devices in the guest's `/dev`.
 
+/// The usual directory of devices.
+pub(crate) const DEVICES: &[u8] = b"dev";
+/// That of devices which only we have.
+pub(crate) const OWN_DEVICES: &[u8] = b"dev/faas";
+
 /// A device that exists without a file of the host behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Device {
@@ -9,6 +14,8 @@ pub(crate) enum Device {
     Stdin,
     Stdout,
     Stderr,
+    /// Takes what the embedder wants to know beside the output.
+    Side,
 }
 
 impl Device {
@@ -22,8 +29,21 @@ impl Device {
         ("zero", Self::Zero),
     ];
 
-    pub(crate) fn named(name: &[u8]) -> Option<Self> {
-        Self::ALL
+    /// Name and device in the directory of our own.
+    pub(crate) const OWN: [(&'static str, Self); 1] = [("response", Self::Side)];
+
+    /// The devices in the directory at a canonical path.
+    pub(crate) fn all_in(directory: &[u8]) -> &'static [(&'static str, Self)] {
+        match directory {
+            DEVICES => &Self::ALL,
+            OWN_DEVICES => &Self::OWN,
+            _ => &[],
+        }
+    }
+
+    /// The device with this name in the directory at a canonical path.
+    pub(crate) fn find(directory: &[u8], name: &[u8]) -> Option<Self> {
+        Self::all_in(directory)
             .iter()
             .find(|(known, _)| known.as_bytes() == name)
             .map(|(_, device)| *device)

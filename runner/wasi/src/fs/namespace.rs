@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::device::Device;
+use super::device::{DEVICES, Device, OWN_DEVICES};
 use super::lower::Root;
 use super::mounts::{Mount, MountError, MountProblem, components};
 use super::tree::{At, Dir, FileSystem};
@@ -53,8 +53,6 @@ pub(crate) struct Tree {
     devices: bool,
 }
 
-const DEVICES: &[u8] = b"dev";
-
 impl Namespace {
     /// Shows `root` as the guest's `/`, with the virtual devices in its `/dev`.
     pub fn new(root: Root, access: Access) -> Self {
@@ -63,7 +61,7 @@ impl Namespace {
                 root,
                 access,
                 points: Vec::new(),
-                skeleton: vec![DEVICES.to_vec()],
+                skeleton: vec![DEVICES.to_vec(), OWN_DEVICES.to_vec()],
                 above: None,
                 devices: true,
             }],
@@ -228,7 +226,7 @@ impl Tree {
 
     /// The virtual device `name` in the directory at a canonical path.
     pub(crate) fn device(&self, directory: &[u8], name: &[u8]) -> Option<Device> {
-        (self.devices && directory == DEVICES).then(|| Device::named(name))?
+        self.devices.then(|| Device::find(directory, name))?
     }
 
     /// Names that the namespace adds to the directory at a canonical path: directories, devices.
@@ -245,8 +243,9 @@ impl Tree {
             };
             (!name.is_empty() && !name.contains(&b'/')).then_some((name, true))
         });
-        let devices = (self.devices && directory == DEVICES)
-            .then_some(Device::ALL.iter())
+        let devices = self
+            .devices
+            .then(|| Device::all_in(directory))
             .into_iter()
             .flatten()
             .map(|(name, _)| (name.as_bytes(), false));

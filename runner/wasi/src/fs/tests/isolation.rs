@@ -210,7 +210,9 @@ fn devices_can_be_hidden_and_moved_in_the_upper_layer() {
     let tmp = tempfile::tempdir().unwrap();
     let mut fs = view(tmp.path());
     assert_eq!(names(&mut fs, ".").unwrap(), ["dev"]);
-    let all = ["null", "stderr", "stdin", "stdout", "urandom", "zero"];
+    let all = [
+        "faas", "null", "stderr", "stdin", "stdout", "urandom", "zero",
+    ];
     assert_eq!(names(&mut fs, "dev").unwrap(), all);
     fs.unlink(&Dir::ROOT, b"dev/null").unwrap();
     assert_eq!(open(&mut fs, "dev/null", READ).unwrap_err(), Errno::Noent);
@@ -222,7 +224,7 @@ fn devices_can_be_hidden_and_moved_in_the_upper_layer() {
     ));
     assert_eq!(
         names(&mut fs, "dev").unwrap(),
-        ["stderr", "stdin", "stdout", "urandom"]
+        ["faas", "stderr", "stdin", "stdout", "urandom"]
     );
     write(&mut fs, "dev/null", b"a file now").unwrap();
     assert_eq!(read(&mut fs, "dev/null").unwrap(), b"a file now");
