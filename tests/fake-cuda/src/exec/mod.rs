@@ -199,3 +199,39 @@ impl Run {
         Ok(Progress::Finished)
     }
 }
+
+/// Runs all kernels of any program for a while, with nonsense as parameters.
+#[cfg(test)]
+pub(crate) fn fuzz(program: Program) {
+    static MEMORY: std::sync::LazyLock<parking_lot::Mutex<Memory>> =
+        std::sync::LazyLock::new(|| parking_lot::Mutex::new(Memory::new()));
+    let mut memory = MEMORY.lock();
+    let address = memory
+        .allocate(1, 0, 4096, 1 << 40, Purpose::Linear)
+        .unwrap();
+    let code = Arc::new(Loaded::new(Arc::new(program), &mut memory, (1, 0), 1 << 40).unwrap());
+    for (entry, function) in code.program.entries() {
+        let size = function
+            .parameters
+            .iter()
+            .map(|one| one.offset + one.size)
+            .max();
+        let parameters = address
+            .to_le_bytes()
+            .into_iter()
+            .cycle()
+            .take(size.unwrap_or(0));
+        let mut run = Run::new(&Launch {
+            code: Arc::clone(&code),
+            entry,
+            context: 1,
+            grid: [2, 1, 1],
+            block: [33, 1, 1],
+            shared: 128,
+            parameters: parameters.collect(),
+        });
+        let _ = run.advance(20_000, &mut memory);
+    }
+    code.free(&mut memory);
+    memory.free(address);
+}

@@ -300,12 +300,12 @@ impl Body<'_> {
         match operand {
             Operand::Bits(bits) if kind.is_float() => {
                 // A number without a point, in a place for floats.
-                Ok(Source::Bits(float_bits(*bits as i64 as f64, kind)))
+                Ok(Source::Bits(kind.float_bits(*bits as i64 as f64)))
             }
             Operand::Bits(bits) => Ok(Source::Bits(bits & kind.mask())),
             Operand::Single(bits) if kind.bits == 32 => Ok(Source::Bits(u64::from(*bits))),
             Operand::Single(bits) => Ok(Source::Bits(f64::from(f32::from_bits(*bits)).to_bits())),
-            Operand::Double(value) => Ok(Source::Bits(float_bits(*value, kind))),
+            Operand::Double(value) => Ok(Source::Bits(kind.float_bits(*value))),
             Operand::Name(name) => match self.local(name) {
                 Some(Local::Register(number, _)) => Ok(Source::Reg(number)),
                 _ => match special(name) {
@@ -359,14 +359,6 @@ fn place(end: &mut usize, declared: &Declared) -> usize {
     let start = end.next_multiple_of(declared.align);
     *end = start + declared.size;
     start
-}
-
-fn float_bits(value: f64, kind: Type) -> u64 {
-    if kind.bits == 32 {
-        u64::from((value as f32).to_bits())
-    } else {
-        value.to_bits()
-    }
 }
 
 fn special(name: &str) -> Option<Special> {

@@ -373,10 +373,8 @@ impl Parser {
             Some(Token::Integer(value)) if negative => value.wrapping_neg(),
             Some(Token::Integer(value)) => value,
             Some(Token::Single(bits)) => u64::from(bits),
-            Some(Token::Double(value)) if declared.kind.bits == 32 => {
-                u64::from((value as f32).to_bits())
-            }
-            Some(Token::Double(value)) => value.to_bits(),
+            Some(Token::Double(value)) if negative => declared.kind.float_bits(-value),
+            Some(Token::Double(value)) => declared.kind.float_bits(value),
             Some(Token::Word(name)) if declared.kind.bits == 64 => {
                 return self.initial_address(&name, variable);
             }

@@ -52,6 +52,15 @@ impl Type {
         mask(self.bits)
     }
 
+    /// The bits of a float of this size.
+    pub(crate) fn float_bits(self, value: f64) -> u64 {
+        if self.bits == 32 {
+            u64::from((value as f32).to_bits())
+        } else {
+            value.to_bits()
+        }
+    }
+
     pub(crate) fn is_float(self) -> bool {
         self.kind == Kind::Float
     }
