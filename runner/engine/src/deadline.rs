@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::promptness::wake_promptly;
 use crate::signal::Thread;
 use crate::stop::Interruption;
 
@@ -77,7 +78,10 @@ pub(crate) fn start() -> std::io::Result<()> {
         std::thread::Builder::new()
             .name("deadlines".into())
             .stack_size(128 * 1024)
-            .spawn(|| monitor().watch())?;
+            .spawn(|| {
+                wake_promptly();
+                monitor().watch();
+            })?;
         *started = true;
     }
     Ok(())

@@ -10,7 +10,7 @@
 //! The engine knows neither HTTP nor WASI nor CUDA: crates above give guests their imports through
 //! [`Linker`] and plain functions over checked memory views ([`host`]). All unsafe code of running
 //! guests is in this crate, in the modules `host`, `image`, `instance`, `libcalls`, `map`, `memory`,
-//! `module`, `pagemap`, `signal`, `slot` and `state`; each says what it assumes.
+//! `module`, `pagemap`, `promptness`, `signal`, `slot` and `state`; each says what it assumes.
 //!
 //! One guest runs on a thread at a time. An instance of a hostile guest can end its own run and
 //! nothing else: memory accesses stay in its slot by address arithmetic (`slot`), its stack is its
@@ -33,6 +33,7 @@ mod link;
 mod map;
 mod module;
 mod pagemap;
+mod promptness;
 mod replica;
 mod signal;
 mod slot;
