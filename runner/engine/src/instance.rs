@@ -30,7 +30,7 @@ use crate::libcalls;
 use crate::link::Linked;
 use crate::module::Module;
 use crate::signal::{RED_ZONE, RunGuard};
-use crate::slot::{Slot, SlotError, WASM_PAGE};
+use crate::slot::{self, Slot, SlotError, WASM_PAGE};
 use crate::state::{Beginning, PassiveSegment, State, Table};
 use crate::stop::{Stop, TrapKind};
 
@@ -54,6 +54,14 @@ pub enum InstanceError {
     /// An element segment does not fit its table: the module can never run.
     #[error("an element segment of the module does not fit its table")]
     Elements,
+    /// No stack for guests.
+    #[error("the system refused a guest's stack of {size} bytes (wasm_stack_size): {source}")]
+    Stack {
+        /// Its size, with what the host needs at its end.
+        size: usize,
+        /// What the system says.
+        source: rustix::io::Errno,
+    },
     /// wasmer-vm refused.
     #[error("could not make an instance: {0}")]
     Vm(String),
@@ -68,6 +76,27 @@ pub(crate) type Slots = Box<[Slot]>;
 /// Reserves the slots for instances of a module.
 pub(crate) fn reserve(module: &Module) -> Result<Slots, SlotError> {
     module.images.iter().map(Slot::new).collect()
+}
+
+/// Sees to it that this thread has a stack for guests, which it then keeps.
+///
+/// # Errors
+///
+/// [`InstanceError::Stack`].
+pub(crate) fn reserve_stack<T>(linked: &Linked<T>) -> Result<(), InstanceError> {
+    let size = linked.limits.stack + RED_ZONE;
+    let refused = |source| InstanceError::Stack { size, source };
+    // wasmer-vm panics where it gets no stack: try first whether there is room for it.
+    slot::try_reserve(size + WASM_PAGE).map_err(refused)?;
+    let config = VMConfig {
+        wasm_stack_size: Some(size),
+    };
+    // SAFETY: the closure does nothing, so nothing in it traps.
+    let entered = std::panic::catch_unwind(|| unsafe { catch_traps(None, &config, || ()) });
+    match entered {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(refused(rustix::io::Errno::NOMEM)),
+    }
 }
 
 /// One instance. Made ahead of its run and run once; then it is made new again ([`renew`]) or

@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::deadline::{self, Canceler, Registration, RunLimits, Watched};
-use crate::instance::{Instance, InstanceError, Renewed, Slots, Usage, reserve};
+use crate::instance::{self, Instance, InstanceError, Renewed, Slots, Usage, reserve};
 use crate::link::Linked;
 use crate::signal;
 use crate::trap::Ending;
@@ -25,6 +25,8 @@ pub struct Replica<T> {
     registration: Registration,
     linked: Arc<Linked<T>>,
     runs: u64,
+    /// The thread has a stack for guests.
+    has_stack: bool,
     /// Signals are sent to the thread that runs guests, so a replica must not move.
     not_send: PhantomData<*const ()>,
 }
@@ -53,6 +55,7 @@ impl<T: 'static> Replica<T> {
             registration: Watched::register(),
             linked: Arc::clone(linked),
             runs: 0,
+            has_stack: false,
             not_send: PhantomData,
         })
     }
@@ -68,6 +71,10 @@ impl<T: 'static> Replica<T> {
                 Renewed::Instance(instance) => self.spare = Some(instance),
                 Renewed::Slots(slots) => self.slots = Some(slots),
             }
+        }
+        if !self.has_stack {
+            instance::reserve_stack(&self.linked)?;
+            self.has_stack = true;
         }
         if self.spare.is_none() {
             let slots = match self.slots.take() {

@@ -64,6 +64,20 @@ pub enum SlotError {
     Map(Errno),
 }
 
+/// Maps so many writable bytes and unmaps them again.
+///
+/// # Errors
+///
+/// What the system says.
+pub(crate) fn try_reserve(size: usize) -> Result<(), Errno> {
+    // SAFETY: a new mapping that nobody else knows of, and that is gone at the end.
+    unsafe {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let base = mm::mmap_anonymous(std::ptr::null_mut(), size, access, MapFlags::PRIVATE)?;
+        mm::munmap(base, size)
+    }
+}
+
 /// One reserved linear memory.
 #[derive(Debug)]
 pub(crate) struct Slot {

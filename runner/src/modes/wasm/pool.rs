@@ -16,8 +16,10 @@ use super::job::{Job, Worker};
 use crate::guest::Guest;
 use crate::log::Logger;
 
-/// Pause after a replica could not be prepared, so that a system without memory is not hammered.
-const RETRY: Duration = Duration::from_millis(200);
+/// Pause after a replica could not be prepared, so that a system without memory is not hammered. Doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long replicas that have answered their last request may take to end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -48,6 +50,25 @@ struct State {
     stopping: bool,
     /// Set by a replica that cannot prepare, cleared by one that can.
     problem: Option<String>,
+    growth: Growth,
+}
+
+/// Keeps a system that has no memory for more replicas from being asked at every request.
+#[derive(Debug, Default)]
+struct Growth {
+    not_before: Option<Instant>,
+    pause: Duration,
+}
+
+impl Growth {
+    fn is_allowed(&self) -> bool {
+        self.not_before.is_none_or(|at| Instant::now() >= at)
+    }
+
+    fn refused(&mut self) {
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.not_before = Some(Instant::now() + self.pause);
+    }
 }
 
 /// See the module's documentation.
@@ -154,7 +175,10 @@ impl Pool {
         }
         state.queue.push_back(job);
         self.metrics.queued.set(state.queue.len() as i64);
-        if state.queue.len() > state.idle as usize && state.replicas < self.scale.max {
+        if state.queue.len() > state.idle as usize
+            && state.replicas < self.scale.max
+            && state.growth.is_allowed()
+        {
             self.spawn(&mut state);
         }
         // Telling is a system call even if nobody sleeps, and under load nobody does.
@@ -238,6 +262,7 @@ impl Pool {
             }
         };
         let mut was_ready = false;
+        let mut pause = FIRST_PAUSE;
         loop {
             let prepared = worker.prepare();
             let problem = prepared.as_ref().err().cloned();
@@ -245,7 +270,10 @@ impl Pool {
             // After most runs nothing changes, and nobody is to be woken for it.
             if was_ready != prepared.is_ok() || state.problem != problem {
                 match (&prepared, was_ready) {
-                    (Ok(()), false) => state.ready += 1,
+                    (Ok(()), false) => {
+                        state.ready += 1;
+                        state.growth = Growth::default();
+                    }
                     (Err(_), true) => state.ready -= 1,
                     _ => {}
                 }
@@ -257,13 +285,13 @@ impl Pool {
             if let Err(problem) = prepared {
                 self.logger
                     .error(&format!("cannot make an instance: {problem}"));
-                self.fail_one();
-                std::thread::sleep(RETRY);
-                if self.lock().stopping {
+                if self.ends_after_refusal(pause) {
                     break;
                 }
+                pause = (pause * 2).min(LONGEST_PAUSE);
                 continue;
             }
+            pause = FIRST_PAUSE;
             match self.next() {
                 Some(job) => worker.run(job),
                 None => break,
@@ -278,11 +306,40 @@ impl Pool {
         self.metrics.replicas.dec();
     }
 
-    /// Answers one waiting request when no instance can be made for it, so that none waits in vain.
-    fn fail_one(&self) {
-        let job = self.lock().queue.pop_front();
+    /// What becomes of a replica for which the system has no memory: one beyond the floor ends if others can go on, and
+    /// no further one is started for a while. One that is needed tries again after a pause. Returns whether it ends.
+    fn ends_after_refusal(&self, pause: Duration) -> bool {
+        let mut state = self.lock();
+        let others_go_on = state.ready > 0;
+        if others_go_on && state.replicas > state.floor {
+            state.growth.refused();
+            state.problem = None;
+            state.replicas -= 1;
+            return true;
+        }
+        // Nobody else takes it, so it would wait in vain.
+        let job = match others_go_on {
+            true => None,
+            false => state.queue.pop_front(),
+        };
+        drop(state);
         if let Some(job) = job {
             job.fail();
+        }
+        // Not on `changed`: who is told of a job there must be able to take it.
+        let again = Instant::now() + pause;
+        loop {
+            let mut state = self.lock();
+            if state.stopping {
+                state.replicas -= 1;
+                return true;
+            }
+            drop(state);
+            let left = again.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            std::thread::sleep(left.min(FIRST_PAUSE));
         }
     }
 

@@ -1,0 +1,113 @@
+//! What happens where the system gives no memory: a clear error, and service with what there is.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use faas_wasm_tests::http::Request;
+use faas_wasm_tests::{Guest, Outcome, Runner, runner_program};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+/// Runs the runner in a shell that limits its address space to so many KiB.
+fn limited(kibibytes: u64, guest: &Guest, environment: &[(&str, &str)]) -> Outcome {
+    Outcome::of(
+        Command::new("sh")
+            .args(["-c", &format!("ulimit -v {kibibytes}; exec \"$0\"")])
+            .arg(runner_program())
+            .env_clear()
+            .env("fprocess", guest.artifact())
+            .env("port", "0")
+            .env("metrics_port", "0")
+            .envs(environment.iter().copied()),
+    )
+}
+
+#[test]
+fn a_runner_that_gets_no_address_space_says_so_and_ends() {
+    let guest = Guest::fixture("hello");
+    // Less than a slot, with room for everything else.
+    let outcome = limited(6 << 20, &guest, &[]);
+    assert_ne!(outcome.code(), 0);
+    assert!(
+        outcome
+            .stderr
+            .contains("the system refused 8 GiB of address space for a linear memory"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(outcome.stderr.contains("ulimit -v"), "{}", outcome.stderr);
+    // Enough for one of two.
+    let outcome = limited(12 << 20, &guest, &[("min_scale", "2"), ("max_scale", "2")]);
+    assert_ne!(outcome.code(), 0);
+    assert!(outcome.stderr.contains("8 GiB"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_guests_stack_that_cannot_be_had_is_an_error_too() {
+    let guest = Guest::fixture("hello");
+    let stack = [("wasm_stack_size", "64Gi")];
+    let outcome = limited(20 << 20, &guest, &stack);
+    assert_ne!(outcome.code(), 0);
+    assert!(
+        !outcome.stderr.contains("panicked"),
+        "no panic: {}",
+        outcome.stderr
+    );
+    assert!(
+        outcome.stderr.contains("wasm_stack_size"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+/// Replicas that cannot be had are no reason to fail requests that others can serve; and when there
+/// is memory again, there are more replicas again.
+#[test]
+fn requests_are_served_with_the_replicas_that_there_are() {
+    let guest = Guest::fixture("sleep");
+    let mut runner = guest
+        .serve_with(&["50"])
+        .env("min_scale", "1")
+        .env("max_scale", "4")
+        .start();
+    assert_eq!(runner.get("/").status, 200);
+    let pid = Pid::from_raw(runner.pid() as i32).expect("it runs");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", runner.pid()));
+    let status = status.expect("it runs");
+    let size = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmSize:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        .expect("the kernel says how large it is");
+    let before = getrlimit(Resource::As);
+    // Room for threads and answers, but not for a slot.
+    let limit = Rlimit {
+        current: Some((size << 10) + (4 << 30)),
+        maximum: before.maximum,
+    };
+    prlimit(Some(pid), Resource::As, limit).expect("it is ours");
+    for _ in 0..3 {
+        send_many(&runner);
+    }
+    assert_eq!(runner.metric("wasm_replicas"), Some(1.0));
+    runner.wait_for_log("the system refused 8 GiB of address space");
+    prlimit(Some(pid), Resource::As, before).expect("it is ours");
+    // Growth is tried again after a pause.
+    let end = Instant::now() + Duration::from_secs(60);
+    while runner.metric("wasm_replicas") < Some(2.0) {
+        assert!(Instant::now() < end, "{}", runner.log());
+        send_many(&runner);
+    }
+}
+
+/// More requests at once than one replica serves.
+fn send_many(runner: &Runner) {
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let response = runner.send(&Request::get("/"));
+                assert_eq!(response.status, 200, "{}", runner.log());
+                assert_eq!(response.text(), "slept\n");
+            });
+        }
+    });
+}
