@@ -9,6 +9,7 @@ mod c_wasm;
 mod classic;
 mod container;
 mod engine;
+mod examples;
 mod languages;
 mod own_images;
 mod variants;
