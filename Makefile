@@ -266,7 +266,7 @@ bench: build fixtures esbuild ## Measure against rivals, write BENCHMARKS.md; fa
 	@rm -rf $(RESULTS)
 	@# The document is written even if a ratio is not kept.
 	@status=0; \
-	for bench in instances load; do \
+	for bench in instances load release; do \
 	  $(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) \
 	    cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --features bench --bench $$bench || status=1; \
 	done; \

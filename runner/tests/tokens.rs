@@ -1,10 +1,5 @@
 //! Token checks, with an issuer of our own where the local one is expected.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 mod support;
 
@@ -14,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use serde_json::{Value, json};
-use support::start;
+use support::{skip, start};
 
 const ISSUER: &str = "http://127.0.0.1:8000";
 
@@ -69,8 +64,7 @@ fn token(permissions: &[&str]) -> String {
 #[test]
 fn tokens_open_functions() {
     let Some(requests) = issuer() else {
-        println!("SKIP tokens_open_functions: port 8000 is taken");
-        return;
+        return skip("tokens_open_functions", "port 8000 is taken");
     };
     let variables = [
         ("fprocess", "env"),

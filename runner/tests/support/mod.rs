@@ -4,6 +4,7 @@
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stdout,
     reason = "shared by test programs that use parts of it"
 )]
 
@@ -100,6 +101,17 @@ fn launch_by(mut command: Command, variables: &[(&str, &str)], files: &[(&str, &
         directory,
         port: 0,
         metrics_port: 0,
+    }
+}
+
+/// Tells that a test is left out, and why; `make test` counts these lines at the end.
+pub fn skip(test: &str, reason: &str) {
+    let line = format!("SKIP {test}: {reason}\n");
+    print!("{line}");
+    if let Some(path) = std::env::var_os("FAAS_WASM_SKIPPED") {
+        let file = File::options().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("the list of skipped tests can be written");
     }
 }
 

@@ -43,10 +43,10 @@ impl Job {
 /// A replica with what its jobs need.
 #[derive(Debug)]
 pub(super) struct Worker {
-    replica: Replica<WasiContext>,
-    /// The thread's share of the CPU, if it has one.
+    /// The thread's share of the CPU, if it has one. Given up first, so that the end of the rest is not held up by it.
     #[expect(dead_code, reason = "kept until the thread ends")]
     share: Option<CpuShare>,
+    replica: Replica<WasiContext>,
     metrics: WasmMetrics,
     logger: Logger,
     last_report: Option<Instant>,
