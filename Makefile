@@ -259,7 +259,7 @@ RESULTS := $(BUILD)/results
 .PHONY: soak
 soak: build fixtures ## Send a million mixed requests (N=20000 for fewer); what the runner holds must not grow
 	$(TEST_ENVIRONMENT) FAAS_WASM_SOAK_REQUESTS=$(or $(N),1000000) \
-	  cargo nextest run $(CARGO_FLAGS) --release -p faas-wasm-tests --test soak --no-capture
+	  cargo test $(CARGO_FLAGS) --release -p faas-wasm-tests --test soak -- --nocapture
 
 .PHONY: bench
 bench: build fixtures esbuild ## Measure against rivals, write BENCHMARKS.md; fails on ratios, reports times
