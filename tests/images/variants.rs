@@ -1,7 +1,9 @@
 //! The other ways to build an image: without the LLVM backend, and with BuildKit.
 
+use faas_wasm_tests::Outcome;
+
 use crate::container::Container;
-use crate::engine::{Builder, FunctionImage, inspect, run};
+use crate::engine::{Builder, FunctionImage, docker, inspect, run};
 use crate::own_images::tool_image;
 
 /// Whoever must not have the backend under BUSL-1.1 can have an image without it.
@@ -10,7 +12,17 @@ fn the_second_tag_is_without_the_llvm_backend() {
     let image = format!("{}-cranelift", tool_image());
     let version = run(&["run", "--rm", &image, "--version", "--verbose"]);
     assert!(version.contains("cranelift"), "{version}");
-    assert!(!version.contains("BUSL"), "{version}");
+    assert!(version.contains("llvm not part of this build"), "{version}");
+    let built = [
+        "run",
+        "--rm",
+        &image,
+        "build",
+        "--backend",
+        "llvm",
+        "x.wasm",
+    ];
+    Outcome::of(docker().args(built)).fails(2, &["llvm"]);
     assert_eq!(
         inspect(
             &image,
