@@ -1,10 +1,6 @@
 //! Gives the library the name under which programs ask for the driver; keeps it in memory once it is
 //! loaded, since threads of it may run; and binds its references to itself when it is linked, so that
 //! a function whose name has been changed is gone for programs alone.
-#![expect(
-    clippy::print_stdout,
-    reason = "this is how a build script talks to cargo"
-)]
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

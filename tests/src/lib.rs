@@ -5,6 +5,7 @@
 //! its own, a runner of its own on ports that the kernel picks, and waits for what it needs instead
 //! of sleeping. A runner ends when its handle is dropped.
 
+mod cuda;
 mod guest;
 pub mod http;
 mod outcome;
@@ -12,9 +13,11 @@ pub mod results;
 mod runner;
 mod surroundings;
 
+pub use cuda::{Census, FakeCuda};
 pub use guest::{Backend, Guest, Work};
 pub use outcome::Outcome;
 pub use runner::{Runner, RunnerCommand};
 pub use surroundings::{
-    esbuild, fixture, guests, runner_program, skip, tool, tool_program, wasi_errno_guest,
+    esbuild, fake_cuda, fixture, guests, native_cuda_guest, runner_program, skip, tool,
+    tool_program, wasi_errno_guest,
 };

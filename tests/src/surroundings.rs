@@ -16,6 +16,8 @@ const FIXTURES: &str = "FAAS_WASM_FIXTURES";
 const ESBUILD: &str = "FAAS_WASM_ESBUILD";
 /// Environment variable with the directory of modules of others.
 const GUESTS: &str = "FAAS_WASM_GUESTS";
+/// Environment variable with the path of the stand-in for the CUDA driver.
+const FAKE_CUDA: &str = "FAAS_WASM_FAKE_CUDA";
 /// Environment variable with the file that collects which tests were skipped.
 const SKIPPED: &str = "FAAS_WASM_SKIPPED";
 
@@ -61,6 +63,22 @@ pub fn fixture(name: &str) -> PathBuf {
     assert!(
         path.exists(),
         "there is no fixture {}: run `make fixtures`",
+        path.display()
+    );
+    path
+}
+
+/// The stand-in for the CUDA driver, a `libcuda.so.1`.
+pub fn fake_cuda() -> PathBuf {
+    required(FAKE_CUDA)
+}
+
+/// A CUDA guest as a program of this machine.
+pub fn native_cuda_guest(name: &str) -> PathBuf {
+    let path = required(FIXTURES).join("cuda/native").join(name);
+    assert!(
+        path.exists(),
+        "there is no program {}: run `make fake-cuda`",
         path.display()
     );
     path

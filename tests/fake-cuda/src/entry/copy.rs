@@ -66,19 +66,15 @@ fn flat(call: &mut Call<'_>, from: Place, to: Place, length: usize) -> Result<Co
     Ok(Copy::flat(call.driver().context()?, from, to, length))
 }
 
-/// Tells device addresses from the caller's: the devices' are in a range of their own.
-fn unified(call: &mut Call<'_>, address: u64) -> Place {
-    let device = crate::driver::SHARED.memory.lock().is_device(address);
-    match device {
-        true => Place::Device(address),
-        false => {
-            // Host memory under a unified address: legal for programs, never for our host, which
-            // passes no guest's numbers here.
-            call.driver()
-                .violation(format!("{address:#x} is no device address"));
-            Place::Host(Host(address as usize))
-        }
+/// A side of a copy whose direction the addresses tell. Host memory under a unified address is legal
+/// for programs, but not for our host, which passes no guest's numbers on.
+fn unified(call: &mut Call<'_>, address: u64) -> Result<Place> {
+    if crate::driver::SHARED.memory.lock().is_device(address) {
+        return Ok(Place::Device(address));
     }
+    call.driver()
+        .violation(format!("{address:#x} is no device address"));
+    Err(Code::INVALID_VALUE)
 }
 
 struct Corner {
@@ -196,7 +192,7 @@ entries! {
     }
 
     fn cuMemcpy / cuMemcpy_ptds(to: u64, from: u64, bytes: usize) |call| {
-        let (from, to) = (unified(call, from), unified(call, to));
+        let (from, to) = (unified(call, from)?, unified(call, to)?);
         let copy = flat(call, from, to, bytes)?;
         now(call, &copy)
     }
@@ -207,7 +203,7 @@ entries! {
         bytes: usize,
         stream: Stream,
     ) |call| {
-        let (from, to) = (unified(call, from), unified(call, to));
+        let (from, to) = (unified(call, from)?, unified(call, to)?);
         let copy = flat(call, from, to, bytes)?;
         later(call, copy, stream)
     }

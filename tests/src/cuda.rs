@@ -1,0 +1,168 @@
+//! The stand-in for the CUDA driver: how a test steers it, and what it has seen. Its README says
+//! what each setting and each part of the census means.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::Work;
+use crate::runner::RunnerCommand;
+use crate::surroundings::fake_cuda;
+
+/// No step of a test takes that long on a machine that works.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A driver for one test: settings, and the files through which it is read.
+#[derive(Debug)]
+pub struct FakeCuda {
+    work: Work,
+    settings: Vec<(String, OsString)>,
+}
+
+/// What the driver has seen up to a call.
+#[derive(Debug)]
+pub struct Census(Value);
+
+impl FakeCuda {
+    /// A driver with one device that does what it is asked.
+    #[expect(clippy::new_without_default, reason = "it makes a directory")]
+    pub fn new() -> Self {
+        let work = Work::new();
+        let files = ["control", "census", "trace"].map(|name| {
+            let variable = format!("FAKE_CUDA_{}", name.to_uppercase());
+            (variable, work.join(name).into())
+        });
+        Self {
+            settings: files.into(),
+            work,
+        }
+    }
+
+    /// Sets a key for good: `FAKE_CUDA_` and its name in capitals.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        let variable = format!("FAKE_CUDA_{}", key.to_uppercase());
+        self.settings.push((variable, value.into()));
+        self
+    }
+
+    /// Sets keys while a program runs, `key = value` a line. What was set so before is gone.
+    pub fn control(&self, lines: &str) {
+        let new = self.work.write("control.new", lines);
+        std::fs::rename(new, self.work.join("control")).expect("the file can be renamed");
+    }
+
+    /// Variables for the program that loads the driver.
+    pub fn variables(&self) -> &[(String, OsString)] {
+        &self.settings
+    }
+
+    /// A runner whose guests have this driver.
+    #[must_use]
+    pub fn give_to(&self, runner: RunnerCommand) -> RunnerCommand {
+        let runner = runner
+            .env("use_cuda", "true")
+            .env("cuda_driver_library", fake_cuda());
+        self.settings
+            .iter()
+            .fold(runner, |runner, (name, value)| runner.env(name, value))
+    }
+
+    /// What there is now. The driver must have been called.
+    pub fn census(&self) -> Census {
+        let text = std::fs::read(self.work.join("census"));
+        let text = text.expect("the driver has been called, and has written its census");
+        Census(serde_json::from_slice(&text).expect("the census is JSON"))
+    }
+
+    /// Waits for something that happens soon.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, reached: impl Fn(&Census) -> bool) -> Census {
+        let begin = Instant::now();
+        loop {
+            if self.work.join("census").exists() {
+                let census = self.census();
+                if reached(&census) {
+                    return census;
+                }
+                assert!(begin.elapsed() < PATIENCE, "no {what}: {census:#?}");
+            }
+            assert!(begin.elapsed() < PATIENCE, "no {what}, and no call");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until nothing of any guest is left, and asserts that nothing was done that must not be.
+    /// A host may keep contexts ready, at most so many.
+    #[track_caller]
+    pub fn assert_empty(&self, contexts: u64) {
+        let census = self.wait_for("empty driver", |census| census.is_empty(contexts));
+        assert_eq!(census.violations(), [""; 0]);
+    }
+
+    /// One line a call.
+    pub fn trace(&self) -> String {
+        std::fs::read_to_string(self.work.join("trace")).unwrap_or_default()
+    }
+
+    /// A copy of the driver that lacks a function, as older ones do.
+    pub fn lacking(&self, function: &str) -> PathBuf {
+        let mut bytes = std::fs::read(fake_cuda()).expect("the driver can be read");
+        let name = format!("\0{function}\0").into_bytes();
+        let starts: Vec<_> = bytes
+            .windows(name.len())
+            .enumerate()
+            .filter(|(_, part)| *part == name)
+            .map(|(start, _)| start)
+            .collect();
+        assert!(!starts.is_empty(), "the driver has no {function}");
+        for start in starts {
+            bytes[start + 1] = b'x';
+        }
+        self.work.write("libcuda.so.1", bytes)
+    }
+}
+
+impl Census {
+    /// Live objects of a kind.
+    #[track_caller]
+    pub fn live(&self, kind: &str) -> u64 {
+        let count = self.0["live"][kind].as_u64();
+        count.unwrap_or_else(|| panic!("no kind {kind} in {:#}", self.0))
+    }
+
+    /// Whether nothing is live but so many contexts.
+    pub fn is_empty(&self, contexts: u64) -> bool {
+        let live = self.0["live"].as_object().expect("an object");
+        live.iter().all(|(kind, count)| {
+            let most = if kind == "contexts" { contexts } else { 0 };
+            count.as_u64().is_some_and(|count| count <= most)
+        })
+    }
+
+    /// Calls of a function.
+    pub fn calls(&self, function: &str) -> u64 {
+        self.0["calls"][function].as_u64().unwrap_or(0)
+    }
+
+    /// A count of kernels: `launched`, `finished`, `faulted`, `cancelled`, `instructions`.
+    pub fn kernels(&self, what: &str) -> u64 {
+        self.0["kernels"][what].as_u64().expect("a count")
+    }
+
+    /// Objects that `cuCtxDestroy` had to free.
+    pub fn left_to_context(&self) -> u64 {
+        self.0["left_to_context"].as_u64().expect("a count")
+    }
+
+    /// What must not have been done, in words.
+    pub fn violations(&self) -> Vec<String> {
+        let violations = self.0["violations"].as_array().expect("a list");
+        let texts = violations
+            .iter()
+            .map(|text| text.as_str().unwrap_or_default());
+        texts.map(str::to_owned).collect()
+    }
+}
