@@ -124,12 +124,17 @@ impl Worker {
             Ok(ending) => limit_of(ending, time),
             Err(_) => None,
         };
-        for limit in refused.into_iter().flatten() {
+        let refused = || refused.iter().flatten().copied();
+        for limit in refused().chain(ended_by) {
             self.metrics.limit_reached(limit);
-            self.logger.warn(&limit.describe(&settings, time));
         }
-        if let Some(limit) = ended_by {
-            self.metrics.limit_reached(limit);
+        let (outcome, bad_head) = exchange.conclude(outcome);
+        // The request is counted before the end of its answer can be seen. The log comes after it: a report reads the
+        // artifact's names, and no client shall wait for that.
+        drop(ticket);
+        let finished = exchange.finish(outcome);
+        for limit in refused() {
+            self.logger.warn(&limit.describe(&settings, time));
         }
         let failure = match ending {
             Ok(ending) => {
@@ -138,7 +143,6 @@ impl Worker {
             }
             Err(error) => Some(format!("cannot make an instance: {error}")),
         };
-        let (outcome, bad_head) = exchange.conclude(outcome);
         let failure = failure.or_else(|| {
             let error = bad_head?;
             Some(format!("the function's CGI response is not valid: {error}"))
@@ -146,9 +150,6 @@ impl Worker {
         if let Some(failure) = failure {
             self.logger.error(&failure);
         }
-        // The request is counted before the end of its answer can be seen.
-        drop(ticket);
-        let finished = exchange.finish(outcome);
         let answer = Answer {
             status: finished.status.as_u16(),
             status_text: None,
