@@ -197,7 +197,7 @@ image-tool-cranelift:
 TEST_BASE := faas-wasm-test/debian:$(shell . /etc/os-release && echo $${VERSION_CODENAME:-bookworm})
 
 .PHONY: test-image
-test-image: build fixtures ## Build and run images with a container engine, which is started if there is none; ALL=1: every template
+test-image: build fixtures $(if $(ALL),fake-cuda) ## Build and run images with a container engine, which is started if there is none; ALL=1: every template
 	@if [ -n "$(ALL)" ]; then \
 	  cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET)/cranelift; \
 	fi

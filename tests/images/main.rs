@@ -8,6 +8,7 @@
 mod c_wasm;
 mod classic;
 mod container;
+mod cuda;
 mod engine;
 mod examples;
 mod languages;

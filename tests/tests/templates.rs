@@ -110,6 +110,27 @@ fn templates_are_complete() {
     }
 }
 
+/// faas-cli takes a template's own folder alone, so that what two share is there twice.
+#[test]
+fn copies_are_equal() {
+    let template = |path: &str| root("templates/template").join(path);
+    for (original, copy) in [
+        (template("c-wasm/faas.h"), template("cuda-wasm/faas.h")),
+        (template("c-wasm/faas.c"), template("cuda-wasm/faas.c")),
+        (
+            root("runner/cuda/include/faas_cuda.h"),
+            template("cuda-wasm/faas_cuda.h"),
+        ),
+    ] {
+        assert!(
+            read(&original) == read(&copy),
+            "{} is not {}",
+            copy.display(),
+            original.display()
+        );
+    }
+}
+
 /// An engine without BuildKit knows no mounts, here-documents or other frontends.
 #[test]
 fn dockerfiles_work_with_the_classic_builder() {

@@ -1,0 +1,85 @@
+//! The template cuda-wasm, with the tests' stand-in for the driver put where the NVIDIA container
+//! runtime puts the real one.
+
+use std::env::consts::ARCH;
+
+use faas_wasm_tests::http::Request;
+use faas_wasm_tests::{fake_cuda, skip};
+
+use crate::container::Container;
+use crate::engine::{Builder, FunctionImage};
+
+/// The image; none, and the test is skipped, where the runner has no host for CUDA: the build runs
+/// the function's cases with it.
+fn image(builder: Builder, test: &str) -> Option<String> {
+    let image = FunctionImage::new("cuda-wasm", "cuda-wasm")
+        .builder(builder)
+        .argument("BUILD_FLAGS=--backend cranelift");
+    let (tag, outcome) = image.try_build();
+    // The client colors each piece of what it passes on.
+    let said = (outcome.text() + &outcome.stderr)
+        .replace("\u{1b}[91m", "")
+        .replace("\u{1b}[0m", "");
+    if said.contains("imports `env.cuInit` ((i32) -> (i32)), which nobody provides") {
+        skip(test, "this runner has no host for CUDA");
+        return None;
+    }
+    assert_eq!(outcome.code(), 0, "{said}");
+    Some(tag)
+}
+
+fn bytes(numbers: &[f32]) -> Vec<u8> {
+    numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect()
+}
+
+/// x = 0, 1, 2... and y = 1000 everywhere.
+fn vectors(count: u16) -> Request {
+    let x: Vec<f32> = (0..count).map(f32::from).collect();
+    let y = vec![1000.0; count.into()];
+    Request::post("/?a=2", [bytes(&x), bytes(&y)].concat())
+}
+
+#[test]
+fn a_function_computes_on_the_device_of_a_mounted_driver() {
+    let mount = format!(
+        "--volume={}:/usr/lib/{ARCH}-linux-gnu/libcuda.so.1:ro",
+        fake_cuda().display()
+    );
+    for builder in [Builder::Classic, Builder::BuildKit] {
+        let Some(image) = image(builder, "cuda-wasm with a driver") else {
+            return;
+        };
+        let container = Container::start_with(&image, &[&mount, "--env=use_cuda=required"]);
+        let answer = container.send(&vectors(1000));
+        assert_eq!(
+            answer.status,
+            200,
+            "{}\n{}",
+            answer.text(),
+            container.logs()
+        );
+        let expected: Vec<f32> = (0..1000_u16).map(|x| 2.0 * f32::from(x) + 1000.0).collect();
+        assert_eq!(answer.body, bytes(&expected));
+        assert_eq!(container.get("/").status, 405);
+        container.is_confined_and_healthy();
+        container.ends_well();
+    }
+}
+
+#[test]
+fn the_same_image_starts_without_a_driver() {
+    let Some(image) = image(Builder::Classic, "cuda-wasm without a driver") else {
+        return;
+    };
+    let container = Container::start(&image);
+    let answer = container.send(&vectors(10));
+    assert_eq!(answer.status, 503, "{}", container.logs());
+    assert_eq!(
+        answer.text(),
+        "the GPU cannot be used: CUDA_ERROR_NO_DEVICE\n"
+    );
+    container.ends_well();
+}
