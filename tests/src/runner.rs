@@ -105,7 +105,7 @@ impl RunnerCommand {
             work: self.work,
         };
         runner.metrics = runner.listening("Metrics listening on address: ");
-        runner.address = runner.listening(" Listening on address: ");
+        runner.address = runner.listening("Listening on address: ");
         // It answers only when it is accepting.
         let health = runner.send(&Request::get("/_/health"));
         assert_eq!(health.status, 200, "{}", runner.log());
@@ -133,6 +133,8 @@ impl Runner {
     fn listening(&mut self, before: &str) -> SocketAddr {
         let line = self.wait_for_log(before);
         let (_, address) = line.split_once(before).expect("the line has been found");
+        // In JSON more follows behind a quote.
+        let address = address.split('"').next().unwrap_or(address);
         let address: SocketAddr = address.trim().parse().expect("it is an address");
         (Ipv4Addr::LOCALHOST, address.port()).into()
     }

@@ -55,6 +55,56 @@ fn answer(stream: TcpStream) -> Response {
     Response::read(&mut BufReader::new(stream), false).expect("it is answered")
 }
 
+/// With `log_format=json` each line is an object; that of a request has the request's fields.
+#[test]
+fn json_lines_tell_the_request() {
+    let mut runner = obey(&[("log_format", "json")]);
+    let request = Request::get("/exit/3?x=%22")
+        .header("X-Call-Id", "call 7")
+        .header(
+            "Traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        );
+    assert_eq!(runner.send(&request).status, 500);
+    runner.wait_for_log("\"method\"");
+    let log = runner.stop();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect();
+    assert!(lines.iter().all(|line| {
+        ["time", "level", "message"]
+            .iter()
+            .all(|field| line[*field].is_string())
+    }));
+    let of_requests: Vec<_> = lines
+        .iter()
+        .filter(|line| line["method"].is_string())
+        .collect();
+    let [access] = of_requests.as_slice() else {
+        panic!("one line for one request: {log}");
+    };
+    for (field, value) in [
+        ("method", serde_json::json!("GET")),
+        ("path", serde_json::json!("/exit/3?x=%22")),
+        ("status", serde_json::json!(500)),
+        ("bytes", serde_json::json!(0)),
+        ("call_id", serde_json::json!("call 7")),
+        (
+            "traceparent",
+            serde_json::json!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ),
+    ] {
+        assert_eq!(access[field], value, "{field}");
+    }
+    assert!(access["seconds"].is_f64());
+    let failure = lines
+        .iter()
+        .find(|line| line["message"] == "exit status 3")
+        .expect("it is told");
+    assert_eq!(failure["level"], "error");
+}
+
 #[test]
 fn the_time_limit() {
     let mut runner = obey(&[("exec_timeout", "100ms")]);

@@ -186,7 +186,7 @@ variables! {
         WASM_OUTPUT_HOLD_TIME = "wasm_output_hold_time", "duration", "50ms",
             "See `wasm_output_hold_bytes`.";
         WASM_RESPONSE = "wasm_response", "`raw` or `cgi`", "raw",
-            "`cgi`: the guest's output begins with a CGI head.";
+            "`cgi`: the guest's output begins with a CGI head. With either, lines `Status: 404` and `Name: value` written to `/dev/faas/response` (`FAAS_RESPONSE`) before there is output set status and headers.";
     }
     Cuda {
         USE_CUDA = "use_cuda", "`true`, `false` or `required`", "false",

@@ -6,7 +6,8 @@
 //! +-- faas-wasm.PID.1                      one thread each
 //! ```
 //!
-//! A replica runs one guest at a time, so its share is the guest's. Everything else of the process stays where it is.
+//! A replica runs one guest at a time, so its share is the guest's. Everything else of the process stays where it is:
+//! a thread inherits the group of the one that starts it, so a thread with a share must start none.
 //! The period is short: a thread that has used up its share may hold a lock that others need, and they wait with it
 //! until the next period begins.
 

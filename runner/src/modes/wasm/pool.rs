@@ -21,8 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long replicas that have answered their last request may take to end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long replicas that run no guest may take to end; leaving a control group can take the kernel a while.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How many replicas there may be.
 #[derive(Clone, Copy, Debug)]
@@ -238,9 +238,11 @@ impl Pool {
 
     /// What the calling thread runs guests with.
     fn worker(&self) -> Result<Worker, String> {
+        let replica = Replica::new(&self.guest).map_err(|error| error.to_string())?;
+        // Only now: the first replica starts the thread that watches deadlines, and a thread is born into the group of
+        // the one that starts it.
         let share = self.shares.as_ref().map(CpuShares::enter).transpose();
         let share = share.map_err(|error| error.to_string())?;
-        let replica = Replica::new(&self.guest).map_err(|error| error.to_string())?;
         let (metrics, logger) = (self.metrics.clone(), self.logger.clone());
         Ok(Worker::new(replica, share, metrics, logger))
     }
