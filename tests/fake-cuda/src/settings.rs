@@ -214,13 +214,10 @@ fn size(value: &str) -> Option<u64> {
 }
 
 fn duration(value: &str) -> Option<Duration> {
-    let units: [(&str, fn(u64) -> Duration); 3] = [
-        ("us", Duration::from_micros),
-        ("ms", Duration::from_millis),
-        ("s", Duration::from_secs),
-    ];
-    let (unit, make) = units.iter().find(|(unit, _)| value.ends_with(unit))?;
-    value.strip_suffix(unit)?.parse().ok().map(make)
+    let units = [("us", 1), ("ms", 1_000), ("s", 1_000_000)];
+    let (unit, micros) = units.iter().find(|(unit, _)| value.ends_with(unit))?;
+    let number: u64 = value.strip_suffix(unit)?.parse().ok()?;
+    number.checked_mul(*micros).map(Duration::from_micros)
 }
 
 /// Where settings come from and where results go, and when the control file was read last.

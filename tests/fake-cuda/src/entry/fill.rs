@@ -17,7 +17,7 @@ pub(super) fn set(
     width: usize,
     height: usize,
 ) -> Result<Set> {
-    if to % element as u64 != 0 || height > 1 && pitch < width.saturating_mul(element) {
+    if !to.is_multiple_of(element as u64) || height > 1 && pitch < width.saturating_mul(element) {
         return Err(Code::INVALID_VALUE);
     }
     let set = Set {

@@ -47,12 +47,10 @@ macro_rules! entries {
 
         /// Names and addresses of this file's functions.
         pub(super) fn exported() -> Vec<(&'static str, usize)> {
-            let mut exported = Vec::new();
-            $(
-                exported.push((stringify!($name), $name as *const () as usize));
-                $(exported.push((stringify!($alias), $alias as *const () as usize));)?
-            )*
-            exported
+            vec![$(
+                (stringify!($name), $name as *const () as usize),
+                $((stringify!($alias), $alias as *const () as usize),)?
+            )*]
         }
     };
 }

@@ -15,7 +15,7 @@ const MOST_INSTRUCTIONS: usize = 1 << 20;
 
 /// Names of a function.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Local {
+pub(super) enum Named {
     Register(Reg, Type),
     Shared(u64),
     Local(u64),
@@ -26,7 +26,7 @@ pub(super) enum Local {
 pub(super) struct Body<'p> {
     pub(super) parser: &'p mut Parser,
     pub(super) function: &'p mut Function,
-    scopes: Vec<HashMap<String, Local>>,
+    scopes: Vec<HashMap<String, Named>>,
     labels: HashMap<String, usize>,
     /// Branches whose label has not come yet.
     branches: Vec<(usize, String)>,
@@ -39,7 +39,7 @@ impl Parser {
         for parameter in &function.parameters {
             names.insert(
                 parameter.name.clone(),
-                Local::Parameter(parameter.offset, parameter.size),
+                Named::Parameter(parameter.offset, parameter.size),
             );
             end = end.max(parameter.offset + parameter.size);
         }
@@ -49,7 +49,7 @@ impl Parser {
             result.offset += start;
             names.insert(
                 result.name.clone(),
-                Local::Parameter(result.offset, result.size),
+                Named::Parameter(result.offset, result.size),
             );
             end = end.max(result.offset + result.size);
         }
@@ -145,12 +145,12 @@ impl Body<'_> {
         let local = match name.as_str() {
             "shared" => {
                 self.function.shared_size += declared.size;
-                Local::Shared(self.parser.place_shared(&declared)?)
+                Named::Shared(self.parser.place_shared(&declared)?)
             }
-            "local" => Local::Local(place(&mut self.function.local_size, &declared) as u64),
+            "local" => Named::Local(place(&mut self.function.local_size, &declared) as u64),
             "param" => {
                 let offset = place(&mut self.function.parameter_space, &declared);
-                Local::Parameter(offset, declared.size)
+                Named::Parameter(offset, declared.size)
             }
             _ => return Err(self.error(Reason::Directive(name))),
         };
@@ -161,7 +161,7 @@ impl Body<'_> {
         self.parser.symbol(';', "`;`")
     }
 
-    fn name(&mut self, name: String, local: Local) -> Result<()> {
+    fn name(&mut self, name: String, local: Named) -> Result<()> {
         let scope = self.scopes.last_mut();
         let before = scope.and_then(|scope| scope.insert(name.clone(), local));
         match before {
@@ -198,7 +198,7 @@ impl Body<'_> {
             return self.parser.expected("fewer registers");
         }
         self.function.masks.push(mask(kind.bits));
-        self.name(name, Local::Register(number as Reg, kind))
+        self.name(name, Named::Register(number as Reg, kind))
     }
 
     fn instruction(&mut self) -> Result<()> {
@@ -245,7 +245,7 @@ impl Body<'_> {
         Ok(())
     }
 
-    pub(super) fn local(&self, name: &str) -> Option<Local> {
+    pub(super) fn local(&self, name: &str) -> Option<Named> {
         self.scopes
             .iter()
             .rev()
@@ -255,7 +255,7 @@ impl Body<'_> {
     /// A predicate register.
     fn predicate(&mut self, name: &str) -> Result<Reg> {
         match self.local(name) {
-            Some(Local::Register(number, kind)) if kind.kind == Kind::Predicate => Ok(number),
+            Some(Named::Register(number, kind)) if kind.kind == Kind::Predicate => Ok(number),
             Some(_) => self.parser.expected("a predicate"),
             None => Err(self.error(Reason::Undeclared(name.to_owned()))),
         }
@@ -264,11 +264,11 @@ impl Body<'_> {
     /// What an address counts from.
     pub(super) fn base(&self, name: &str) -> std::result::Result<Base, Reason> {
         match self.local(name) {
-            Some(Local::Register(number, kind)) if kind.bits >= 32 => Ok(Base::Reg(number)),
-            Some(Local::Register(..)) => Err(unfit(name)),
-            Some(Local::Shared(offset)) => Ok(Base::Shared(offset)),
-            Some(Local::Local(offset)) => Ok(Base::Local(offset)),
-            Some(Local::Parameter(offset, _)) => Ok(Base::Parameter(offset as u64)),
+            Some(Named::Register(number, kind)) if kind.bits >= 32 => Ok(Base::Reg(number)),
+            Some(Named::Register(..)) => Err(unfit(name)),
+            Some(Named::Shared(offset)) => Ok(Base::Shared(offset)),
+            Some(Named::Local(offset)) => Ok(Base::Local(offset)),
+            Some(Named::Parameter(offset, _)) => Ok(Base::Parameter(offset as u64)),
             None => match self.parser.globals.get(name) {
                 Some(Global::Variable(index)) => Ok(Base::Variable(*index)),
                 Some(Global::Shared(offset)) => Ok(Base::Shared(*offset)),
@@ -307,7 +307,7 @@ impl Body<'_> {
             Operand::Single(bits) => Ok(Source::Bits(f64::from(f32::from_bits(*bits)).to_bits())),
             Operand::Double(value) => Ok(Source::Bits(kind.float_bits(*value))),
             Operand::Name(name) => match self.local(name) {
-                Some(Local::Register(number, _)) => Ok(Source::Reg(number)),
+                Some(Named::Register(number, _)) => Ok(Source::Reg(number)),
                 _ => match special(name) {
                     Some(special) => Ok(Source::Special(special)),
                     None if name == "WARP_SZ" => Ok(Source::Bits(32)),
@@ -321,7 +321,7 @@ impl Body<'_> {
     pub(super) fn register(&self, operand: &Operand) -> std::result::Result<Reg, Reason> {
         match operand {
             Operand::Name(name) => match self.local(name) {
-                Some(Local::Register(number, _)) => Ok(number),
+                Some(Named::Register(number, _)) => Ok(number),
                 Some(_) => Err(unfit(name)),
                 None => Err(Reason::Undeclared(name.clone())),
             },
@@ -344,7 +344,7 @@ impl Body<'_> {
     ) -> std::result::Result<(usize, usize), Reason> {
         match operand {
             Operand::Name(name) => match self.local(name) {
-                Some(Local::Parameter(offset, size)) => Ok((offset, size)),
+                Some(Named::Parameter(offset, size)) => Ok((offset, size)),
                 _ => Err(Reason::Undeclared(name.clone())),
             },
             _ => Err(Reason::Unsupported(

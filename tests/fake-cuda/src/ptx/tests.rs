@@ -54,6 +54,8 @@ $L_1:
 }
 "#;
 
+type Check = fn(&Reason) -> bool;
+
 fn refused(body: &str) -> Reason {
     let text = format!(
         "{HEAD}.visible .entry k(.param .u64 a) {{ .reg .pred %p<2>; .reg .b32 %r<4>; .reg .b64 %d<4>; {body} ret; }}"
@@ -81,7 +83,7 @@ fn takes_what_compilers_write() {
 #[test]
 fn refuses_what_is_not_understood() {
     use Reason::{Expected, Instruction, Operands, Twice, Undeclared};
-    let cases: [(&str, fn(&Reason) -> bool); 22] = [
+    let cases: [(&str, Check); 22] = [
         ("frobnicate.u32 %r1, %r2;", |reason| {
             matches!(reason, Instruction(_))
         }),

@@ -203,8 +203,9 @@ macro_rules! arguments {
                 let ($($name,)*) = self;
                 // SAFETY: the symbol is a function of the driver's interface, with the argument
                 // types that the test has written down and a result of 32 bits.
-                let function: extern "C" fn($($kind),*) -> i32 =
-                    unsafe { std::mem::transmute(function) };
+                let function = unsafe {
+                    std::mem::transmute::<*const (), extern "C" fn($($kind),*) -> i32>(function)
+                };
                 function($($name),*)
             }
         }
