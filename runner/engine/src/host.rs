@@ -25,11 +25,13 @@
 //! argument (`instance.rs` binds it), and the signature was compared at link time.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use wasmer_vm::{VMFunctionBody, VMMemoryDefinition, on_host_stack};
+use wasmer_vm::libcalls::wasmer_vm_memory32_grow;
+use wasmer_vm::{VMContext, VMFunctionBody, VMMemoryDefinition, on_host_stack};
 
 use crate::memory::GuestMemory;
 use crate::signal;
@@ -43,6 +45,14 @@ pub struct Caller<'a, T> {
     /// The instance's linear memory; empty if it has none.
     pub memory: GuestMemory<'a>,
     deadline: Option<Instant>,
+    growth: Option<Growth>,
+}
+
+/// How the memory of the instance that called is grown.
+#[derive(Debug, Clone, Copy)]
+struct Growth {
+    context: *mut VMContext,
+    memory: *const VMMemoryDefinition,
 }
 
 impl<'a, T> Caller<'a, T> {
@@ -52,7 +62,28 @@ impl<'a, T> Caller<'a, T> {
             data,
             memory,
             deadline,
+            growth: None,
         }
+    }
+
+    /// Makes the linear memory `pages` of 64 KiB longer, as the guest's own `memory.grow` would,
+    /// and returns its old length in pages; `None` if a limit or the system says no, if the memory
+    /// is imported, or outside of a run.
+    pub fn grow_memory(&mut self, pages: u32) -> Option<u32> {
+        let Growth { context, memory } = self.growth?;
+        // SAFETY: `enter` took both from the environment of the instance that called, which has a
+        // memory of its own (`memory` is not null then) and is suspended in this call. Views of
+        // the memory borrow `self`, so none of them is alive; the memory never moves.
+        let (old, memory) = unsafe { (wasmer_vm_memory32_grow(context, pages, 0), &*memory) };
+        // SAFETY: as in `enter`, with the new length.
+        self.memory = unsafe { GuestMemory::new(memory.base, memory.current_length) };
+        (old != u32::MAX).then_some(old)
+    }
+
+    /// Whether the run is to end for whatever reason: a host function that waits in steps gives up
+    /// between them, with any result, as the run ends on the way back.
+    pub fn is_interrupted(&self) -> bool {
+        signal::interrupted()
     }
 
     /// The instant at which the run is stopped; a host function must not wait beyond it, and
@@ -69,6 +100,8 @@ pub(crate) struct HostEnv<T> {
     pub(crate) data: *mut T,
     /// Memory 0 of the instance, or null.
     pub(crate) memory: *const VMMemoryDefinition,
+    /// The instance's context; null until there is one.
+    pub(crate) context: *mut VMContext,
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -179,7 +212,14 @@ unsafe fn enter<T: 'static, R: Returned>(
                     Some(memory) => GuestMemory::new(memory.base, memory.current_length),
                     None => GuestMemory::new(std::ptr::NonNull::dangling().as_ptr(), 0),
                 };
-                Caller::new(&mut *env.data, memory, env.deadline)
+                let growth = (!env.memory.is_null() && !env.context.is_null()).then_some(Growth {
+                    context: env.context,
+                    memory: env.memory,
+                });
+                Caller {
+                    growth,
+                    ..Caller::new(&mut *env.data, memory, env.deadline)
+                }
             };
             function(&mut caller)
         }))
@@ -205,17 +245,19 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// A host function with its type erased.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) body: *const VMFunctionBody,
-    pub(crate) parameters: &'static [ValueType],
+    /// `None` for a function that takes whatever the import has, and looks at none of it.
+    pub(crate) parameters: Option<Cow<'static, [ValueType]>>,
     pub(crate) results: &'static [ValueType],
 }
 
 /// The host functions that modules can import, by module and field name.
 #[derive(Debug)]
 pub struct Linker<T> {
-    entries: HashMap<(&'static str, &'static str), Entry>,
+    /// By module, then by field.
+    entries: HashMap<Cow<'static, str>, HashMap<Cow<'static, str>, Entry>>,
     data: std::marker::PhantomData<fn(&mut T)>,
 }
 
@@ -237,15 +279,69 @@ impl<T: 'static> Linker<T> {
     ) -> &mut Self {
         let entry = Entry {
             body: F::shim(),
-            parameters: F::PARAMETERS,
+            parameters: Some(F::PARAMETERS.into()),
             results: F::RESULTS,
         };
-        self.entries.insert((module, field), entry);
+        self.insert(module.into(), field.into(), entry)
+    }
+
+    /// Provides `function`, whose parameters are all `u64`, for an import whose parameters are
+    /// integers of either size: the guest's data model decides which, and one function serves all.
+    /// The upper half of an argument that `parameters` has as `I32` is undefined.
+    ///
+    /// # Panics
+    ///
+    /// If `function` takes another number of parameters, or one of them is not an integer. Only a
+    /// mistake in a table of functions does that.
+    pub fn integer_function<Arguments, R, F: HostFunction<T, Arguments, R>>(
+        &mut self,
+        module: &'static str,
+        field: String,
+        parameters: Vec<ValueType>,
+        _function: F,
+    ) -> &mut Self {
+        // The ABIs of all our targets pass integers of 32 and 64 bits in the same registers, and
+        // on the stack in words of 64 bits.
+        let integer = |ty: &ValueType| matches!(ty, ValueType::I32 | ValueType::I64);
+        assert!(F::PARAMETERS.iter().all(|ty| *ty == ValueType::I64));
+        assert!(parameters.len() == F::PARAMETERS.len() && parameters.iter().all(integer));
+        let entry = Entry {
+            body: F::shim(),
+            parameters: Some(parameters.into()),
+            results: F::RESULTS,
+        };
+        self.insert(module.into(), field.into(), entry)
+    }
+
+    /// Provides `function` for an import with whatever parameters: it sees none of them.
+    pub fn any_parameters<R, F: HostFunction<T, (), R>>(
+        &mut self,
+        module: &'static str,
+        field: String,
+        _function: F,
+    ) -> &mut Self {
+        // The caller cleans up the stack in the ABIs of all our targets, so that a function may
+        // have fewer parameters than it is called with.
+        let entry = Entry {
+            body: F::shim(),
+            parameters: None,
+            results: F::RESULTS,
+        };
+        self.insert(module.into(), field.into(), entry)
+    }
+
+    fn insert(
+        &mut self,
+        module: Cow<'static, str>,
+        field: Cow<'static, str>,
+        entry: Entry,
+    ) -> &mut Self {
+        self.entries.entry(module).or_default().insert(field, entry);
         self
     }
 
     pub(crate) fn get(&self, module: &str, field: &str) -> Option<Entry> {
-        self.entries.get(&(module, field)).copied()
+        self.entries.get(module)?.get(field).cloned()
     }
 }
 

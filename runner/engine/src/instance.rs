@@ -129,6 +129,7 @@ impl<T: 'static> Instance<T> {
         let mut env = Box::new(HostEnv::<T> {
             data: std::ptr::null_mut(),
             memory: std::ptr::null(),
+            context: std::ptr::null_mut(),
             deadline: None,
         });
         let host_env = VMFunctionContext {
@@ -249,6 +250,7 @@ impl<T: 'static> Instance<T> {
         }
         .map_err(|_| InstanceError::Elements)?;
 
+        env.context = vm.vmctx_ptr();
         let tables = table_places.into_iter().enumerate().map(|(index, place)| {
             let index = LocalTableIndex::new(index);
             let offset = module.offsets.vmctx_fixed_funcref_table_anyfuncs(index);

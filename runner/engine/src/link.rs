@@ -149,13 +149,14 @@ impl<T: 'static> Linker<T> {
                 let ty = signature(&wanted.params, &wanted.results);
                 return Err(LinkError::Missing { module, field, ty });
             };
-            if wanted.params != entry.parameters || wanted.results != entry.results {
+            let expected = entry.parameters.as_deref().unwrap_or(&wanted.params);
+            if wanted.params != expected || wanted.results != entry.results {
                 let (module, field) = name();
                 return Err(LinkError::Signature {
                     module,
                     field,
                     wanted: signature(&wanted.params, &wanted.results),
-                    provided: signature(entry.parameters, entry.results),
+                    provided: signature(expected, entry.results),
                 });
             }
             imports.push(entry);
