@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
-use faas_wasm_artifact::{Backend, OptLevel};
+use faas_wasm_artifact::{Backend, CudaAbi, OptLevel};
 
 use crate::run::Directory;
 use crate::target::Level;
@@ -126,6 +126,13 @@ pub(crate) struct CompileArguments {
     /// Threads to compile with [default: the number of CPUs]
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<NonZero<usize>>,
+
+    /// Data model of the guest's cuda.h [default: what its imports tell]
+    ///
+    /// w32: everything has four bytes; w32p64: device pointers have eight; w64: everything has
+    /// eight. Only a module whose imports do not tell needs it.
+    #[arg(long, value_name = "MODEL", value_parser = cuda_abi_parser())]
+    pub(crate) cuda_abi: Option<CudaAbi>,
 }
 
 /// Run a module or an artifact once
@@ -188,6 +195,12 @@ fn backend_parser() -> impl clap::builder::TypedValueParser<Value = Backend> {
         "llvm" => Backend::Llvm,
         _ => Backend::Cranelift,
     })
+}
+
+fn cuda_abi_parser() -> impl clap::builder::TypedValueParser<Value = CudaAbi> {
+    PossibleValuesParser::new(["w32", "w32p64", "w64"])
+        // One of these.
+        .map(|name| CudaAbi::from_name(&name).unwrap_or(CudaAbi::W32))
 }
 
 fn opt_level(digit: u8) -> OptLevel {

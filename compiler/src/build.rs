@@ -4,11 +4,14 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use faas_wasm_artifact::{Backend, Contents, Import, Manifest, MemorySummary, OptLevel, Written};
+use faas_wasm_artifact::{
+    Backend, Contents, CudaAbi, Import, Manifest, MemorySummary, OptLevel, Written,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::backend;
 use crate::convert::{self, Parts};
+use crate::cuda;
 use crate::error::Error;
 use crate::imports;
 use crate::input;
@@ -24,6 +27,8 @@ use crate::wrap;
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) backend: Backend,
+    /// The data model of CUDA imports, if it was given.
+    pub(crate) cuda_abi: Option<CudaAbi>,
     pub(crate) compile: backend::Options,
 }
 
@@ -36,6 +41,7 @@ pub(crate) struct RawOptions<'a> {
     pub(crate) features: Option<&'a str>,
     pub(crate) opt_level: OptLevel,
     pub(crate) jobs: Option<NonZero<usize>>,
+    pub(crate) cuda_abi: Option<CudaAbi>,
 }
 
 impl Options {
@@ -63,6 +69,7 @@ impl Options {
             .unwrap_or(NonZero::<usize>::MIN);
         Ok(Self {
             backend,
+            cuda_abi: raw.cuda_abi,
             compile: backend::Options {
                 opt_level: raw.opt_level,
                 jobs,
@@ -109,7 +116,8 @@ pub(crate) fn build_from(
     validate(input, wasm, options)?;
     let mut module = parse(input, wasm)?;
     input::check_entry(input, &module)?;
-    let needs_cuda = imports::check(input, &module)?;
+    imports::check(input, &module)?;
+    let cuda = cuda::derive(input, &module, options.cuda_abi)?;
     let wrapped = wrap::wrap(&module).map_err(|source| Error::Wrap {
         path: input.into(),
         source,
@@ -140,7 +148,7 @@ pub(crate) fn build_from(
         source,
     })?;
 
-    let manifest = manifest(&module, &parts, options, needs_cuda);
+    let manifest = manifest(&module, &parts, options, cuda.as_ref());
     let code_size = parts.code_size;
     let image_size = lifted.images.iter().map(|image| image.bytes.len() as u64);
     let image_size = image_size.sum();
@@ -153,6 +161,7 @@ pub(crate) fn build_from(
         image_size,
         artifact_size: written.size,
         native: options.compile.target.native,
+        unknown_cuda: cuda.map(|found| found.unknown).unwrap_or_default(),
         elapsed: started.elapsed(),
     })
 }
@@ -174,7 +183,12 @@ fn validate(path: &Path, wasm: &[u8], options: &Options) -> Result<(), Error> {
     input::validate(path, wasm, &supported, options.backend.name(), other)
 }
 
-fn manifest(module: &Module<'_>, parts: &Parts, options: &Options, needs_cuda: bool) -> Manifest {
+fn manifest(
+    module: &Module<'_>,
+    parts: &Parts,
+    options: &Options,
+    cuda: Option<&cuda::Found>,
+) -> Manifest {
     let imported_memories = module.imported_memories();
     Manifest {
         producer: format!("faas-wasm {}", env!("CARGO_PKG_VERSION")),
@@ -208,7 +222,8 @@ fn manifest(module: &Module<'_>, parts: &Parts, options: &Options, needs_cuda: b
                 ty: imports::describe(module, import),
             })
             .collect(),
-        needs_cuda,
+        needs_cuda: cuda.is_some(),
+        cuda: cuda.map(|found| found.cuda.clone()),
         entry: input::ENTRY.into(),
         // Not the wrappers.
         functions: module.names.offsets.len() as u32,
@@ -278,6 +293,7 @@ pub(crate) mod tests {
             features: None,
             opt_level: OptLevel::default(),
             jobs: NonZero::new(jobs),
+            cuda_abi: None,
         })
         .expect("the options are correct")
     }

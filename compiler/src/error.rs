@@ -82,6 +82,14 @@ pub(crate) enum Error {
         source: ImportList,
         memory: bool,
     },
+    #[error("the CUDA imports of {} do not fit together: {problem}", path.display())]
+    CudaAbi { path: PathBuf, problem: String },
+    #[error("custom section `{section}` of {}: {problem}", path.display())]
+    CudaSection {
+        path: PathBuf,
+        section: &'static str,
+        problem: String,
+    },
     #[error("data segment {segment} of {} writes {length} bytes at {offset}, but memory {memory} \
         has {size} bytes", path.display())]
     DataOutside {
@@ -372,6 +380,16 @@ impl Error {
             Self::UnknownImports { .. } => {
                 "build for WASI preview1 (`wasm32-wasip1`); hosts provide wasi_snapshot_preview1, \
                  wasi_unstable and the CUDA driver API (`cu...` in env) only"
+                    .into()
+            }
+            Self::CudaAbi { .. } => {
+                "compile all of the guest with one cuda.h; where the imports do not tell its data \
+                 model, say it with `--cuda-abi w32|w32p64|w64` or the custom section `faas.cuda`"
+                    .into()
+            }
+            Self::CudaSection { .. } => {
+                "`faas.cuda` holds the name of a data model, `faas.cuda.params` a line `KERNEL \
+                 KINDS` for each kernel, with a `p` for each device pointer"
                     .into()
             }
             Self::UnknownTarget { .. } | Self::NotLinux { .. } => {

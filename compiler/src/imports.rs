@@ -7,13 +7,12 @@ use std::path::Path;
 
 use wasmparser::{FuncType, Import, TypeRef, ValType};
 
+use crate::cuda;
 use crate::error::{Error, ImportList};
 use crate::module::{Module, describe_function};
 
 /// Both spellings of preview1. Their functions have the same types.
 const WASI_MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
-/// Where the CUDA driver API is imported from.
-const CUDA_MODULE: &str = "env";
 
 /// The functions of preview1 with their parameters (`i` for i32, `I` for i64). All give an i32,
 /// an errno, but `proc_exit`, which gives nothing.
@@ -68,19 +67,19 @@ const WASI_FUNCTIONS: [(&str, &str); 46] = [
     ("sock_shutdown", "ii"),
 ];
 
-/// Checks all imports; tells whether the module needs CUDA.
+/// Checks that there is a host for every import.
 ///
 /// # Errors
 ///
 /// [`Error::UnknownImports`] with all that nobody provides.
-pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<bool, Error> {
+pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<(), Error> {
     let wrong: Vec<_> = module
         .imports
         .iter()
         .filter_map(|import| complaint(module, import))
         .collect();
     if wrong.is_empty() {
-        return Ok(module.imports.iter().any(is_cuda));
+        return Ok(());
     }
     let is_memory = |import: &Import<'_>| matches!(import.ty, TypeRef::Memory(_));
     Err(Error::UnknownImports {
@@ -114,20 +113,9 @@ pub(crate) fn describe(module: &Module<'_>, import: &Import<'_>) -> String {
     }
 }
 
-/// `cuInit`, `cuMemAlloc_v2` and so on, in env.
-fn is_cuda(import: &Import<'_>) -> bool {
-    let driver_name = |name: &str| {
-        name.strip_prefix("cu")
-            .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()))
-    };
-    import.module == CUDA_MODULE
-        && driver_name(import.name)
-        && matches!(import.ty, TypeRef::Func(_))
-}
-
 fn complaint(module: &Module<'_>, import: &Import<'_>) -> Option<String> {
-    if is_cuda(import) {
-        return None;
+    if cuda::is_cuda(import) {
+        return cuda::complaint(module, import);
     }
     let listed = |remark: &str| {
         let ty = describe(module, import);
@@ -163,7 +151,7 @@ fn wasi_type(name: &str, params: &str) -> FuncType {
 mod tests {
     use super::*;
 
-    fn check_text(imports: &str) -> Result<bool, String> {
+    fn check_text(imports: &str) -> Result<(), String> {
         let wasm = wat::parse_str(format!("(module {imports})")).expect("the text is correct");
         let module = Module::parse(&wasm).expect("the module is valid");
         check(Path::new("a.wasm"), &module).map_err(|error| error.report())
@@ -172,23 +160,17 @@ mod tests {
     #[test]
     fn provided_imports_pass() {
         let write = r#""fd_write" (func (param i32 i32 i32 i32) (result i32))"#;
-        for (imports, cuda) in [
-            ("", false),
-            (
-                &*format!(r#"(import "wasi_snapshot_preview1" {write})"#),
-                false,
-            ),
-            (&*format!(r#"(import "wasi_unstable" {write})"#), false),
-            (
-                r#"(import "wasi_unstable" "proc_exit" (func (param i32)))"#,
-                false,
-            ),
-            (
-                r#"(import "env" "cuInit" (func (param i32) (result i32)))"#,
-                true,
-            ),
+        for imports in [
+            "",
+            &*format!(r#"(import "wasi_snapshot_preview1" {write})"#),
+            &*format!(r#"(import "wasi_unstable" {write})"#),
+            r#"(import "wasi_unstable" "proc_exit" (func (param i32)))"#,
+            r#"(import "env" "cuInit" (func (param i32) (result i32)))"#,
+            r#"(import "env" "cuMemFree_v2" (func (param i64) (result i32)))"#,
+            r#"(import "env" "cuNobodyKnowsThis" (func (param f64) (result i32)))"#,
+            r#"(import "env" "faasCuDevicePtrToU64" (func (param i32) (result i64)))"#,
         ] {
-            assert_eq!(check_text(imports), Ok(cuda), "{imports}");
+            assert_eq!(check_text(imports), Ok(()), "{imports}");
         }
     }
 
@@ -200,6 +182,14 @@ mod tests {
                 "  env.system: func (param i32) (result i32)\n",
             ),
             (r#"(import "env" "custom" (func))"#, "  env.custom: func\n"),
+            (
+                r#"(import "env" "cuMemAlloc_v2" (func (param i32) (result i32)))"#,
+                "env.cuMemAlloc_v2: func (param i32) (result i32) (CUDA has func (param i32 i32)",
+            ),
+            (
+                r#"(import "env" "cuUnknown" (func (param i32)))"#,
+                "env.cuUnknown: func (param i32) (functions of the CUDA driver API have one i32",
+            ),
             (
                 r#"(import "env" "memory" (memory 1 4 shared))"#,
                 "  env.memory: memory 1 4 shared\nhint: link without `--import-memory`",

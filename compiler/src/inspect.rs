@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use faas_wasm_artifact::{Artifact, ImageRun, MemorySummary};
+use faas_wasm_artifact::{Artifact, CudaAbi, ImageRun, MemorySummary};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -35,6 +35,8 @@ struct Json<'a> {
     memories: Vec<JsonMemory>,
     imports: Vec<JsonImport<'a>>,
     needs_cuda: bool,
+    /// Data model of the CUDA imports.
+    cuda_abi: Option<CudaAbi>,
 }
 
 #[derive(Debug, Serialize)]
@@ -153,6 +155,7 @@ fn as_json(artifact: &Artifact<'_>) -> String {
             })
             .collect(),
         needs_cuda: manifest.needs_cuda,
+        cuda_abi: manifest.cuda.as_ref().map(|cuda| cuda.abi),
     };
     // Strings, numbers and lists always serialize.
     let mut text = serde_json::to_string_pretty(&json).unwrap_or_default();
@@ -196,10 +199,9 @@ fn as_text(artifact: &Artifact<'_>) -> String {
     }
     line(
         "cuda",
-        &if manifest.needs_cuda {
-            "needed"
-        } else {
-            "not needed"
+        &match &manifest.cuda {
+            Some(cuda) => format!("needed ({})", cuda.abi),
+            None => "not needed".into(),
         },
     );
     line("imports", &manifest.imports.len());
@@ -302,7 +304,7 @@ code       N
 image      65536 bytes (64.0 KiB)
            memory 0 at 0x10000: 65536 bytes (64.0 KiB)
 memory 0   2 pages of 64 KiB, at most 40
-cuda       needed
+cuda       needed (w32, device pointers of 4 bytes, handles of 4, sizes of 4)
 imports    2
            wasi_snapshot_preview1.proc_exit: func (param i32)
            env.cuInit: func (param i32) (result i32)
@@ -326,6 +328,7 @@ imports    2
                 "backend_version",
                 "code_size",
                 "cpu_features",
+                "cuda_abi",
                 "engine_version",
                 "entry",
                 "file_size",

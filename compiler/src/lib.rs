@@ -13,6 +13,7 @@ mod args;
 mod backend;
 mod build;
 mod convert;
+mod cuda;
 mod error;
 mod imports;
 mod input;
@@ -113,6 +114,7 @@ fn options(arguments: &CompileArguments) -> Result<Options, Error> {
         features: given(&arguments.cpu_features).as_deref(),
         opt_level: arguments.opt_level,
         jobs: arguments.jobs,
+        cuda_abi: arguments.cuda_abi,
     })
 }
 

@@ -242,6 +242,10 @@ fn key(wasm: &[u8], options: &Options) -> String {
     add(options.backend.name().as_bytes());
     add(wasmer_compiler::VERSION.as_bytes());
     add(&[compile.opt_level.digit()]);
+    add(options
+        .cuda_abi
+        .map_or(String::new(), |abi| abi.to_string())
+        .as_bytes());
     add(compile.target.triple.to_string().as_bytes());
     for feature in &compile.target.features {
         add(feature.name().as_bytes());

@@ -19,19 +19,29 @@ pub(crate) struct Summary {
     pub(crate) artifact_size: u64,
     /// Whether the CPU features are this machine's.
     pub(crate) native: bool,
+    /// Imports that look like the CUDA driver API's and are not in it.
+    pub(crate) unknown_cuda: Vec<String>,
     pub(crate) elapsed: Duration,
 }
 
 impl Summary {
     /// What the user should know beside the numbers, for standard error.
     pub(crate) fn notes(&self) -> Option<String> {
-        self.native.then(|| {
+        let native = self.native.then(|| {
             format!(
                 "note: built for this machine's CPU: only CPUs with {} can run it; \
                  `--cpu x86-64-v2` makes it portable",
                 features(&self.manifest)
             )
-        })
+        });
+        let unknown = (!self.unknown_cuda.is_empty()).then(|| {
+            format!(
+                "note: not known to the CUDA driver API, calls give CUDA_ERROR_NOT_SUPPORTED: {}",
+                self.unknown_cuda.join(", ")
+            )
+        });
+        let notes: Vec<_> = native.into_iter().chain(unknown).collect();
+        (!notes.is_empty()).then(|| notes.join("\n"))
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod consistency;
 mod cpu;
+mod cuda;
 mod header;
 mod manifest;
 mod module;
@@ -25,6 +26,7 @@ mod write;
 mod tests;
 
 pub use cpu::{CpuFeature, UnknownFeature, host_features, host_triple};
+pub use cuda::{Cuda, CudaAbi, KernelParameters, Width};
 pub use header::{FORMAT_VERSION, HEADER_SIZE, Header, Range, Region};
 pub use manifest::{Backend, Import, Manifest, MemorySummary, OptLevel};
 pub use module::{

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cpu::CpuFeature;
+use crate::cuda::Cuda;
 
 /// The code generator that made an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +102,8 @@ pub struct Manifest {
     pub imports: Vec<Import>,
     /// Whether it imports the CUDA driver API, so that the runner needs `use_cuda`.
     pub needs_cuda: bool,
+    /// The data model of its CUDA imports, if there are any.
+    pub cuda: Option<Cuda>,
     /// Exported function that a request runs.
     pub entry: String,
     /// Number of functions that the module defines.

@@ -34,6 +34,13 @@ fn manifest() -> Manifest {
             ty: "func".into(),
         }],
         needs_cuda: true,
+        cuda: Some(Cuda {
+            abi: CudaAbi::W32P64,
+            parameters: vec![KernelParameters {
+                kernel: "k".into(),
+                kinds: "pi".into(),
+            }],
+        }),
         entry: "_start".into(),
         functions: 2,
         code_size: 0,
