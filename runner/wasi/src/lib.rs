@@ -34,6 +34,7 @@ mod linker;
 mod rights;
 mod stream;
 mod table;
+mod whole;
 
 pub use context::{
     DEFAULT_DESCRIPTORS, DEFAULT_QUOTA, Usage, WasiContext, WasiContextBuilder, WasiHost,
