@@ -18,7 +18,7 @@ TOOL := $(TARGET)/release/faas-wasm
 RUNNER := $(TARGET)/release/faas-wasm-runner
 BUILD := $(abspath build)
 
-PACKAGES := faas-wasm faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-wasm-wasi faas-wasm-tests faas-wasm-fake-cuda
+PACKAGES := faas-wasm faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-wasm-wasi faas-wasm-cuda faas-wasm-tests faas-wasm-fake-cuda
 
 # What the black-box tests and the benchmarks are told.
 TEST_ENVIRONMENT = FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) FAAS_WASM_FIXTURES=$(BUILD)/fixtures \
@@ -260,6 +260,15 @@ RESULTS := $(BUILD)/results
 soak: build fixtures ## Send a million mixed requests (N=20000 for fewer); what the runner holds must not grow
 	$(TEST_ENVIRONMENT) FAAS_WASM_SOAK_REQUESTS=$(or $(N),1000000) \
 	  cargo test $(CARGO_FLAGS) --release -p faas-wasm-tests --test soak -- --nocapture
+
+GPU_GUESTS := device memory vecadd matmul launches streams graphs hostile overrun leak
+
+.PHONY: test-gpu
+test-gpu: build fixtures ## Run the CUDA guests on this machine's GPU; fails without one
+	@cd $(BUILD)/fixtures/cuda && for guest in $(foreach guest,$(GPU_GUESTS),$(guest) $(guest)64 $(guest)-bare); do \
+	  echo "== $$guest"; \
+	  use_cuda=required FAAS_WASM_RUNNER=$(RUNNER) $(TOOL) run --quiet --backend cranelift $$guest.wasm || exit 1; \
+	done
 
 .PHONY: bench
 bench: build fixtures esbuild ## Measure against rivals, write BENCHMARKS.md; fails on ratios, reports times

@@ -6,6 +6,7 @@ pub mod app;
 pub mod artifact;
 pub mod cli;
 pub mod config;
+pub mod cuda;
 pub mod descriptors;
 pub mod gotext;
 pub mod guest;

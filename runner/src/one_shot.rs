@@ -12,13 +12,16 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use faas_wasm_cuda::{Level, Log};
 use faas_wasm_engine::{Ending, InstanceError, Limits, Replica, RunLimits};
 use faas_wasm_wasi::{
     Access, Discard, Empty, HostStream, InputStream, Mount, MountError, Namespace, OutputStream,
     Root, RootError, WasiContext,
 };
 
-use crate::guest::{self, GuestError};
+use crate::config::{self, ConfigError, CudaSettings, UseCuda};
+use crate::cuda::{Host, Provider};
+use crate::guest::{self, GuestError, Loaded};
 
 /// The flag that asks for this mode; it comes first.
 pub const FLAG: &str = "--one-shot";
@@ -44,6 +47,12 @@ enum OneShotError {
     EmptyRoot(std::io::Error),
     #[error(transparent)]
     Instance(#[from] InstanceError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("cannot start a thread for CUDA: {0}")]
+    CudaThread(std::io::Error),
+    #[error("use_cuda=required, but there is no CUDA: {0}")]
+    NoCuda(String),
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -114,22 +123,41 @@ fn directory(text: &OsStr) -> Option<(PathBuf, String, Access)> {
 }
 
 fn run(invocation: Invocation) -> Result<u8, OneShotError> {
-    let guest = guest::load(&invocation.artifact, Limits::default())?;
+    let settings = cuda_settings()?;
+    let use_cuda = settings.use_cuda != UseCuda::Off;
+    let Loaded { guest, cuda } = guest::load(&invocation.artifact, Limits::default(), use_cuda)?;
+    let provider = cuda
+        .map(|imports| Provider::start(&settings, imports, cuda_log(), |_, _| {}))
+        .transpose()
+        .map_err(OneShotError::CudaThread)?;
+    if let Some(provider) = provider
+        .as_ref()
+        .filter(|_| settings.use_cuda == UseCuda::Required)
+        && let Err(cause) = provider.cuda.wait_until_open()
+    {
+        return Err(OneShotError::NoCuda(cause));
+    }
     let namespace = namespace(invocation.mounts)?;
     let argv0 = invocation.argv0.unwrap_or_else(|| {
         let name = invocation.artifact.file_name().unwrap_or_default();
         name.as_bytes().to_vec()
     });
     let arguments: Vec<_> = [argv0].into_iter().chain(invocation.arguments).collect();
-    let mut context = WasiContext::builder(Arc::new(namespace))
+    let wasi = WasiContext::builder(Arc::new(namespace))
         .arguments(arguments)
         .own_environment(invocation.environment)
         .stdin(input())
         .stdout(output(HostStream::stdout()))
         .stderr(output(HostStream::stderr()))
         .build();
+    let cuda = provider.as_ref().map(Provider::instance);
+    let mut host = Host { wasi, cuda };
     let mut replica = Replica::new(&guest)?;
-    let ending = replica.run(&mut context, RunLimits::default())?;
+    let ending = replica.run(&mut host, RunLimits::default())?;
+    drop(host);
+    if let Some(provider) = provider {
+        provider.cuda.stop();
+    }
     let report = match ending {
         Ending::Returned => return Ok(0),
         // As a shell shows it: the low byte.
@@ -143,6 +171,24 @@ fn run(invocation: Invocation) -> Result<u8, OneShotError> {
     };
     let _ = std::io::stderr().write_all(report.as_bytes());
     Ok(TRAPPED)
+}
+
+/// `use_cuda` and `cuda_*` of this process's environment, as for a server.
+fn cuda_settings() -> Result<CudaSettings, OneShotError> {
+    let environment = std::env::vars_os().map(|(name, value)| {
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        (text(name), text(value))
+    });
+    Ok(config::load_cuda(&environment.collect())?)
+}
+
+/// Warnings and errors go to the terminal.
+fn cuda_log() -> Log {
+    Log::new(|level, message| {
+        if level != Level::Info {
+            let _ = writeln!(std::io::stderr(), "cuda: {message}");
+        }
+    })
 }
 
 /// The guest's tree: an empty read-only root with the directories in it, or the one for `/` itself.

@@ -8,11 +8,15 @@ use std::process::Command;
 use faas_wasm_tests::Outcome;
 
 /// What each package of ours may depend on. Dependencies point one way: format, engine, hosts, runner.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("faas-wasm-artifact", &[]),
     ("faas-wasm", &["faas-wasm-artifact"]),
     ("faas-wasm-engine", &["faas-wasm-artifact"]),
     ("faas-wasm-wasi", &["faas-wasm-engine"]),
+    (
+        "faas-wasm-cuda",
+        &["faas-wasm-artifact", "faas-wasm-engine"],
+    ),
     (
         "faas-wasm-runner",
         &[

@@ -184,6 +184,24 @@ fn wasm(source: &mut Source<'_>) -> WasmSettings {
     }
 }
 
+/// The settings of CUDA alone, for runs outside of a server.
+///
+/// # Errors
+/// [`ConfigError::Invalid`].
+pub fn load_cuda(environment: &BTreeMap<String, String>) -> Result<CudaSettings, ConfigError> {
+    let mut source = Source {
+        environment,
+        warnings: Vec::new(),
+        errors: Vec::new(),
+    };
+    let settings = cuda(&mut source);
+    if source.errors.is_empty() {
+        Ok(settings)
+    } else {
+        Err(ConfigError::Invalid(source.errors))
+    }
+}
+
 fn cuda(source: &mut Source<'_>) -> CudaSettings {
     CudaSettings {
         use_cuda: source.strict(

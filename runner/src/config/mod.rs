@@ -12,7 +12,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_cuda};
 
 use crate::gotext::GoDuration;
 

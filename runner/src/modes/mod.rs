@@ -73,9 +73,9 @@ pub fn start(
         (None | Some(ModeName::Wasm), Found::ModuleOnly(module)) => {
             Err(StartError::new(artifact::build_hint(&module)))
         }
-        (None | Some(ModeName::Wasm), Found::Artifact(path)) => {
-            Ok(Arc::new(Wasm::start(config, &path, logger, metrics)?))
-        }
+        (None | Some(ModeName::Wasm), Found::Artifact(path)) => Ok(Arc::new(Wasm::start(
+            config, &path, logger, metrics, failures,
+        )?)),
         (Some(ModeName::Wasm), Found::Nothing) => Err(StartError::new(format!(
             "no artifact for \"{}\": looked for it as given, with .so added, and with .wasm replaced by .so\nhint: run `faas-wasm build MODULE.wasm`",
             config.fprocess.split(' ').next().unwrap_or_default()
@@ -139,6 +139,11 @@ pub trait Mode: Send + Sync + 'static {
 
     /// Whether `/_/ready` may say yes.
     fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Whether `/_/health` may say yes: the process is not to be started anew.
+    fn is_healthy(&self) -> bool {
         true
     }
 

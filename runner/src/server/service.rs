@@ -203,7 +203,7 @@ impl Service {
     fn health(&self, head: &RequestHead) -> Response {
         if head.method != Method::GET {
             response::empty(StatusCode::METHOD_NOT_ALLOWED)
-        } else if self.health.is_healthy() {
+        } else if self.health.is_healthy() && self.mode.is_healthy() {
             response::text(StatusCode::OK, "OK")
         } else {
             response::empty(StatusCode::SERVICE_UNAVAILABLE)
@@ -214,7 +214,7 @@ impl Service {
         if head.method != Method::GET {
             return response::empty(StatusCode::METHOD_NOT_ALLOWED);
         }
-        if !self.health.is_healthy() || !self.mode.is_ready() {
+        if !self.health.is_healthy() || !self.mode.is_healthy() || !self.mode.is_ready() {
             return response::empty(StatusCode::SERVICE_UNAVAILABLE);
         }
         if self

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits, TrapKind};
-use faas_wasm_wasi::WasiContext;
 
 use super::WasmMetrics;
 use super::cpu_share::CpuShare;
 use super::exchange::{Exchange, Outcome};
 use super::limits::{Limit, TimeLimit};
 use crate::config::WasmSettings;
+use crate::cuda::Host;
 use crate::log::Logger;
 use crate::modes::access::{self, Answer};
 use crate::request::RequestHead;
@@ -24,7 +24,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Job {
     pub head: Arc<RequestHead>,
     pub exchange: Arc<Exchange>,
-    pub context: WasiContext,
+    pub context: Host,
     /// Longest run.
     pub time: Option<TimeLimit>,
     /// The other limits.
@@ -46,7 +46,7 @@ pub(super) struct Worker {
     /// The thread's share of the CPU, if it has one. Given up first, so that the end of the rest is not held up by it.
     #[expect(dead_code, reason = "kept until the thread ends")]
     share: Option<CpuShare>,
-    replica: Replica<WasiContext>,
+    replica: Replica<Host>,
     metrics: WasmMetrics,
     logger: Logger,
     last_report: Option<Instant>,
@@ -54,7 +54,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        replica: Replica<WasiContext>,
+        replica: Replica<Host>,
         share: Option<CpuShare>,
         metrics: WasmMetrics,
         logger: Logger,
@@ -161,9 +161,9 @@ impl Worker {
     }
 
     /// Notes what the last run has used; gives the limits that it met without being ended by them.
-    fn account(&self, context: &WasiContext) -> [Option<Limit>; 4] {
+    fn account(&self, context: &Host) -> [Option<Limit>; 4] {
         let engine = self.replica.usage();
-        let wasi = context.usage();
+        let wasi = context.wasi.usage();
         self.metrics
             .linear_memory_bytes
             .observe(engine.memory as f64);

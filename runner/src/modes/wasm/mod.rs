@@ -10,6 +10,7 @@
 //! guest has ended, so that slow clients hold none.
 
 mod cpu_share;
+mod cuda;
 mod exchange;
 mod head;
 mod job;
@@ -33,9 +34,11 @@ use faas_wasm_wasi::{Access, Mount, Namespace, Root, WasiContext};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use http_body::{Body, Frame};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
 use self::cpu_share::CpuShares;
+use self::cuda::GuestCuda;
 use self::exchange::{Exchange, Held, Hold, INPUT_BUFFER, Outcome};
 use self::job::Job;
 use self::limits::{Limit, TimeLimit};
@@ -45,8 +48,9 @@ use self::streams::{ResponseHead, Stderr, Stdin, Stdout};
 use super::access::{self, Answer};
 use super::{BoxFuture, Mode, StartError, duration_value};
 use crate::config::{Config, EnvironmentFilter, ModeName, MountAccess, UseCuda, WasmSettings};
+use crate::cuda::{Host, Provider};
 use crate::gotext::GoDuration;
-use crate::guest;
+use crate::guest::{self, Loaded};
 use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::request::{Request, RequestBody, RequestHead, request_environment};
@@ -63,6 +67,7 @@ const TIMED_OUT: &str = "the function timed out\n";
 #[derive(Debug)]
 pub(super) struct Wasm {
     pool: Arc<Pool>,
+    cuda: GuestCuda,
     namespace: Arc<Namespace>,
     arguments: Arc<[Vec<u8>]>,
     environment: Arc<[Vec<u8>]>,
@@ -82,22 +87,12 @@ impl Wasm {
         artifact: &std::path::Path,
         logger: &Logger,
         metrics: &Metrics,
+        failures: UnboundedSender<String>,
     ) -> Result<Self, StartError> {
         let settings = config.wasm.clone();
         let metrics = WasmMetrics::new(&metrics.registry)
             .map_err(|error| StartError::new(format!("cannot register metrics: {error}")))?;
         // What cannot be granted is told before anything is loaded.
-        match settings.cuda.use_cuda {
-            UseCuda::Off => {}
-            UseCuda::On => {
-                logger.warn("Warning: use_cuda is set, but this runner has no CUDA imports yet")
-            }
-            UseCuda::Required => {
-                return Err(StartError::new(
-                    "use_cuda=required, but this runner has no CUDA imports yet; unset it",
-                ));
-            }
-        }
         let shares = settings.cpu_share.map(CpuShares::new).transpose();
         let shares = shares.map_err(|error| {
             StartError::new(format!("wasm_cpu_share cannot be enforced: {error}"))
@@ -108,8 +103,9 @@ impl Wasm {
             stack: usize::try_from(settings.stack_size).unwrap_or(usize::MAX),
         };
         let began = Instant::now();
-        let guest =
-            guest::load(artifact, limits).map_err(|error| StartError::new(error.to_string()))?;
+        let use_cuda = settings.cuda.use_cuda != UseCuda::Off;
+        let Loaded { guest, cuda } = guest::load(artifact, limits, use_cuda)
+            .map_err(|error| StartError::new(error.to_string()))?;
         metrics.load_seconds.set(began.elapsed().as_secs_f64());
         let scale = Scale {
             min: settings.min_scale,
@@ -117,6 +113,8 @@ impl Wasm {
             idle_timeout: settings.idle_timeout,
             queue_limit: settings.queue_limit as usize,
         };
+        let running = &metrics.running;
+        let cuda = GuestCuda::start(config, artifact, cuda, logger, running, failures)?;
         let pool = Pool::new(guest, scale, shares, metrics.clone(), logger.clone());
         let namespace = namespace(&settings)?;
         pool.start().map_err(StartError::new)?;
@@ -127,6 +125,7 @@ impl Wasm {
             .collect();
         Ok(Self {
             pool,
+            cuda,
             namespace: Arc::new(namespace),
             arguments: arguments.into(),
             environment: inherited(&settings.env).into(),
@@ -262,8 +261,8 @@ impl Wasm {
         response
     }
 
-    fn context(&self, head: &RequestHead, exchange: &Arc<Exchange>) -> WasiContext {
-        WasiContext::builder(Arc::clone(&self.namespace))
+    fn context(&self, head: &RequestHead, exchange: &Arc<Exchange>) -> Host {
+        let wasi = WasiContext::builder(Arc::clone(&self.namespace))
             .arguments(Arc::clone(&self.arguments))
             .environment(Arc::clone(&self.environment))
             .own_environment(own_environment(head))
@@ -273,7 +272,9 @@ impl Wasm {
             .side(Box::new(ResponseHead::new(exchange, &self.logger)))
             .quota(self.settings.fs_quota)
             .descriptors(self.settings.fd_limit as usize)
-            .build()
+            .build();
+        let cuda = self.cuda.provider.as_ref().map(Provider::instance);
+        Host { wasi, cuda }
     }
 }
 
@@ -456,7 +457,12 @@ impl Mode for Wasm {
     }
 
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
-        Box::pin(self.serve(request))
+        Box::pin(async move {
+            match self.cuda.refusal() {
+                Some(refusal) => refusal,
+                None => self.serve(request).await,
+            }
+        })
     }
 
     fn owns_path(&self, path: &str) -> bool {
@@ -478,7 +484,11 @@ impl Mode for Wasm {
     }
 
     fn is_ready(&self) -> bool {
-        self.pool.is_ready()
+        self.pool.is_ready() && self.cuda.is_ready()
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.cuda.is_healthy()
     }
 
     fn drain(self: Arc<Self>) -> BoxFuture<()> {

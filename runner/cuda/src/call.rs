@@ -1,0 +1,348 @@
+//! A call of a guest: its memory, its state, and how it waits for the device.
+//!
+//! Every address and length is checked here, before the driver hears of the call, and memory of the guest is only ever
+//! touched by the thread that runs it: what the device reads or writes is a staging buffer of ours (`copy.rs`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use faas_wasm_artifact::{CudaAbi, Width};
+use faas_wasm_engine::Stop;
+
+use crate::arguments::{Kind, Pointer};
+use crate::code::Code;
+use crate::device::Backend;
+use crate::driver::{Context, EntryPoints, Event, Stream};
+use crate::handles::Handle;
+use crate::instance::State;
+use crate::linker::Imports;
+use crate::service::Cuda;
+use crate::settings::Level;
+
+/// What a call needs of the guest around it.
+pub(crate) trait GuestHost {
+    /// Bytes of the guest's memory, if all of them are in it.
+    fn bytes(&self, offset: u32, length: u32) -> Option<&[u8]>;
+    /// The same, for writing.
+    fn bytes_mut(&mut self, offset: u32, length: u32) -> Option<&mut [u8]>;
+    /// Length of the memory.
+    fn memory_size(&self) -> u64;
+    /// Makes the memory longer by pages of 64 KiB; the old length in pages, or `None`.
+    fn grow(&mut self, pages: u32) -> Option<u32>;
+    /// The contents of a file of the guest's own tree.
+    fn read_file(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, FileProblem>;
+    /// When the run must end.
+    fn deadline(&self) -> Option<Instant>;
+    /// Whether it is to end now.
+    fn is_interrupted(&self) -> bool;
+}
+
+/// Why a file of the guest could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileProblem {
+    /// There is none of that name, or the guest may not read it.
+    NotFound,
+    /// It is longer than a module may be.
+    TooLarge,
+}
+
+/// Why a call did not succeed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The guest gets this result.
+    Code(Code),
+    /// The run ends.
+    Stop(Stop),
+}
+
+impl From<Code> for Failure {
+    fn from(code: Code) -> Self {
+        Self::Code(code)
+    }
+}
+
+/// What a call gives.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+/// A failure with a code.
+pub(crate) fn fail<T>(code: Code) -> Outcome<T> {
+    Err(Failure::Code(code))
+}
+
+/// A place in the guest's memory for a result, checked before the driver is called.
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub(crate) struct Out {
+    offset: u32,
+    width: Width,
+}
+
+/// The context that a call is about, with what is needed of it over and over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Current {
+    /// The guest's handle of it.
+    pub(crate) handle: Handle,
+    /// The guest's number of the device.
+    pub(crate) device: usize,
+    /// The driver's context.
+    pub(crate) context: Context,
+    /// What the guest's default stream is.
+    pub(crate) stream: Stream,
+}
+
+/// See the module's text.
+pub(crate) struct Call<'a> {
+    pub(crate) cuda: &'a Arc<Cuda>,
+    pub(crate) imports: &'a Imports,
+    pub(crate) abi: CudaAbi,
+    pub(crate) state: &'a mut State,
+    pub(crate) host: &'a mut dyn GuestHost,
+    /// Whether stream 0 is the thread's own, as in functions whose names end in `_ptsz` and `_ptds`.
+    pub(crate) per_thread: bool,
+}
+
+thread_local! {
+    /// The driver's context that is current on this thread, so that it is set only where it changes.
+    static THREAD_CONTEXT: std::cell::Cell<Context> = const { std::cell::Cell::new(Context::NULL) };
+}
+
+/// Makes a context the thread's.
+pub(crate) fn set_current(driver: &EntryPoints, context: Context) -> Result<(), Code> {
+    if THREAD_CONTEXT.get() != context {
+        // Unknown until it has succeeded.
+        THREAD_CONTEXT.set(Context::NULL);
+        driver.context_set_current(context)?;
+        THREAD_CONTEXT.set(context);
+    }
+    Ok(())
+}
+
+/// Leaves the thread without a context.
+pub(crate) fn clear_current(driver: &EntryPoints) {
+    THREAD_CONTEXT.set(Context::NULL);
+    // A driver that refuses has none to take away.
+    let _ = driver.context_set_current(Context::NULL);
+}
+
+impl Call<'_> {
+    /// The driver with its devices.
+    pub(crate) fn backend(&self) -> Outcome<Arc<Backend>> {
+        match &self.state.backend {
+            Some(backend) => Ok(Arc::clone(backend)),
+            None => fail(Code::NOT_INITIALIZED),
+        }
+    }
+
+    /// The guest's current context, made the thread's.
+    pub(crate) fn current(&mut self) -> Outcome<Current> {
+        let Some(handle) = self.state.stack.last().copied() else {
+            return fail(Code::INVALID_CONTEXT);
+        };
+        self.enter_context(handle)
+    }
+
+    /// A context of the guest, made the thread's.
+    pub(crate) fn enter_context(&mut self, handle: Handle) -> Outcome<Current> {
+        let Some(object) = self.state.contexts.get(handle) else {
+            return fail(Code::INVALID_CONTEXT);
+        };
+        let device = object.device;
+        let Some(lease) = self.state.leases.get(device).and_then(Option::as_ref) else {
+            return fail(Code::INVALID_CONTEXT);
+        };
+        let current = Current {
+            handle,
+            device,
+            context: lease.context,
+            stream: lease.default_stream(),
+        };
+        if let Some(backend) = &self.state.backend {
+            set_current(&backend.driver, current.context)?;
+        }
+        Ok(current)
+    }
+
+    /// Checks a range of the guest's memory.
+    fn range(&self, pointer: Pointer, length: u64) -> Outcome<(u32, u32)> {
+        let end = pointer.0.checked_add(length);
+        let inside = end.is_some_and(|end| end <= self.host.memory_size());
+        match (u32::try_from(pointer.0), u32::try_from(length)) {
+            (Ok(offset), Ok(length)) if offset != 0 && inside => Ok((offset, length)),
+            _ => fail(Code::INVALID_VALUE),
+        }
+    }
+
+    /// A range of the guest's memory.
+    pub(crate) fn bytes(&self, pointer: Pointer, length: u64) -> Outcome<&[u8]> {
+        let (offset, length) = self.range(pointer, length)?;
+        self.host
+            .bytes(offset, length)
+            .ok_or(Failure::Code(Code::INVALID_VALUE))
+    }
+
+    /// A range of the guest's memory, for writing.
+    pub(crate) fn bytes_mut(&mut self, pointer: Pointer, length: u64) -> Outcome<&mut [u8]> {
+        let (offset, length) = self.range(pointer, length)?;
+        self.host
+            .bytes_mut(offset, length)
+            .ok_or(Failure::Code(Code::INVALID_VALUE))
+    }
+
+    /// A place for a result of this kind.
+    pub(crate) fn out(&self, pointer: Pointer, kind: Kind) -> Outcome<Out> {
+        let width = kind.width(self.abi);
+        let (offset, _) = self.range(pointer, u64::from(width.bytes()))?;
+        Ok(Out { offset, width })
+    }
+
+    /// The same for a result that the guest may not want.
+    pub(crate) fn optional_out(&self, pointer: Pointer, kind: Kind) -> Outcome<Option<Out>> {
+        if pointer.is_null() {
+            return Ok(None);
+        }
+        self.out(pointer, kind).map(Some)
+    }
+
+    /// Writes a result; one that does not fit a `size_t` becomes the largest that does.
+    pub(crate) fn store(&mut self, out: Out, value: u64) -> Outcome {
+        let value = value.min(out.width.max()).to_le_bytes();
+        let length = out.width.bytes();
+        match self.host.bytes_mut(out.offset, length) {
+            Some(bytes) => {
+                bytes.copy_from_slice(&value[..length as usize]);
+                Ok(())
+            }
+            None => fail(Code::INVALID_VALUE),
+        }
+    }
+
+    /// Writes a result that the guest may not want.
+    pub(crate) fn store_optional(&mut self, out: Option<Out>, value: u64) -> Outcome {
+        out.map_or(Ok(()), |out| self.store(out, value))
+    }
+
+    /// Writes an `int`, whose sign is in its four bytes.
+    pub(crate) fn store_int(&mut self, out: Out, value: i32) -> Outcome {
+        self.store(out, u64::from(value as u32))
+    }
+
+    /// Reads a value of this kind.
+    pub(crate) fn load(&self, pointer: Pointer, kind: Kind) -> Outcome<u64> {
+        let mut value = [0; 8];
+        let length = kind.width(self.abi).bytes();
+        let bytes = self.bytes(pointer, u64::from(length))?;
+        value[..length as usize].copy_from_slice(bytes);
+        Ok(u64::from_le_bytes(value))
+    }
+
+    /// Reads element `index` of an array.
+    pub(crate) fn load_element(&self, array: Pointer, index: u64, kind: Kind) -> Outcome<u64> {
+        let length = u64::from(kind.width(self.abi).bytes());
+        self.load(array.plus(index * length), kind)
+    }
+
+    /// A place for element `index` of an array.
+    pub(crate) fn out_element(&self, array: Pointer, index: u64, kind: Kind) -> Outcome<Out> {
+        let length = u64::from(kind.width(self.abi).bytes());
+        self.out(array.plus(index * length), kind)
+    }
+
+    /// Bytes up to a NUL, of which there must be one within `limit`.
+    pub(crate) fn until_nul(&self, pointer: Pointer, limit: u64) -> Outcome<&[u8]> {
+        let left = self.host.memory_size().saturating_sub(pointer.0);
+        let bytes = self.bytes(
+            pointer,
+            left.min(limit.saturating_add(1)).min(u64::from(u32::MAX)),
+        )?;
+        match bytes.iter().position(|byte| *byte == 0) {
+            Some(end) => Ok(&bytes[..end]),
+            None => fail(Code::INVALID_VALUE),
+        }
+    }
+
+    /// A string of the guest.
+    pub(crate) fn string(&self, pointer: Pointer, limit: u64) -> Outcome<String> {
+        match std::str::from_utf8(self.until_nul(pointer, limit)?) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => fail(Code::INVALID_VALUE),
+        }
+    }
+
+    /// Waits until a stream has nothing left to do.
+    pub(crate) fn wait_stream(&mut self, driver: &EntryPoints, stream: Stream) -> Outcome {
+        self.wait(|| driver.stream_query(stream))
+    }
+
+    /// Waits for an event.
+    pub(crate) fn wait_event(&mut self, driver: &EntryPoints, event: Event) -> Outcome {
+        self.wait(|| driver.event_query(event))
+    }
+
+    /// Asks until the answer is another than "not ready". The driver's own waits cannot be ended, so none of them is
+    /// ever entered.
+    fn wait(&mut self, ask: impl Fn() -> Result<(), Code>) -> Outcome {
+        let mut began = None;
+        loop {
+            match ask() {
+                Err(Code::NOT_READY) => {}
+                // Of a wait it means that work before it has failed in a way that the driver cannot name.
+                Err(Code::UNKNOWN) => {
+                    self.state.poison(Code::UNKNOWN);
+                    return fail(Code::UNKNOWN);
+                }
+                Err(code) => return fail(code),
+                Ok(()) => return Ok(()),
+            }
+            let began = *began.get_or_insert_with(Instant::now);
+            self.pause(began)?;
+        }
+    }
+
+    /// Gives up long work of the host if the run is to end.
+    pub(crate) fn checkpoint(&self) -> Outcome {
+        match self.host.is_interrupted() {
+            // The run ends on the way back, whatever this is.
+            true => fail(Code::UNKNOWN),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets some time pass in a wait that began then: none at first, then more and more, up to a millisecond.
+    pub(crate) fn pause(&mut self, began: Instant) -> Outcome {
+        const SPIN: Duration = Duration::from_micros(50);
+        const LONGEST: Duration = Duration::from_millis(1);
+        self.checkpoint()?;
+        let waited = began.elapsed();
+        let timeout = self.cuda.settings().kernel_timeout;
+        let ended = self
+            .host
+            .deadline()
+            .is_some_and(|deadline| deadline <= Instant::now());
+        let device_ended = timeout.is_some_and(|timeout| waited >= timeout);
+        if ended || device_ended {
+            if device_ended {
+                let message = format!(
+                    "a wait for the device took longer than {waited:.1?} (cuda_kernel_timeout)"
+                );
+                self.cuda.log(Level::Error, &message);
+            }
+            self.state.poison(Code::LAUNCH_TIMEOUT);
+            return Err(Failure::Stop(Stop::DEADLINE));
+        }
+        if waited < SPIN {
+            std::hint::spin_loop();
+        } else {
+            std::thread::sleep((waited / 8).clamp(SPIN, LONGEST));
+        }
+        Ok(())
+    }
+
+    /// Waits until no stream of the guest has anything left to do in a context of the driver.
+    pub(crate) fn wait_all(&mut self, driver: &EntryPoints, current: Current) -> Outcome {
+        let streams = self.state.busy_streams(current);
+        for stream in streams {
+            self.wait_stream(driver, stream)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,307 @@
+//! Contexts as guests see them: any number up to the limit, over one context of the driver per device.
+
+use crate::arguments::{Kind, Pointer, Size};
+use crate::call::{Call, Current, Outcome, fail};
+use crate::code::Code;
+use crate::handles::Handle;
+use crate::instance::ContextObject;
+use crate::settings::Isolation;
+
+use super::device;
+
+/// The version of the interface that contexts are made for: that of `cuCtxCreate_v2`.
+const API_VERSION: u64 = 3020;
+/// `CU_LIMIT_STACK_SIZE`, `PRINTF_FIFO_SIZE` and `MALLOC_HEAP_SIZE`.
+const STACK_SIZE: u32 = 0;
+const PRINTF_SIZE: u32 = 1;
+const HEAP_SIZE: u32 = 2;
+const LARGEST_PRINTF: u64 = 1 << 20;
+
+/// Makes a context of the guest, on a context of the driver that is leased on first use.
+pub(crate) fn make(call: &mut Call<'_>, device: i32, flags: u32) -> Outcome<Handle> {
+    device::find(call, device)?;
+    let backend = call.backend()?;
+    let index = device as usize;
+    if !call.state.contexts.has_room() {
+        return fail(Code::OUT_OF_MEMORY);
+    }
+    if call.state.leases[index].is_none() {
+        let lease = call.cuda.lease(&backend, index)?;
+        call.state.leases[index] = Some(lease);
+    }
+    let object = ContextObject {
+        device: index,
+        flags,
+    };
+    call.state
+        .contexts
+        .insert(object)
+        .map_err(|_| Code::OUT_OF_MEMORY.into())
+}
+
+/// `cuCtxCreate_v2`.
+pub(crate) fn create(call: &mut Call<'_>, context: Pointer, flags: u32, device: i32) -> Outcome {
+    call.backend()?;
+    let out = call.out(context, Kind::Handle)?;
+    let handle = make(call, device, flags)?;
+    call.state.stack.push(handle);
+    call.store(out, handle.0)
+}
+
+/// `cuCtxCreate_v3`: without affinities.
+pub(crate) fn create_v3(
+    call: &mut Call<'_>,
+    context: Pointer,
+    affinities: Pointer,
+    count: i32,
+    flags: u32,
+    device: i32,
+) -> Outcome {
+    if !affinities.is_null() || count != 0 {
+        return fail(Code::NOT_SUPPORTED);
+    }
+    create(call, context, flags, device)
+}
+
+/// `cuCtxCreate_v4`: without parameters.
+pub(crate) fn create_v4(
+    call: &mut Call<'_>,
+    context: Pointer,
+    parameters: Pointer,
+    flags: u32,
+    device: i32,
+) -> Outcome {
+    if !parameters.is_null() {
+        return fail(Code::NOT_SUPPORTED);
+    }
+    create(call, context, flags, device)
+}
+
+/// Destroys a context of the guest with all that was made in it.
+pub(crate) fn end(call: &mut Call<'_>, handle: Handle) -> Outcome {
+    let current = call.enter_context(handle)?;
+    let backend = call.backend()?;
+    call.wait_all(&backend.driver, current)?;
+    release_objects(call, current)?;
+    call.state.contexts.remove(handle);
+    call.state.stack.retain(|entry| *entry != handle);
+    Ok(())
+}
+
+/// Frees everything that belongs to a context of the guest; nothing of it is busy.
+pub(crate) fn release_objects(call: &mut Call<'_>, current: Current) -> Outcome {
+    let backend = call.backend()?;
+    let driver = &backend.driver;
+    let here = current.handle;
+    let state = &mut *call.state;
+    for exec in state.execs.take_if(|object| object.context == here) {
+        driver.graph_exec_destroy(exec.exec)?;
+    }
+    let graphs: Vec<_> = state
+        .graphs
+        .iter()
+        .filter(|(_, graph)| graph.context == here)
+        .map(|(h, _)| h)
+        .collect();
+    for graph in graphs {
+        super::graph::forget(state, driver, graph)?;
+    }
+    for event in state.events.take_if(|object| object.context == here) {
+        driver.event_destroy(event.event)?;
+    }
+    for stream in state.streams.take_if(|object| object.context == here) {
+        driver.stream_destroy(stream.stream)?;
+    }
+    let modules: Vec<_> = state
+        .modules
+        .iter()
+        .filter(|(_, module)| module.context == here)
+        .map(|(h, _)| h)
+        .collect();
+    for module in modules {
+        super::module::unload(call, module)?;
+    }
+    super::memory::release_all(call, current)
+}
+
+/// `cuCtxDestroy_v2`.
+pub(crate) fn destroy(call: &mut Call<'_>, context: Handle) -> Outcome {
+    call.backend()?;
+    if call
+        .state
+        .primaries
+        .iter()
+        .any(|primary| primary.handle == Some(context))
+    {
+        return fail(Code::INVALID_CONTEXT);
+    }
+    end(call, context)
+}
+
+/// `cuCtxSetCurrent`.
+pub(crate) fn set_current(call: &mut Call<'_>, context: Handle) -> Outcome {
+    call.backend()?;
+    if context == Handle::NULL {
+        call.state.stack.pop();
+        return Ok(());
+    }
+    call.enter_context(context)?;
+    call.state.stack.pop();
+    call.state.stack.push(context);
+    Ok(())
+}
+
+/// `cuCtxPushCurrent_v2`.
+pub(crate) fn push_current(call: &mut Call<'_>, context: Handle) -> Outcome {
+    const DEEPEST: usize = 1024;
+    call.backend()?;
+    call.enter_context(context)?;
+    if call.state.stack.len() >= DEEPEST {
+        return fail(Code::OUT_OF_MEMORY);
+    }
+    call.state.stack.push(context);
+    Ok(())
+}
+
+/// `cuCtxPopCurrent_v2`.
+pub(crate) fn pop_current(call: &mut Call<'_>, context: Pointer) -> Outcome {
+    call.backend()?;
+    let out = call.optional_out(context, Kind::Handle)?;
+    match call.state.stack.pop() {
+        Some(handle) => call.store_optional(out, handle.0),
+        None => fail(Code::INVALID_CONTEXT),
+    }
+}
+
+/// `cuCtxGetCurrent`.
+pub(crate) fn get_current(call: &mut Call<'_>, context: Pointer) -> Outcome {
+    call.backend()?;
+    let out = call.out(context, Kind::Handle)?;
+    let current = call.state.stack.last().copied().unwrap_or(Handle::NULL);
+    call.store(out, current.0)
+}
+
+/// `cuCtxGetDevice`.
+pub(crate) fn get_device(call: &mut Call<'_>, device: Pointer) -> Outcome {
+    let current = call.current()?;
+    let out = call.out(device, Kind::Int)?;
+    call.store(out, current.device as u64)
+}
+
+/// `cuCtxGetFlags`.
+pub(crate) fn get_flags(call: &mut Call<'_>, flags: Pointer) -> Outcome {
+    let current = call.current()?;
+    let out = call.out(flags, Kind::Int)?;
+    let flags = call
+        .state
+        .contexts
+        .get(current.handle)
+        .map_or(0, |object| object.flags);
+    call.store(out, u64::from(flags))
+}
+
+/// The context that a call names, or the current one for NULL.
+fn named(call: &mut Call<'_>, context: Handle) -> Outcome<Current> {
+    match context {
+        Handle::NULL => call.current(),
+        handle => call.enter_context(handle),
+    }
+}
+
+/// `cuCtxGetApiVersion`.
+pub(crate) fn get_api_version(call: &mut Call<'_>, context: Handle, version: Pointer) -> Outcome {
+    named(call, context)?;
+    let out = call.out(version, Kind::Int)?;
+    call.store(out, API_VERSION)
+}
+
+/// `cuCtxGetId`: a number that no other context of the instance has.
+pub(crate) fn get_id(call: &mut Call<'_>, context: Handle, id: Pointer) -> Outcome {
+    let current = named(call, context)?;
+    let out = call.out(id, Kind::Long)?;
+    call.store(out, current.handle.0)
+}
+
+/// `cuCtxSynchronize`.
+pub(crate) fn synchronize(call: &mut Call<'_>) -> Outcome {
+    let current = call.current()?;
+    let backend = call.backend()?;
+    if call.state.capturing > 0 {
+        return fail(Code::STREAM_CAPTURE_UNSUPPORTED);
+    }
+    call.wait_all(&backend.driver, current)
+}
+
+/// `cuCtxGetLimit`.
+pub(crate) fn get_limit(call: &mut Call<'_>, value: Pointer, limit: u32) -> Outcome {
+    call.current()?;
+    let out = call.out(value, Kind::Size)?;
+    let value = call.backend()?.driver.context_limit(limit)?;
+    call.store(out, value as u64)
+}
+
+/// `cuCtxSetLimit`: in a context of the instance's own, for what is its own.
+pub(crate) fn set_limit(call: &mut Call<'_>, limit: u32, value: Size) -> Outcome {
+    call.current()?;
+    if call.cuda.settings().isolation == Isolation::Shared {
+        return fail(Code::UNSUPPORTED_LIMIT);
+    }
+    let backend = call.backend()?;
+    let (used, most) = (call.state.used, call.cuda.settings().mem_limit);
+    match limit {
+        STACK_SIZE => {}
+        PRINTF_SIZE if value.0 <= LARGEST_PRINTF => {}
+        // What kernels allocate is the instance's device memory like any other.
+        HEAP_SIZE => {
+            let before = call.backend()?.driver.context_limit(HEAP_SIZE)? as u64;
+            let more = value.0.saturating_sub(before);
+            if used.saturating_add(more) > most {
+                return fail(Code::OUT_OF_MEMORY);
+            }
+            backend.driver.context_set_limit(limit, value.0 as usize)?;
+            call.state.used += more;
+            return Ok(());
+        }
+        PRINTF_SIZE => return fail(Code::INVALID_VALUE),
+        _ => return fail(Code::UNSUPPORTED_LIMIT),
+    }
+    Ok(backend
+        .driver
+        .context_set_limit(limit, usize::try_from(value.0).unwrap_or(usize::MAX))?)
+}
+
+/// `cuCtxGetCacheConfig`.
+pub(crate) fn get_cache_config(call: &mut Call<'_>, config: Pointer) -> Outcome {
+    call.current()?;
+    let out = call.out(config, Kind::Int)?;
+    let value = call.backend()?.driver.context_cache_config()?;
+    call.store(out, u64::from(value))
+}
+
+/// `cuCtxSetCacheConfig`: a preference, which in a shared context would be everybody's.
+pub(crate) fn set_cache_config(call: &mut Call<'_>, config: u32) -> Outcome {
+    call.current()?;
+    if config > 3 {
+        return fail(Code::INVALID_VALUE);
+    }
+    if call.cuda.settings().isolation == Isolation::Shared {
+        return Ok(());
+    }
+    Ok(call.backend()?.driver.context_set_cache_config(config)?)
+}
+
+/// `cuCtxGetStreamPriorityRange`.
+pub(crate) fn stream_priority_range(
+    call: &mut Call<'_>,
+    least: Pointer,
+    greatest: Pointer,
+) -> Outcome {
+    call.current()?;
+    let outs = (
+        call.optional_out(least, Kind::Int)?,
+        call.optional_out(greatest, Kind::Int)?,
+    );
+    let (least, greatest) = call.backend()?.driver.stream_priority_range()?;
+    call.store_optional(outs.0, u64::from(least as u32))?;
+    call.store_optional(outs.1, u64::from(greatest as u32))
+}

@@ -1,0 +1,245 @@
+//! Copies between the guest's memory and the device.
+//!
+//! They go through a staging buffer, piece by piece, each piece waited for within the deadline before the next: the
+//! device never sees the guest's memory, so nothing can write to it once the instance is gone. A copy to or from the
+//! guest's memory inside a capture is refused, as a graph would replay it with an address that is none any more.
+
+use crate::arguments::{Device, Pointer, Size};
+use crate::call::{Call, Outcome, fail};
+use crate::code::Code;
+use crate::driver::{HostBuffer, Stream};
+use crate::handles::Handle;
+
+use super::memory::{context_of, translate};
+use super::stream::Named;
+
+/// Which way a piece goes.
+#[derive(Debug, Clone, Copy)]
+enum Direction {
+    ToDevice,
+    FromDevice,
+}
+
+/// The stream that a copy is put into, checked against where the memory is.
+pub(crate) fn stream_for(
+    call: &mut Call<'_>,
+    addresses: &[Device],
+    stream: Handle,
+) -> Outcome<Named> {
+    let named = call.ordered_stream(stream)?;
+    for address in addresses {
+        let context = context_of(call, *address);
+        if context.and_then(|context| call.state.device_of(context)) != Some(named.current.device) {
+            return fail(Code::INVALID_VALUE);
+        }
+    }
+    Ok(named)
+}
+
+/// Refuses what a capture cannot take.
+pub(crate) fn refuse_capture(call: &Call<'_>, stream: Stream) -> Outcome {
+    match call.is_capturing(stream)? {
+        true => fail(Code::STREAM_CAPTURE_UNSUPPORTED),
+        false => Ok(()),
+    }
+}
+
+/// Copies a row; the range of device memory has been checked.
+pub(crate) fn to_device(
+    call: &mut Call<'_>,
+    named: Named,
+    real: u64,
+    from: Pointer,
+    length: u64,
+) -> Outcome {
+    staged(call, named, real, from, length, Direction::ToDevice)
+}
+
+/// Copies a row; the range of device memory has been checked.
+pub(crate) fn from_device(
+    call: &mut Call<'_>,
+    named: Named,
+    to: Pointer,
+    real: u64,
+    length: u64,
+) -> Outcome {
+    staged(call, named, real, to, length, Direction::FromDevice)
+}
+
+fn staged(
+    call: &mut Call<'_>,
+    named: Named,
+    real: u64,
+    host: Pointer,
+    length: u64,
+    way: Direction,
+) -> Outcome {
+    call.bytes(host, length)?;
+    let lease = call.state.leases[named.current.device].as_mut();
+    let Some(mut staging) = lease.and_then(|lease| lease.staging.take()) else {
+        return fail(Code::INVALID_CONTEXT);
+    };
+    let result = pieces(call, named.stream, real, host, length, way, &mut staging);
+    // Back in any case: if the device may still write to it, it stays with the context.
+    if let Some(lease) = call.state.leases[named.current.device].as_mut() {
+        lease.staging = Some(staging);
+    }
+    result
+}
+
+fn pieces(
+    call: &mut Call<'_>,
+    stream: Stream,
+    real: u64,
+    host: Pointer,
+    length: u64,
+    way: Direction,
+    staging: &mut HostBuffer,
+) -> Outcome {
+    let backend = call.backend()?;
+    let driver = &backend.driver;
+    let mut done = 0;
+    while done < length {
+        call.checkpoint()?;
+        let piece = (length - done).min(staging.len() as u64);
+        let (size, at) = (piece as usize, host.plus(done));
+        match way {
+            Direction::ToDevice => {
+                staging.bytes_mut()[..size].copy_from_slice(call.bytes(at, piece)?);
+                driver.copy_to_device(real + done, staging, size, stream)?;
+                call.wait_stream(driver, stream)?;
+            }
+            Direction::FromDevice => {
+                driver.copy_from_device(staging, real + done, size, stream)?;
+                call.wait_stream(driver, stream)?;
+                call.bytes_mut(at, piece)?
+                    .copy_from_slice(&staging.bytes()[..size]);
+            }
+        }
+        done += piece;
+    }
+    Ok(())
+}
+
+/// `cuMemcpyHtoDAsync_v2`.
+pub(crate) fn host_to_device_async(
+    call: &mut Call<'_>,
+    to: Device,
+    from: Pointer,
+    bytes: Size,
+    stream: Handle,
+) -> Outcome {
+    call.current()?;
+    if bytes.0 == 0 {
+        return Ok(());
+    }
+    let real = translate(call, to, bytes.0)?;
+    call.bytes(from, bytes.0)?;
+    let named = stream_for(call, &[to], stream)?;
+    refuse_capture(call, named.stream)?;
+    to_device(call, named, real, from, bytes.0)
+}
+
+/// `cuMemcpyHtoD_v2`.
+pub(crate) fn host_to_device(
+    call: &mut Call<'_>,
+    to: Device,
+    from: Pointer,
+    bytes: Size,
+) -> Outcome {
+    host_to_device_async(call, to, from, bytes, Handle::NULL)
+}
+
+/// `cuMemcpyDtoHAsync_v2`.
+pub(crate) fn device_to_host_async(
+    call: &mut Call<'_>,
+    to: Pointer,
+    from: Device,
+    bytes: Size,
+    stream: Handle,
+) -> Outcome {
+    call.current()?;
+    if bytes.0 == 0 {
+        return Ok(());
+    }
+    let real = translate(call, from, bytes.0)?;
+    call.bytes(to, bytes.0)?;
+    let named = stream_for(call, &[from], stream)?;
+    refuse_capture(call, named.stream)?;
+    from_device(call, named, to, real, bytes.0)
+}
+
+/// `cuMemcpyDtoH_v2`.
+pub(crate) fn device_to_host(
+    call: &mut Call<'_>,
+    to: Pointer,
+    from: Device,
+    bytes: Size,
+) -> Outcome {
+    device_to_host_async(call, to, from, bytes, Handle::NULL)
+}
+
+/// `cuMemcpyDtoDAsync_v2`, and `cuMemcpyAsync` for two places on the device.
+pub(crate) fn device_to_device_async(
+    call: &mut Call<'_>,
+    to: Device,
+    from: Device,
+    bytes: Size,
+    stream: Handle,
+) -> Outcome {
+    call.current()?;
+    if bytes.0 == 0 {
+        return Ok(());
+    }
+    let (real_to, real_from) = (
+        translate(call, to, bytes.0)?,
+        translate(call, from, bytes.0)?,
+    );
+    let named = stream_for(call, &[to, from], stream)?;
+    let backend = call.backend()?;
+    Ok(backend
+        .driver
+        .memcpy_dtod_async(real_to, real_from, bytes.0 as usize, named.stream)?)
+}
+
+/// `cuMemcpyDtoD_v2`.
+pub(crate) fn device_to_device(
+    call: &mut Call<'_>,
+    to: Device,
+    from: Device,
+    bytes: Size,
+) -> Outcome {
+    device_to_device_async(call, to, from, bytes, Handle::NULL)
+}
+
+/// Whether both places are on the device, as a copy without a direction must have it here: addresses of the guest's
+/// memory and the device's are not told apart by their values.
+fn both_on_device(call: &Call<'_>, to: Device, from: Device) -> Outcome {
+    match [to, from]
+        .iter()
+        .all(|address| context_of(call, *address).is_some())
+    {
+        true => Ok(()),
+        false => fail(Code::NOT_SUPPORTED),
+    }
+}
+
+/// `cuMemcpyAsync`.
+pub(crate) fn copy_async(
+    call: &mut Call<'_>,
+    to: Device,
+    from: Device,
+    bytes: Size,
+    stream: Handle,
+) -> Outcome {
+    call.current()?;
+    both_on_device(call, to, from)?;
+    device_to_device_async(call, to, from, bytes, stream)
+}
+
+/// `cuMemcpy`, which is over when it returns.
+pub(crate) fn copy(call: &mut Call<'_>, to: Device, from: Device, bytes: Size) -> Outcome {
+    call.current()?;
+    both_on_device(call, to, from)?;
+    device_to_device(call, to, from, bytes)
+}

@@ -1,0 +1,368 @@
+//! Modules: loading images, and what is in them.
+//!
+//! Loading can take as long as compiling does, so it happens on a thread of its own that the call waits for within its
+//! deadline. Device code compiled from PTX is kept, by the hash of the text, for the process and in a directory.
+
+use std::sync::Arc;
+use std::sync::mpsc::{TryRecvError, channel};
+use std::time::Instant;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::addresses::Origin;
+use crate::arguments::{Kind, Pointer};
+use crate::call::{Call, Current, FileProblem, Outcome, clear_current, fail, set_current};
+use crate::code::Code;
+use crate::compiled;
+use crate::driver::{self, CStrImage};
+use crate::handles::Handle;
+use crate::image;
+use crate::instance::{FunctionObject, ModuleObject};
+use crate::settings::Level;
+
+/// Longest path and longest name of a symbol.
+const LONGEST_PATH: u64 = 4096;
+const LONGEST_NAME: u64 = 64 << 10;
+/// Most functions that are listed.
+const MOST_FUNCTIONS: u32 = 65_536;
+/// Most options of one load.
+const MOST_OPTIONS: u32 = 64;
+/// `CU_JIT_INFO_LOG_BUFFER` and its size, `CU_JIT_ERROR_LOG_BUFFER` and its size.
+const LOG_BUFFERS: [(u32, u32); 2] = [(3, 4), (5, 6)];
+
+/// Loads an image into a context of the guest.
+pub(crate) fn load_image(call: &mut Call<'_>, current: Current, image: Vec<u8>) -> Outcome<Handle> {
+    load_with_log(call, current, image).map_err(|(failure, _)| failure)
+}
+
+/// The same, with what the compiler said if it failed.
+fn load_with_log(
+    call: &mut Call<'_>,
+    current: Current,
+    image: Vec<u8>,
+) -> Result<Handle, (crate::call::Failure, String)> {
+    let silent = |failure| (failure, String::new());
+    if !call.state.modules.has_room() {
+        return Err((Code::OUT_OF_MEMORY.into(), String::new()));
+    }
+    let backend = call.backend().map_err(silent)?;
+    let image = Arc::new(CStrImage::new(image));
+    let (sender, receiver) = channel();
+    let (cuda, loaded) = (Arc::clone(call.cuda), Arc::clone(&image));
+    let capability = backend.devices[current.device].capability;
+    let worker = Arc::clone(&backend);
+    let spawned = std::thread::Builder::new()
+        .name("cuda-load".into())
+        .spawn(move || {
+            let result = set_current(&worker.driver, current.context)
+                .map_err(|code| (code, String::new()))
+                .and_then(|()| compiled::load(&cuda, &worker, capability, &loaded));
+            clear_current(&worker.driver);
+            // Nobody waits any more if the run has ended; the module goes with its context then.
+            let _ = sender.send(result);
+        });
+    spawned.map_err(|_| (Code::OUT_OF_MEMORY.into(), String::new()))?;
+    let began = Instant::now();
+    let result = loop {
+        match receiver.try_recv() {
+            Ok(result) => break result,
+            Err(TryRecvError::Empty) => call.pause(began).map_err(silent)?,
+            Err(TryRecvError::Disconnected) => break Err((Code::UNKNOWN, String::new())),
+        }
+    };
+    let module = result.map_err(|(code, log)| {
+        if !log.is_empty() {
+            let name = format!("load {:x?}", Sha256::digest(image.bytes()));
+            call.cuda.log_once(&name, Level::Warning, || {
+                format!("a guest's module was refused: {code}: {log}")
+            });
+        }
+        (code.into(), log)
+    })?;
+    let object = ModuleObject {
+        context: current.handle,
+        module,
+        image,
+        functions: Default::default(),
+        globals: Default::default(),
+    };
+    match call.state.modules.insert(object) {
+        Ok(handle) => Ok(handle),
+        // There was room above.
+        Err(_) => Err((Code::OUT_OF_MEMORY.into(), String::new())),
+    }
+}
+
+/// `cuModuleLoad`: of the guest's own tree. The driver never sees the path.
+pub(crate) fn load(call: &mut Call<'_>, module: Pointer, path: Pointer) -> Outcome {
+    let out = call.out(module, Kind::Handle)?;
+    let current = call.current()?;
+    let path = call.string(path, LONGEST_PATH)?;
+    let limit = call.cuda.settings().max_module_size;
+    let mut contents = match call.host.read_file(&path, limit) {
+        Ok(contents) => contents,
+        Err(FileProblem::NotFound) => return fail(Code::FILE_NOT_FOUND),
+        Err(FileProblem::TooLarge) => return fail(Code::INVALID_VALUE),
+    };
+    if image::format(&contents) == image::Format::Text {
+        // A text ends at a NUL, as it would in memory.
+        let end = contents
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(contents.len());
+        contents.truncate(end);
+    }
+    image::check(&contents)?;
+    let handle = load_image(call, current, contents)?;
+    call.store(out, handle.0)
+}
+
+/// `cuModuleLoadData` and `cuModuleLoadFatBinary`.
+pub(crate) fn load_data(call: &mut Call<'_>, module: Pointer, image: Pointer) -> Outcome {
+    let out = call.out(module, Kind::Handle)?;
+    let current = call.current()?;
+    let image = call.image(image)?;
+    let handle = load_image(call, current, image)?;
+    call.store(out, handle.0)
+}
+
+/// `cuModuleLoadDataEx`. Of the options the buffers for messages are served; how the code is compiled is ours to say,
+/// as it is compiled once for all.
+pub(crate) fn load_data_ex(
+    call: &mut Call<'_>,
+    module: Pointer,
+    image: Pointer,
+    count: u32,
+    options: Pointer,
+    values: Pointer,
+) -> Outcome {
+    let out = call.out(module, Kind::Handle)?;
+    let current = call.current()?;
+    if count > MOST_OPTIONS {
+        return fail(Code::INVALID_VALUE);
+    }
+    let mut given = Vec::new();
+    for index in 0..u64::from(count) {
+        let option = call.load_element(options, index, Kind::Int)? as u32;
+        given.push((
+            option,
+            call.load_element(values, index, Kind::Pointer)?,
+            index,
+        ));
+    }
+    let value = |wanted: u32| given.iter().find(|(option, ..)| *option == wanted);
+    let mut buffers = Vec::new();
+    for (buffer, size) in LOG_BUFFERS {
+        if let (Some((_, address, _)), Some((_, length, at))) = (value(buffer), value(size)) {
+            call.bytes(Pointer(*address), *length & 0xffff_ffff)?;
+            buffers.push((buffer, Pointer(*address), *length & 0xffff_ffff, *at));
+        }
+    }
+    let image = call.image(image)?;
+    let (result, log) = match load_with_log(call, current, image) {
+        Ok(handle) => (Ok(handle), String::new()),
+        Err((failure, log)) => (Err(failure), log),
+    };
+    for (buffer, address, length, at) in buffers {
+        // The buffer for information stays empty.
+        let text = if buffer == LOG_BUFFERS[1].0 {
+            log.as_bytes()
+        } else {
+            &[]
+        };
+        let Some(room) = (length as usize).checked_sub(1) else {
+            continue;
+        };
+        let kept = text.len().min(room);
+        let bytes = call.bytes_mut(address, length)?;
+        bytes[..kept].copy_from_slice(&text[..kept]);
+        bytes[kept] = 0;
+        let written = call.out_element(values, at, Kind::Pointer)?;
+        call.store(written, kept as u64 + u64::from(kept > 0))?;
+    }
+    let handle = result?;
+    call.store(out, handle.0)
+}
+
+/// Unloads a module with all that was taken from it.
+pub(crate) fn unload(call: &mut Call<'_>, handle: Handle) -> Outcome {
+    let Some(object) = call.state.modules.get(handle) else {
+        return fail(Code::INVALID_HANDLE);
+    };
+    let module = object.module;
+    call.backend()?.driver.module_unload(module)?;
+    let state = &mut *call.state;
+    state.modules.remove(handle);
+    state
+        .functions
+        .take_if(|function| function.module == handle);
+    state
+        .addresses
+        .take_if(|range| range.origin == Origin::Global(handle));
+    Ok(())
+}
+
+/// `cuModuleUnload`. A kernel of it may be running, which the driver would wait for.
+pub(crate) fn module_unload(call: &mut Call<'_>, handle: Handle) -> Outcome {
+    let (current, _) = find(call, handle)?;
+    if call
+        .state
+        .libraries
+        .iter()
+        .any(|(_, library)| library.modules.values().any(|module| *module == handle))
+    {
+        return fail(Code::INVALID_HANDLE);
+    }
+    let backend = call.backend()?;
+    if call.state.has_graphs() {
+        // A graph may still launch its kernels; it is unloaded with its context.
+        let state = &mut *call.state;
+        state
+            .functions
+            .take_if(|function| function.module == handle);
+        return Ok(());
+    }
+    call.wait_all(&backend.driver, current)?;
+    unload(call, handle)
+}
+
+/// The module of a handle, its context made the thread's.
+pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> Outcome<(Current, driver::Module)> {
+    let Some(object) = call.state.modules.get(handle) else {
+        return fail(Code::INVALID_HANDLE);
+    };
+    let (context, module) = (object.context, object.module);
+    Ok((call.enter_context(context)?, module))
+}
+
+/// A handle for a kernel of a module, the same for the same name.
+pub(crate) fn function(call: &mut Call<'_>, module: Handle, name: &str) -> Outcome<Handle> {
+    let (current, raw) = find(call, module)?;
+    let known = call
+        .state
+        .modules
+        .get(module)
+        .and_then(|object| object.functions.get(name).copied());
+    if let Some(handle) = known.filter(|handle| call.state.functions.get(*handle).is_some()) {
+        return Ok(handle);
+    }
+    let function = call.backend()?.driver.module_function(raw, name)?;
+    let object = FunctionObject {
+        module,
+        context: current.handle,
+        function,
+        name: name.into(),
+        layout: None,
+        declared: None,
+    };
+    let handle = call
+        .state
+        .functions
+        .insert(object)
+        .map_err(|_| Code::OUT_OF_MEMORY)?;
+    if let Some(object) = call.state.modules.get_mut(module) {
+        object.functions.insert(name.to_owned(), handle);
+    }
+    Ok(handle)
+}
+
+/// `cuModuleGetFunction`.
+pub(crate) fn get_function(
+    call: &mut Call<'_>,
+    out: Pointer,
+    module: Handle,
+    name: Pointer,
+) -> Outcome {
+    let out = call.out(out, Kind::Handle)?;
+    find(call, module)?;
+    let name = call.string(name, LONGEST_NAME)?;
+    let handle = function(call, module, &name)?;
+    call.store(out, handle.0)
+}
+
+/// `cuModuleGetGlobal_v2`.
+pub(crate) fn get_global(
+    call: &mut Call<'_>,
+    address: Pointer,
+    size: Pointer,
+    module: Handle,
+    name: Pointer,
+) -> Outcome {
+    let outs = (
+        call.optional_out(address, Kind::Device)?,
+        call.optional_out(size, Kind::Size)?,
+    );
+    let (current, raw) = find(call, module)?;
+    let name = call.string(name, LONGEST_NAME)?;
+    let known = call
+        .state
+        .modules
+        .get(module)
+        .and_then(|object| object.globals.get(&name).copied());
+    let (address, size) = match known {
+        Some(known) => known,
+        None => {
+            let (real, size) = call.backend()?.driver.module_global(raw, &name)?;
+            let count = call.state.addresses.len();
+            if count >= call.cuda.settings().max_allocations as usize {
+                return fail(Code::OUT_OF_MEMORY);
+            }
+            let origin = Origin::Global(module);
+            let address = call
+                .state
+                .addresses
+                .insert(real, size as u64, current.handle, origin);
+            let known = (address.ok_or(Code::OUT_OF_MEMORY)?, size as u64);
+            if let Some(object) = call.state.modules.get_mut(module) {
+                object.globals.insert(name, known);
+            }
+            known
+        }
+    };
+    call.store_optional(outs.0, address)?;
+    call.store_optional(outs.1, size)
+}
+
+/// `cuModuleGetFunctionCount`.
+pub(crate) fn function_count(call: &mut Call<'_>, count: Pointer, module: Handle) -> Outcome {
+    let out = call.out(count, Kind::Int)?;
+    let (_, raw) = find(call, module)?;
+    let count = call.backend()?.driver.module_function_count(raw)?;
+    call.store(out, u64::from(count))
+}
+
+/// `cuModuleEnumerateFunctions`.
+pub(crate) fn functions(
+    call: &mut Call<'_>,
+    functions: Pointer,
+    count: u32,
+    module: Handle,
+) -> Outcome {
+    let (_, raw) = find(call, module)?;
+    let backend = call.backend()?;
+    let there = backend.driver.module_function_count(raw)?;
+    let count = count.min(there).min(MOST_FUNCTIONS);
+    if count > 0 {
+        let _last = call.out_element(functions, u64::from(count) - 1, Kind::Handle)?;
+    }
+    let names = backend
+        .driver
+        .module_functions(raw, count as usize)?
+        .into_iter();
+    let names = names
+        .map(|function| backend.driver.function_name(function))
+        .collect::<Result<Vec<_>, _>>()?;
+    for (index, name) in names.iter().enumerate() {
+        let handle = function(call, module, name)?;
+        let out = call.out_element(functions, index as u64, Kind::Handle)?;
+        call.store(out, handle.0)?;
+    }
+    Ok(())
+}
+
+/// `cuModuleGetLoadingMode`.
+pub(crate) fn loading_mode(call: &mut Call<'_>, mode: Pointer) -> Outcome {
+    let out = call.out(mode, Kind::Int)?;
+    let mode = call.backend()?.driver.module_loading_mode()?;
+    call.store(out, u64::from(mode))
+}

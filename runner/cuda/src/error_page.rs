@@ -1,0 +1,76 @@
+//! Strings that the host gives to the guest: names of errors and of kernels.
+//!
+//! The guest gets an address in its own memory, but has no allocator that the host could call. So the host makes the
+//! memory longer by a page and writes it once. A page is never written again, as the guest's allocator may take over
+//! whatever is at the end of the memory; for the same reason the bytes are compared before an address is given out
+//! again, and a fresh page is made if they have changed.
+
+use std::collections::HashMap;
+
+use crate::call::{Call, Outcome, fail};
+use crate::code::Code;
+
+/// Length of a page of WebAssembly memory.
+const PAGE: u64 = 64 << 10;
+/// Most pages for strings of one instance: a guest that destroys them on purpose gets no more.
+const MOST_PAGES: u32 = 64;
+
+/// Where strings have been written.
+#[derive(Debug, Default)]
+pub(crate) struct ErrorPage {
+    places: HashMap<String, u32>,
+    pages: u32,
+    /// Whether the table of codes has been written.
+    has_codes: bool,
+}
+
+impl Call<'_> {
+    /// The address of one of the codes' strings.
+    pub(crate) fn code_string(&mut self, text: &str) -> Outcome<u64> {
+        if !self.state.error_page.has_codes {
+            let all = Code::all().flat_map(|(_, name, text)| [name, text.to_owned()]);
+            self.write_strings(&all.collect::<Vec<_>>())?;
+            self.state.error_page.has_codes = true;
+        }
+        self.string_at(text)
+    }
+
+    /// The address of a string.
+    pub(crate) fn string_at(&mut self, text: &str) -> Outcome<u64> {
+        if let Some(place) = self.state.error_page.places.get(text).copied() {
+            let there = self.host.bytes(place, text.len() as u32 + 1);
+            if there.is_some_and(|there| there.strip_suffix(&[0]) == Some(text.as_bytes())) {
+                return Ok(u64::from(place));
+            }
+        }
+        self.write_strings(&[text.to_owned()])?;
+        match self.state.error_page.places.get(text) {
+            Some(place) => Ok(u64::from(*place)),
+            None => fail(Code::OUT_OF_MEMORY),
+        }
+    }
+
+    /// Writes strings to a fresh page.
+    fn write_strings(&mut self, texts: &[String]) -> Outcome {
+        let length: u64 = texts.iter().map(|text| text.len() as u64 + 1).sum();
+        if length > PAGE || self.state.error_page.pages == MOST_PAGES {
+            return fail(Code::OUT_OF_MEMORY);
+        }
+        let Some(page) = self.host.grow(1) else {
+            return fail(Code::OUT_OF_MEMORY);
+        };
+        self.state.error_page.pages += 1;
+        // A memory has at most 2^16 pages, and the last one begins below 2^32.
+        let mut at = page << 16;
+        for text in texts {
+            let Some(bytes) = self.host.bytes_mut(at, text.len() as u32 + 1) else {
+                return fail(Code::OUT_OF_MEMORY);
+            };
+            bytes[..text.len()].copy_from_slice(text.as_bytes());
+            bytes[text.len()] = 0;
+            self.state.error_page.places.insert(text.clone(), at);
+            at += text.len() as u32 + 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,391 @@
+//! The CUDA state of one instance: what it has made, and what it may still make.
+//!
+//! It is made empty and cheap, as most runs of most guests never get there, and given up with its value, whatever ended
+//! the run: `Drop` hands everything that is on a device to the service, which takes it apart (`remains.rs`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use faas_wasm_artifact::CudaAbi;
+
+use crate::addresses::{Addresses, Origin, Range};
+use crate::call::{Current, clear_current, set_current};
+use crate::calls::pinned::HostBlocks;
+use crate::code::Code;
+use crate::device::{Backend, DISABLE_TIMING};
+use crate::driver::{self, Arguments, CStrImage, EntryPoints, Stream};
+use crate::error_page::ErrorPage;
+use crate::handles::{Handle, Kind, Table};
+use crate::linker::Imports;
+use crate::parameters::Layout;
+use crate::remains::{Allocation, Lease, Remains};
+use crate::service::Cuda;
+
+/// A context as the guest sees it.
+#[derive(Debug)]
+pub(crate) struct ContextObject {
+    pub(crate) device: usize,
+    pub(crate) flags: u32,
+}
+
+/// A loaded module.
+#[derive(Debug)]
+pub(crate) struct ModuleObject {
+    pub(crate) context: Handle,
+    pub(crate) module: driver::Module,
+    pub(crate) image: Arc<CStrImage>,
+    /// Handles already given out, by name, so that asking again makes no further object.
+    pub(crate) functions: HashMap<String, Handle>,
+    /// Variables already given out.
+    pub(crate) globals: HashMap<String, (u64, u64)>,
+}
+
+/// A kernel of a module.
+#[derive(Debug, Clone)]
+pub(crate) struct FunctionObject {
+    pub(crate) module: Handle,
+    pub(crate) context: Handle,
+    pub(crate) function: driver::Function,
+    pub(crate) name: Arc<str>,
+    /// `None` until its first launch.
+    pub(crate) layout: Option<Arc<Layout>>,
+    /// What the guest has said of its parameters.
+    pub(crate) declared: Option<Arc<[bool]>>,
+}
+
+/// A stream of the guest.
+#[derive(Debug)]
+pub(crate) struct StreamObject {
+    pub(crate) context: Handle,
+    pub(crate) stream: Stream,
+    pub(crate) flags: u32,
+    pub(crate) priority: i32,
+    pub(crate) id: u64,
+}
+
+/// An event of the guest.
+#[derive(Debug)]
+pub(crate) struct EventObject {
+    pub(crate) context: Handle,
+    pub(crate) event: driver::Event,
+}
+
+/// A graph of the guest.
+#[derive(Debug)]
+pub(crate) struct GraphObject {
+    pub(crate) context: Handle,
+    pub(crate) graph: driver::Graph,
+}
+
+/// A node of a graph.
+#[derive(Debug)]
+pub(crate) struct NodeObject {
+    pub(crate) graph: Handle,
+    pub(crate) node: driver::Node,
+}
+
+/// An executable graph.
+#[derive(Debug)]
+pub(crate) struct ExecObject {
+    pub(crate) context: Handle,
+    pub(crate) exec: driver::GraphExec,
+    pub(crate) flags: u64,
+}
+
+/// A memory pool.
+#[derive(Debug)]
+pub(crate) struct PoolObject {
+    pub(crate) device: usize,
+    pub(crate) pool: driver::Pool,
+    /// The one that stands for the device's default pool cannot be destroyed.
+    pub(crate) is_default: bool,
+}
+
+/// A library: an image that becomes a module in each context where it is used.
+#[derive(Debug)]
+pub(crate) struct LibraryObject {
+    pub(crate) image: Arc<CStrImage>,
+    /// By context.
+    pub(crate) modules: HashMap<Handle, Handle>,
+}
+
+/// A kernel of a library.
+#[derive(Debug, Clone)]
+pub(crate) struct KernelObject {
+    pub(crate) library: Handle,
+    pub(crate) name: Arc<str>,
+}
+
+/// The guest's reference to a device's primary context.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Primary {
+    pub(crate) handle: Option<Handle>,
+    pub(crate) count: u32,
+    pub(crate) flags: u32,
+}
+
+/// Everything of an instance once it has made a call.
+#[derive(Debug)]
+pub(crate) struct State {
+    cuda: Arc<Cuda>,
+    pub(crate) backend: Option<Arc<Backend>>,
+    pub(crate) leases: Vec<Option<Lease>>,
+    pub(crate) primaries: Vec<Primary>,
+    /// The guest's stack of current contexts.
+    pub(crate) stack: Vec<Handle>,
+    pub(crate) contexts: Table<ContextObject>,
+    pub(crate) modules: Table<ModuleObject>,
+    pub(crate) functions: Table<FunctionObject>,
+    pub(crate) streams: Table<StreamObject>,
+    pub(crate) events: Table<EventObject>,
+    pub(crate) graphs: Table<GraphObject>,
+    pub(crate) nodes: Table<NodeObject>,
+    pub(crate) execs: Table<ExecObject>,
+    pub(crate) pools: Table<PoolObject>,
+    pub(crate) libraries: Table<LibraryObject>,
+    pub(crate) kernels: Table<KernelObject>,
+    pub(crate) addresses: Addresses,
+    /// Bytes of device memory that count against the limit.
+    pub(crate) used: u64,
+    /// Freed memory that graphs may still name, by device; it counts until they are gone.
+    pub(crate) kept: Vec<(usize, Allocation)>,
+    /// Streams that are being captured, by the guest's handle.
+    pub(crate) capturing: u32,
+    /// Whether the guest has used the default stream of its thread.
+    pub(crate) used_per_thread: bool,
+    pub(crate) poisoned: Option<Code>,
+    pub(crate) arguments: Arguments,
+    pub(crate) error_page: ErrorPage,
+    pub(crate) host_blocks: HostBlocks,
+    pub(crate) ids: u64,
+}
+
+impl State {
+    fn new(abi: CudaAbi, cuda: &Arc<Cuda>) -> Self {
+        let settings = cuda.settings();
+        let limit = |count: u32| count as usize;
+        let most = crate::handles::MOST_OBJECTS;
+        Self {
+            cuda: Arc::clone(cuda),
+            backend: None,
+            leases: Vec::new(),
+            primaries: Vec::new(),
+            stack: Vec::new(),
+            contexts: Table::new(Kind::Context, limit(settings.max_contexts)),
+            modules: Table::new(Kind::Module, limit(settings.max_modules)),
+            functions: Table::new(Kind::Function, most),
+            streams: Table::new(Kind::Stream, limit(settings.max_streams)),
+            events: Table::new(Kind::Event, limit(settings.max_events)),
+            graphs: Table::new(Kind::Graph, limit(settings.max_graphs)),
+            nodes: Table::new(Kind::Node, most),
+            execs: Table::new(Kind::GraphExec, limit(settings.max_graphs)),
+            pools: Table::new(Kind::Pool, 64),
+            libraries: Table::new(Kind::Library, limit(settings.max_modules)),
+            kernels: Table::new(Kind::Kernel, most),
+            addresses: Addresses::new(abi.device_pointer),
+            used: 0,
+            kept: Vec::new(),
+            capturing: 0,
+            used_per_thread: false,
+            poisoned: None,
+            arguments: Arguments::default(),
+            error_page: ErrorPage::default(),
+            host_blocks: HostBlocks::default(),
+            ids: 0,
+        }
+    }
+
+    /// From now on every call gives this code.
+    pub(crate) fn poison(&mut self, code: Code) {
+        self.poisoned.get_or_insert(code);
+    }
+
+    /// A number that no other object of the instance has.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    /// The streams of a context of the driver that may have something to do.
+    pub(crate) fn busy_streams(&self, current: Current) -> Vec<Stream> {
+        let own = self.streams.iter().filter_map(|(_, object)| {
+            let context = self.contexts.get(object.context)?;
+            (context.device == current.device).then_some(object.stream)
+        });
+        let lease = self.leases.get(current.device).and_then(Option::as_ref);
+        let mut streams = vec![current.stream];
+        // In a context of its own the guest may use the thread's stream, too.
+        if self.used_per_thread && lease.is_some_and(|lease| lease.shared.is_none()) {
+            streams.push(Stream::PER_THREAD);
+        }
+        streams.extend(own);
+        streams
+    }
+
+    /// Whether something may be launched later that names memory by address.
+    pub(crate) fn has_graphs(&self) -> bool {
+        self.graphs.len() + self.execs.len() > 0 || self.capturing > 0
+    }
+
+    /// The device of a context of the guest.
+    pub(crate) fn device_of(&self, context: Handle) -> Option<usize> {
+        self.contexts.get(context).map(|object| object.device)
+    }
+
+    /// Ends what is bound to this thread: captures, and the thread's own default stream, whose end an event marks.
+    fn leave_thread(&self, driver: &EntryPoints, lease: &Lease) -> Option<driver::Event> {
+        if self.poisoned.is_some() || (self.capturing == 0 && !self.used_per_thread) {
+            return None;
+        }
+        set_current(driver, lease.context).ok()?;
+        if self.capturing > 0 {
+            let own = self.streams.iter();
+            let own =
+                own.filter(|(_, stream)| self.device_of(stream.context) == Some(lease.device));
+            for stream in own
+                .map(|(_, object)| object.stream)
+                .chain([Stream::PER_THREAD])
+            {
+                // A stream that is not captured says so, and nothing has happened.
+                if let Ok(graph) = driver.stream_end_capture(stream) {
+                    let _ = driver.graph_destroy(graph);
+                }
+            }
+        }
+        if !self.used_per_thread {
+            return None;
+        }
+        let fence = driver.event_create(DISABLE_TIMING).ok()?;
+        let _ = driver.event_record(fence, Stream::PER_THREAD);
+        Some(fence)
+    }
+
+    /// Takes everything out that belongs to contexts of a device, for the service to take apart.
+    fn remains(&mut self, lease: Lease) -> Remains {
+        let device = lease.device;
+        let contexts: Vec<_> = self
+            .contexts
+            .iter()
+            .filter(|(_, object)| object.device == device)
+            .map(|(handle, _)| handle)
+            .collect();
+        let ours = |context: &Handle| contexts.contains(context);
+        let mut memory: Vec<_> = self
+            .addresses
+            .take_if(|range| ours(&range.context) && !matches!(range.origin, Origin::Global(_)))
+            .iter()
+            .map(allocation)
+            .collect();
+        self.kept.retain(|(kept_on, allocation)| {
+            let here = *kept_on == device;
+            if here {
+                memory.push(*allocation);
+            }
+            !here
+        });
+        Remains {
+            execs: self
+                .execs
+                .take_if(|exec| ours(&exec.context))
+                .into_iter()
+                .map(|exec| exec.exec)
+                .collect(),
+            graphs: self
+                .graphs
+                .take_if(|graph| ours(&graph.context))
+                .into_iter()
+                .map(|graph| graph.graph)
+                .collect(),
+            events: self
+                .events
+                .take_if(|event| ours(&event.context))
+                .into_iter()
+                .map(|event| event.event)
+                .collect(),
+            streams: self
+                .streams
+                .take_if(|stream| ours(&stream.context))
+                .into_iter()
+                .map(|s| s.stream)
+                .collect(),
+            modules: self
+                .modules
+                .take_if(|module| ours(&module.context))
+                .into_iter()
+                .map(|m| m.module)
+                .collect(),
+            pools: self
+                .pools
+                .take_if(|pool| pool.device == device)
+                .into_iter()
+                .map(|pool| pool.pool)
+                .collect(),
+            memory,
+            fence: None,
+            poisoned: self.poisoned,
+            lease,
+        }
+    }
+}
+
+/// A range as something to be freed.
+pub(crate) fn allocation(range: &Range) -> Allocation {
+    Allocation {
+        address: range.real,
+        size: range.size,
+        number: range.number,
+        from_pool: range.origin == Origin::Pool,
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let Some(backend) = self.backend.clone() else {
+            return;
+        };
+        let leases: Vec<_> = self.leases.iter_mut().filter_map(Option::take).collect();
+        let mut all = Vec::new();
+        for lease in leases {
+            let fence = self.leave_thread(&backend.driver, &lease);
+            let mut remains = self.remains(lease);
+            remains.fence = fence;
+            all.push(remains);
+        }
+        if !all.is_empty() {
+            clear_current(&backend.driver);
+        }
+        for remains in all {
+            self.cuda.leave(remains);
+        }
+    }
+}
+
+/// What one instance has of CUDA. Dropping it gives back everything on the devices.
+#[derive(Debug)]
+pub struct Instance {
+    pub(crate) cuda: Arc<Cuda>,
+    pub(crate) imports: Arc<Imports>,
+    state: Option<Box<State>>,
+}
+
+impl Instance {
+    /// The CUDA of an instance that has made no call yet.
+    pub fn new(cuda: &Arc<Cuda>, imports: &Arc<Imports>) -> Self {
+        Self {
+            cuda: Arc::clone(cuda),
+            imports: Arc::clone(imports),
+            state: None,
+        }
+    }
+
+    /// Takes the state out for a call, which puts it back.
+    pub(crate) fn take_state(&mut self) -> Box<State> {
+        self.state
+            .take()
+            .unwrap_or_else(|| Box::new(State::new(self.imports.abi, &self.cuda)))
+    }
+
+    pub(crate) fn put_state(&mut self, state: Box<State>) {
+        self.state = Some(state);
+    }
+}

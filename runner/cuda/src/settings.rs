@@ -1,0 +1,103 @@
+//! What the runner's configuration says about CUDA.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Whether instances share a context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// A context of the driver for each instance: an address space of its own for its kernels.
+    Context,
+    /// One context for all instances: their kernels can reach each other's memory.
+    Shared,
+}
+
+/// The settings; CONFIGURATION.md of the runner describes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Devices of the guest, in its numbering; `None` for all.
+    pub devices: Option<Vec<u32>>,
+    /// Device memory of one instance in bytes.
+    pub mem_limit: u64,
+    /// Live allocations of one instance.
+    pub max_allocations: u32,
+    /// Live streams of one instance.
+    pub max_streams: u32,
+    /// Live events of one instance.
+    pub max_events: u32,
+    /// Loaded modules of one instance.
+    pub max_modules: u32,
+    /// Live graphs of one instance, and as many executable ones.
+    pub max_graphs: u32,
+    /// Live contexts of one instance, as it sees them.
+    pub max_contexts: u32,
+    /// Largest image of a module in bytes.
+    pub max_module_size: u64,
+    /// Longest wait for the device; a run's deadline ends it in any case.
+    pub kernel_timeout: Option<Duration>,
+    /// Whether instances share a context.
+    pub isolation: Isolation,
+    /// Contexts that are made ahead, for each device.
+    pub warm_contexts: u32,
+    /// Directory for device code that was compiled from PTX.
+    pub module_cache: Option<PathBuf>,
+    /// Refuse launches whose pointer parameters would have to be told by their values.
+    pub strict_params: bool,
+    /// The driver's library.
+    pub driver_library: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            devices: None,
+            mem_limit: 1 << 30,
+            max_allocations: 65_536,
+            max_streams: 64,
+            max_events: 4096,
+            max_modules: 64,
+            max_graphs: 64,
+            max_contexts: 4,
+            max_module_size: 64 << 20,
+            kernel_timeout: None,
+            isolation: Isolation::Context,
+            warm_contexts: 1,
+            module_cache: None,
+            strict_params: false,
+            driver_library: PathBuf::from("libcuda.so.1"),
+        }
+    }
+}
+
+/// How loud a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// For information.
+    Info,
+    /// Something the operator may want to change.
+    Warning,
+    /// Something is broken.
+    Error,
+}
+
+/// Where messages go.
+#[derive(Clone)]
+pub struct Log(Arc<dyn Fn(Level, &str) + Send + Sync>);
+
+impl Log {
+    /// A log that calls `write` for each message.
+    pub fn new(write: impl Fn(Level, &str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(write))
+    }
+
+    pub(crate) fn write(&self, level: Level, message: &str) {
+        (self.0)(level, message);
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Log")
+    }
+}

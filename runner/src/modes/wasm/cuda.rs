@@ -1,0 +1,140 @@
+//! CUDA in wasm mode: when the runner is ready, and what happens when the device is lost.
+//!
+//! A process that has lost its device cannot get it back. So the probes fail from then on, new requests get 503, those
+//! that run end with their own errors, and when they have, and the platform has had its time to notice, the runner ends
+//! with a failure so that it is started anew.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use faas_wasm_cuda::{Health, Imports};
+use http::StatusCode;
+use prometheus::IntGauge;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::config::{Config, UseCuda};
+use crate::cuda::{Provider, log_to};
+use crate::log::Logger;
+use crate::modes::StartError;
+use crate::response::{self, Response};
+
+/// Between two looks at what still runs.
+const LOOK: Duration = Duration::from_millis(20);
+/// Longest wait for what still runs, if nothing else limits it.
+const LONGEST_DRAIN: Duration = Duration::from_secs(60);
+
+/// CUDA for the requests of this process, or none.
+#[derive(Debug)]
+pub(super) struct GuestCuda {
+    pub(super) provider: Option<Provider>,
+    required: bool,
+    lost: Arc<AtomicBool>,
+}
+
+impl GuestCuda {
+    /// Begins to open the driver, if it is wanted.
+    pub(super) fn start(
+        config: &Config,
+        artifact: &Path,
+        imports: Option<Arc<Imports>>,
+        logger: &Logger,
+        running: &IntGauge,
+        failures: UnboundedSender<String>,
+    ) -> Result<Self, StartError> {
+        let settings = &config.wasm.cuda;
+        let required = settings.use_cuda == UseCuda::Required;
+        let lost = Arc::new(AtomicBool::new(false));
+        let none = Self {
+            provider: None,
+            required,
+            lost: Arc::clone(&lost),
+        };
+        if settings.use_cuda == UseCuda::Off {
+            return Ok(none);
+        }
+        if settings.sm_limit.is_some() {
+            return Err(StartError::new(
+                "cuda_sm_limit is set, but this runner cannot limit multiprocessors yet; unset it",
+            ));
+        }
+        let Some(imports) = imports else {
+            let path = artifact.display();
+            logger.warn(&format!(
+                "Warning: use_cuda is set, but {path} does not import CUDA"
+            ));
+            return Ok(none);
+        };
+        let on_loss = {
+            let (lost, running) = (Arc::clone(&lost), running.clone());
+            let drain = config
+                .exec_timeout
+                .limit()
+                .unwrap_or(LONGEST_DRAIN)
+                .min(LONGEST_DRAIN);
+            let notice = config.healthcheck_interval.limit().unwrap_or_default();
+            let began = AtomicBool::new(false);
+            move |cause: &str, is_dead: bool| {
+                if !is_dead {
+                    if required {
+                        let _ = failures
+                            .send(format!("use_cuda=required, but there is no CUDA: {cause}"));
+                    }
+                    return;
+                }
+                lost.store(true, Ordering::SeqCst);
+                if began.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+                let since = Instant::now();
+                while running.get() > 0 && since.elapsed() < drain {
+                    std::thread::sleep(LOOK);
+                }
+                std::thread::sleep(notice.saturating_sub(since.elapsed()));
+                // Nobody is left to hear it if the runner ends already.
+                let _ = failures.send(format!(
+                    "the CUDA device is lost, so this process ends: {cause}"
+                ));
+            }
+        };
+        let provider = Provider::start(settings, imports, log_to(logger), on_loss)
+            .map_err(|cause| StartError::new(format!("cannot start a thread for CUDA: {cause}")))?;
+        Ok(Self {
+            provider: Some(provider),
+            required,
+            lost,
+        })
+    }
+
+    /// Whether the probes may succeed as far as CUDA goes.
+    pub(super) fn is_healthy(&self) -> bool {
+        !self.lost.load(Ordering::SeqCst)
+    }
+
+    /// Whether requests may come.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.provider {
+            Some(provider) if self.required => provider.cuda.health() == Health::Ready,
+            Some(_) => self.is_healthy(),
+            None => true,
+        }
+    }
+
+    /// The answer to a request that comes when the device is lost.
+    pub(super) fn refusal(&self) -> Option<Response> {
+        (!self.is_healthy()).then(|| {
+            response::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the function cannot run here any more\n",
+            )
+        })
+    }
+
+    /// Gives back what is on the devices; blocks.
+    pub(super) fn stop(&self) {
+        if let Some(provider) = &self.provider {
+            provider.cuda.stop();
+        }
+    }
+}
