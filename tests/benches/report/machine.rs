@@ -20,10 +20,13 @@ pub(crate) fn describe() -> io::Result<String> {
     } else {
         ""
     };
+    // Of the last five minutes: what else the machine did falls on the numbers.
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').nth(1).unwrap_or_default().to_owned();
     let today = Command::new("date").args(["-u", "+%F"]).output()?;
     let today = String::from_utf8_lossy(&today.stdout).trim().to_owned();
     Ok(format!(
-        "{today}, {cores} cores of an {model}, {} GiB{virtual_machine}, Linux {}",
+        "{today}, {cores} cores of an {model}, {} GiB{virtual_machine}, Linux {}, load average {load} at the end",
         kib.div_ceil(1 << 20),
         kernel.join(".")
     ))
