@@ -81,7 +81,7 @@ CUDA_CFLAGS := -std=gnu23 -O2 -Wall -Wextra -Werror -Irunner/cuda/include --embe
 CUDA_WASM := clang-22 --target=wasm32-wasi -Wno-deprecated -mbulk-memory $(CUDA_CFLAGS)
 
 .PHONY: fixture-files
-fixture-files: $(C_FIXTURES) $(WAT_FIXTURES) $(CUDA_KERNELS) $(CUDA_FIXTURES)
+fixture-files: $(C_FIXTURES) $(WAT_FIXTURES) $(BUILD)/fixtures/trap-debug.wasm $(CUDA_KERNELS) $(CUDA_FIXTURES)
 
 # A version of the text that drivers since CUDA 11.5 take, and a device since 2018.
 $(CUDA)/%.ptx: fixtures/cuda/%.cu fixtures/cuda/device.h
@@ -109,6 +109,11 @@ $(CUDA_NATIVE): $(CUDA)/native/%: fixtures/cuda/%.c $(CUDA_SOURCES)
 $(C_FIXTURES): $(BUILD)/fixtures/%.wasm: fixtures/%.c
 	@mkdir -p $(@D)
 	clang-22 --target=wasm32-wasi -Wno-deprecated -std=gnu17 -O2 -mbulk-memory -Wall -Wextra -Werror -Wno-infinite-recursion -o $@ $<
+
+# The same with DWARF.
+$(BUILD)/fixtures/trap-debug.wasm: $(BUILD)/fixtures/%-debug.wasm: fixtures/%.c
+	@mkdir -p $(@D)
+	clang-22 --target=wasm32-wasi -Wno-deprecated -std=gnu17 -g -O1 -mbulk-memory -ffile-compilation-dir=. -o $@ $<
 
 $(BUILD)/fixtures/%.wasm: fixtures/%.wat
 	@mkdir -p $(@D)
@@ -220,9 +225,14 @@ test-image-inside:
 test: build fixtures fake-cuda esbuild guests kubernetes-validate ## Run all tests: units, and black-box tests over both programs
 	@rm -f $(BUILD)/skipped
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --features faas-wasm-tests/isolation --no-fail-fast
+	$(TEST_ENVIRONMENT) .ci/test-aarch64
 	@# A test whose toolchain is missing says so here; nothing is left out silently.
 	@if [ -s $(BUILD)/skipped ]; then sort $(BUILD)/skipped; fi; \
 	echo "$$(cat $(BUILD)/skipped 2>/dev/null | wc -l) tests left out for want of a tool or a device"
+
+.PHONY: test-aarch64
+test-aarch64: build fixtures ## Run the quick black-box tests with a runner for aarch64, under emulation
+	$(TEST_ENVIRONMENT) .ci/test-aarch64
 
 .PHONY: lint
 lint: setup ## Formatting, clippy, documentation, layers; warnings are errors
@@ -269,6 +279,10 @@ test-gpu: build fixtures ## Run the CUDA guests on this machine's GPU; fails wit
 	  echo "== $$guest"; \
 	  use_cuda=required FAAS_WASM_RUNNER=$(RUNNER) $(TOOL) run --quiet --backend cranelift $$guest.wasm || exit 1; \
 	done
+
+.PHONY: bench-build
+bench-build: build fixtures esbuild guests ## Print what builds take in time, memory and size; takes half an hour or more
+	.ci/bench-build $(TOOL) $(BUILD)/fixtures $(ESBUILD) $(GUESTS)
 
 .PHONY: bench
 bench: build fixtures esbuild ## Measure against rivals, write BENCHMARKS.md; fails on ratios, reports times

@@ -9,6 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 use faas_wasm_artifact::{Backend, CudaAbi, OptLevel};
 
+use crate::emit::Emit;
 use crate::run::Directory;
 use crate::target::Level;
 
@@ -76,6 +77,13 @@ pub(crate) struct BuildArguments {
     #[arg(short, long, value_name = "OUT.so")]
     pub(crate) output: Option<PathBuf>,
 
+    /// Also write what the llvm backend makes of each function, to a directory beside the artifact
+    ///
+    /// The directory has the artifact's name with the kind for .so. A function's file is named by
+    /// its index, which `faas-wasm inspect --functions` lists.
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) emit: Option<Emit>,
+
     /// Print nothing but errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -96,13 +104,21 @@ pub(crate) struct CompileArguments {
     pub(crate) backend: Option<Backend>,
 
     /// Target triple, or amd64, arm64, riscv64 [default: this machine's]
-    #[arg(long, env = "wasm_c_target", value_name = "TRIPLE")]
-    pub(crate) target: Option<String>,
+    ///
+    /// May be repeated or a list separated by commas: the artifact then has a variant for each.
+    #[arg(
+        long,
+        env = "wasm_c_target",
+        value_name = "TRIPLE",
+        value_delimiter = ','
+    )]
+    pub(crate) target: Vec<String>,
 
     /// CPU level whose features the code may use
     ///
     /// The artifact lists exactly the part of it that the backend can use, and the runner refuses
-    /// to start on a CPU that lacks one.
+    /// to start on a CPU that lacks one. With several levels the artifact has a variant for each,
+    /// and the runner takes the best one for its CPU.
     #[arg(long, value_enum, value_name = "LEVEL", value_delimiter = ',')]
     pub(crate) cpu: Vec<Level>,
 
@@ -122,6 +138,14 @@ pub(crate) struct CompileArguments {
         value_parser = clap::value_parser!(u8).range(0..=3).map(opt_level)
     )]
     pub(crate) opt_level: OptLevel,
+
+    /// Keep DWARF and source lines
+    ///
+    /// Trap reports then have file and line, if the module was compiled with `-g`; the file is
+    /// larger, and loads as quickly. Where llvm lets several traps of a function share code, the
+    /// line can be another one's. Without this option only the names of functions are kept.
+    #[arg(long)]
+    pub(crate) debug: bool,
 
     /// Threads to compile with [default: the number of CPUs]
     #[arg(short, long, value_name = "N")]
@@ -181,6 +205,10 @@ pub(crate) struct InspectArguments {
     /// Print JSON. Its keys are stable: new ones may appear, none changes its meaning
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// List the functions with the size of their code, the largest first
+    #[arg(long)]
+    pub(crate) functions: bool,
 }
 
 /// Check every byte of an artifact against its checksums

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use faas_wasm_artifact::{
-    Backend, Contents, CudaAbi, Import, Manifest, MemorySummary, OptLevel, Written,
+    Backend, Contents, CudaAbi, Import, LineTable, Manifest, MemorySummary, OptLevel, Variant,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::backend;
 use crate::convert::{self, Parts};
 use crate::cuda;
+use crate::emit::Emit;
 use crate::error::Error;
 use crate::imports;
 use crate::input;
-use crate::lift::{self, Lifted};
+use crate::lift;
+use crate::lines;
 use crate::module::Module;
 use crate::output::Output;
 use crate::progress::Progress;
@@ -29,17 +31,25 @@ pub(crate) struct Options {
     pub(crate) backend: Backend,
     /// The data model of CUDA imports, if it was given.
     pub(crate) cuda_abi: Option<CudaAbi>,
-    pub(crate) compile: backend::Options,
+    pub(crate) opt_level: OptLevel,
+    pub(crate) jobs: NonZero<usize>,
+    /// What to compile for; several make a fat artifact. Never empty.
+    pub(crate) targets: Vec<Target>,
+    /// Whether DWARF and source lines are kept.
+    pub(crate) debug: bool,
+    /// What is written beside the artifact.
+    pub(crate) emit: Option<Emit>,
 }
 
 /// The options as they were given.
 #[derive(Debug)]
 pub(crate) struct RawOptions<'a> {
     pub(crate) backend: Option<Backend>,
-    pub(crate) target: Option<&'a str>,
+    pub(crate) targets: &'a [&'a str],
     pub(crate) levels: &'a [Level],
     pub(crate) features: Option<&'a str>,
     pub(crate) opt_level: OptLevel,
+    pub(crate) debug: bool,
     pub(crate) jobs: Option<NonZero<usize>>,
     pub(crate) cuda_abi: Option<CudaAbi>,
 }
@@ -62,7 +72,12 @@ impl Options {
                 other: backend::alternative(backend).map(Backend::name),
             });
         }
-        let target = Target::resolve(raw.target, raw.levels, raw.features, backend)?;
+        let targets = Target::resolve(raw.targets, raw.levels, raw.features, backend)?;
+        if raw.debug && backend == Backend::Cranelift && targets.iter().any(Target::is_foreign) {
+            return Err(Error::ForeignDebug {
+                backend: backend.name(),
+            });
+        }
         let jobs = raw
             .jobs
             .or_else(|| std::thread::available_parallelism().ok())
@@ -70,12 +85,42 @@ impl Options {
         Ok(Self {
             backend,
             cuda_abi: raw.cuda_abi,
-            compile: backend::Options {
-                opt_level: raw.opt_level,
-                jobs,
-                target,
-            },
+            opt_level: raw.opt_level,
+            jobs,
+            targets,
+            debug: raw.debug,
+            emit: None,
         })
+    }
+
+    /// The same with something to write beside the artifact.
+    ///
+    /// # Errors
+    ///
+    /// If the backend does not have it, or the artifact several variants.
+    pub(crate) fn emit(self, emit: Option<Emit>) -> Result<Self, Error> {
+        if emit.is_some() && self.backend != Backend::Llvm {
+            return Err(Error::EmitBackend {
+                backend: self.backend.name(),
+            });
+        }
+        if emit.is_some() && self.targets.len() > 1 {
+            return Err(Error::EmitVariants {
+                count: self.targets.len(),
+            });
+        }
+        Ok(Self { emit, ..self })
+    }
+
+    /// What the backend is told for one of the targets.
+    fn for_target(&self, target: &Target) -> backend::Options {
+        backend::Options {
+            opt_level: self.opt_level,
+            jobs: self.jobs,
+            target: target.clone(),
+            debug: self.debug,
+            emit: self.emit,
+        }
     }
 }
 
@@ -128,41 +173,104 @@ pub(crate) fn build_from(
     };
     let rewritten = rewritten.as_ref().unwrap_or(&module);
     let functions = rewritten.names.offsets.len();
-    let lifted = lift::lift(input, rewritten)?;
+    // Wrappers can move the functions, which DWARF would not know.
+    let debug = if options.debug && rewritten.first_body() == module.first_body() {
+        &module.debug[..]
+    } else {
+        &[]
+    };
+    let lifted = lift::lift(input, rewritten, debug)?;
+    let has_lines = !debug.is_empty();
     if let Some(wrapped) = &wrapped {
         wrapped.name(&mut module);
     }
 
-    let progress = Progress::start(quiet, functions);
-    let compiled = backend::compile(
-        options.backend,
-        input,
-        &lifted.wasm,
-        &options.compile,
-        progress.callback(),
-    );
-    progress.finish();
-    let compiled = compiled?;
-    let parts = convert::convert(&compiled).map_err(|source| Error::BackendOutput {
-        backend: options.backend.name(),
-        source,
+    let mut compiled = Vec::new();
+    let emit_to = options.emit.map(|emit| emit.directory(output.path()));
+    for target in &options.targets {
+        let progress = Progress::start(quiet, functions);
+        let result = compile(
+            input,
+            &lifted.wasm,
+            options,
+            target,
+            has_lines,
+            emit_to.as_deref(),
+            &progress,
+        );
+        progress.finish();
+        compiled.push(result?);
+    }
+    let variants = compiled.iter_mut().map(|code| {
+        let manifest = manifest(&module, &code.parts, options, code.target, cuda.as_ref());
+        Variant {
+            elf: &code.elf,
+            manifest,
+            module: std::mem::take(&mut code.parts.module),
+            tables: std::mem::take(&mut code.parts.tables),
+            traps: std::mem::take(&mut code.parts.traps),
+            lines: std::mem::take(&mut code.lines),
+            debug: options.debug,
+        }
+    });
+    let written = faas_wasm_artifact::write(Contents {
+        variants: variants.collect(),
+        names: module.names,
+        images: lifted.images,
+        passive_data: lifted.passive_data,
     })?;
-
-    let manifest = manifest(&module, &parts, options, cuda.as_ref());
-    let code_size = parts.code_size;
-    let image_size = lifted.images.iter().map(|image| image.bytes.len() as u64);
-    let image_size = image_size.sum();
-    let written = write(module, lifted, parts, &compiled.elf, manifest.clone())?;
     output.save(|file| written.save(file))?;
     Ok(Summary {
         path: output.path().into(),
-        manifest,
-        code_size,
-        image_size,
+        code_sizes: compiled.iter().map(|code| code.parts.code_size).collect(),
+        manifests: written.manifests.clone(),
         artifact_size: written.size,
-        native: options.compile.target.native,
+        native: options.targets.iter().any(|target| target.native),
         unknown_cuda: cuda.map(|found| found.unknown).unwrap_or_default(),
         elapsed: started.elapsed(),
+    })
+}
+
+/// A module compiled for one target.
+struct Code<'a> {
+    target: &'a Target,
+    elf: Vec<u8>,
+    parts: Parts,
+    lines: LineTable,
+}
+
+fn compile<'a>(
+    input: &Path,
+    wasm: &[u8],
+    options: &Options,
+    target: &'a Target,
+    has_lines: bool,
+    emit_to: Option<&Path>,
+    progress: &Progress,
+) -> Result<Code<'a>, Error> {
+    let compiled = backend::compile(
+        options.backend,
+        input,
+        wasm,
+        &options.for_target(target),
+        emit_to,
+        progress.callback(),
+    )?;
+    let not_expected = |source| Error::BackendOutput {
+        backend: options.backend.name(),
+        source,
+    };
+    let parts = convert::convert(&compiled).map_err(not_expected)?;
+    let lines = if has_lines {
+        lines::read(&compiled.elf).map_err(not_expected)?
+    } else {
+        LineTable::default()
+    };
+    Ok(Code {
+        target,
+        elf: compiled.elf,
+        parts,
+        lines,
     })
 }
 
@@ -174,19 +282,24 @@ fn parse<'a>(path: &Path, wasm: &'a [u8]) -> Result<Module<'a>, Error> {
 }
 
 fn validate(path: &Path, wasm: &[u8], options: &Options) -> Result<(), Error> {
-    let supported = backend::wasm_features(options.backend, &options.compile)?;
-    let other = backend::alternative(options.backend)
-        .map(|other| {
-            backend::wasm_features(other, &options.compile).map(|features| (other.name(), features))
-        })
-        .transpose()?;
-    input::validate(path, wasm, &supported, options.backend.name(), other)
+    for target in &options.targets {
+        let compile = options.for_target(target);
+        let supported = backend::wasm_features(options.backend, &compile)?;
+        let other = backend::alternative(options.backend)
+            .map(|other| {
+                backend::wasm_features(other, &compile).map(|features| (other.name(), features))
+            })
+            .transpose()?;
+        input::validate(path, wasm, &supported, options.backend.name(), other)?;
+    }
+    Ok(())
 }
 
 fn manifest(
     module: &Module<'_>,
     parts: &Parts,
     options: &Options,
+    target: &Target,
     cuda: Option<&cuda::Found>,
 ) -> Manifest {
     let imported_memories = module.imported_memories();
@@ -198,9 +311,9 @@ fn manifest(
         engine_version: wasmer_compiler::VERSION.into(),
         wasm_sha256: Sha256::digest(module.wasm).into(),
         wasm_size: module.wasm.len() as u64,
-        triple: options.compile.target.triple.to_string(),
-        cpu_features: options.compile.target.features.clone(),
-        opt_level: options.compile.opt_level,
+        triple: target.triple.to_string(),
+        cpu_features: target.features.clone(),
+        opt_level: options.opt_level,
         memories: parts
             .module
             .memories
@@ -231,25 +344,6 @@ fn manifest(
         code_size: 0,
         image_size: 0,
     }
-}
-
-fn write(
-    module: Module<'_>,
-    lifted: Lifted,
-    parts: Parts,
-    elf: &[u8],
-    manifest: Manifest,
-) -> Result<Written, Error> {
-    Ok(faas_wasm_artifact::write(Contents {
-        elf,
-        manifest,
-        module: parts.module,
-        tables: parts.tables,
-        names: module.names,
-        traps: parts.traps,
-        images: lifted.images,
-        passive_data: lifted.passive_data,
-    })?)
 }
 
 #[cfg(test)]
@@ -288,10 +382,11 @@ pub(crate) mod tests {
     pub(crate) fn options(backend: Backend, jobs: usize) -> Options {
         Options::resolve(&RawOptions {
             backend: Some(backend),
-            target: None,
+            targets: &[],
             levels: &[Level::Generic],
             features: None,
             opt_level: OptLevel::default(),
+            debug: false,
             jobs: NonZero::new(jobs),
             cuda_abi: None,
         })
@@ -427,7 +522,8 @@ pub(crate) mod tests {
             options.backend,
             Path::new("a"),
             &wasm,
-            &options.compile,
+            &options.for_target(&options.targets[0]),
+            None,
             progress,
         )
         .expect("it compiles");

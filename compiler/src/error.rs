@@ -127,8 +127,14 @@ pub(crate) enum Error {
         level: &'static str,
         architecture: &'static str,
     },
-    #[error("several CPU levels in one artifact are not supported by this version")]
-    SeveralLevels,
+    #[error("{count} variants in one artifact are too many; it can have {most}")]
+    TooManyVariants { count: usize, most: usize },
+    #[error("the {backend} backend has no `--debug` for another architecture")]
+    ForeignDebug { backend: &'static str },
+    #[error("the {backend} backend has nothing for `--emit`")]
+    EmitBackend { backend: &'static str },
+    #[error("`--emit` is for one target and CPU level, not for {count}")]
+    EmitVariants { count: usize },
     #[error("the {backend} backend is not part of this build of faas-wasm")]
     NoBackend {
         backend: &'static str,
@@ -158,6 +164,9 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+
+    #[error("the code generator crashed ({})", crate::supervise::describe(*signal))]
+    Crashed { signal: Option<i32> },
 
     // Output.
     #[error("{} is a directory", path.display())]
@@ -295,6 +304,8 @@ pub(crate) enum BackendOutput {
     Serialize(#[source] wasmer_types::SerializeError),
     #[error("it is not a 64-bit little-endian ELF file")]
     Elf(#[from] object::read::Error),
+    #[error("its DWARF cannot be read")]
+    Dwarf(#[from] gimli::Error),
     #[error("section {0} is missing")]
     MissingSection(&'static str),
     #[error("section {section} has {found} entries, expected {expected}")]
@@ -321,12 +332,16 @@ impl Error {
             | Self::UnknownFeature { .. }
             | Self::ForeignFeature { .. }
             | Self::ForeignLevel { .. }
-            | Self::SeveralLevels
+            | Self::TooManyVariants { .. }
             | Self::NoBackend { .. }
+            | Self::ForeignDebug { .. }
+            | Self::EmitBackend { .. }
+            | Self::EmitVariants { .. }
             | Self::OutputIsInput { .. } => Exit::Usage,
-            Self::Wrap { .. } | Self::BackendOutput { .. } | Self::WriteArtifact(_) => {
-                Exit::Internal
-            }
+            Self::Crashed { .. }
+            | Self::Wrap { .. }
+            | Self::BackendOutput { .. }
+            | Self::WriteArtifact(_) => Exit::Internal,
             _ => Exit::Failed,
         }
     }
@@ -408,7 +423,9 @@ impl Error {
             Self::TemporaryDirectory { .. } => {
                 "set TMPDIR to a directory that can be written".into()
             }
-            Self::SeveralLevels => "give one, for example `--cpu x86-64-v2`".into(),
+            Self::TooManyVariants { .. } => {
+                "each target with each CPU level is one: leave some out".into()
+            }
             Self::ForeignLevel { .. } => "use `--cpu generic` or `--cpu native`".into(),
             Self::NoBackend {
                 other: Some(other), ..
@@ -421,6 +438,18 @@ impl Error {
                 "this is a bug in the backend; try `faas-wasm build --backend {other} {}`",
                 path.display()
             ),
+            // What the system does where memory is short.
+            Self::Crashed { signal: Some(9) } => {
+                "there may have been too little memory: try `--jobs 1` or `--backend cranelift`"
+                    .into()
+            }
+            Self::Crashed { .. } => {
+                "this is a bug in the backend; try `--backend cranelift`".into()
+            }
+            Self::ForeignDebug { .. } => "use `--backend llvm`".into(),
+            Self::EmitBackend { .. } => {
+                "use `--backend llvm`, or look at the artifact with `objdump -d`".into()
+            }
             Self::OutputIsDirectory { .. } => "name a file: `-o DIRECTORY/NAME.so`".into(),
             Self::OutputIsInput { .. } => "give another name with `-o NAME.so`".into(),
             Self::Write { .. } => "name another place with `-o`".into(),

@@ -5,10 +5,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use faas_wasm_artifact::{Artifact, CudaAbi, ImageRun, MemorySummary};
+use faas_wasm_artifact::{Artifact, CudaAbi, ImageRun, MemorySummary, ReadError};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::functions::{self, Function};
 use crate::summary::{backend, bytes, features};
 
 /// The JSON form, see the module's documentation. Sizes are bytes, memory limits pages of 64 KiB.
@@ -37,6 +38,20 @@ struct Json<'a> {
     needs_cuda: bool,
     /// Data model of the CUDA imports.
     cuda_abi: Option<CudaAbi>,
+    /// All of a fat artifact, the first one included, which the keys above describe.
+    variants: Vec<JsonVariant<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonVariant<'a> {
+    target: &'a str,
+    cpu_features: Vec<&'a str>,
+    code_size: u64,
+    offset: u64,
+    size: u64,
+    /// If they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function_list: Option<Vec<Function>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,21 +76,27 @@ struct JsonImport<'a> {
     r#type: &'a str,
 }
 
-/// Describes an artifact, for people or as JSON. Ends with a newline.
+/// Describes an artifact, for people or as JSON, with a list of its functions if that is wanted.
+/// Ends with a newline.
 ///
 /// # Errors
 ///
 /// If the file cannot be read or is no intact artifact.
-pub(crate) fn inspect(path: &Path, json: bool) -> Result<String, Error> {
+pub(crate) fn inspect(path: &Path, json: bool, functions: bool) -> Result<String, Error> {
     let file = read(path)?;
-    let artifact = Artifact::parse(&file).map_err(|source| Error::Artifact {
+    let not_usable = |source| Error::Artifact {
         path: path.into(),
         source,
-    })?;
+    };
+    let artifacts = Artifact::parse_all(&file).map_err(not_usable)?;
+    let sha256 = faas_wasm_artifact::recorded_sha256(&file).map_err(not_usable)?;
+    let [first, ..] = &artifacts[..] else {
+        return Err(not_usable(ReadError::Empty));
+    };
     Ok(if json {
-        as_json(&artifact)
+        as_json(first, &artifacts, sha256, functions)
     } else {
-        as_text(&artifact)
+        as_text(first, &artifacts, sha256) + &function_lists(&artifacts, functions)
     })
 }
 
@@ -101,12 +122,35 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn as_json(artifact: &Artifact<'_>) -> String {
+/// The functions of all variants, if they are wanted.
+fn function_lists(variants: &[Artifact<'_>], wanted: bool) -> String {
+    let wanted = variants.iter().filter(|_| wanted);
+    let lists = wanted.map(|variant| {
+        let list = functions::as_text(&functions::functions(variant));
+        if variants.len() > 1 {
+            format!(
+                "\n{}, {}\n{list}",
+                variant.manifest.triple,
+                features(&variant.manifest)
+            )
+        } else {
+            format!("\n{list}")
+        }
+    });
+    lists.collect()
+}
+
+fn as_json(
+    artifact: &Artifact<'_>,
+    variants: &[Artifact<'_>],
+    sha256: [u8; 32],
+    functions: bool,
+) -> String {
     let manifest = &artifact.manifest;
     let json = Json {
         format: artifact.header.format,
         file_size: artifact.header.file_size,
-        sha256: hexadecimal(&artifact.header.sha256),
+        sha256: hexadecimal(&sha256),
         producer: &manifest.producer,
         backend: manifest.backend.name(),
         backend_version: &manifest.backend_version,
@@ -114,11 +158,7 @@ fn as_json(artifact: &Artifact<'_>) -> String {
         engine_version: &manifest.engine_version,
         opt_level: manifest.opt_level.digit(),
         target: &manifest.triple,
-        cpu_features: manifest
-            .cpu_features
-            .iter()
-            .map(|feature| feature.name())
-            .collect(),
+        cpu_features: feature_names(artifact),
         wasm_sha256: hexadecimal(&manifest.wasm_sha256),
         wasm_size: manifest.wasm_size,
         entry: &manifest.entry,
@@ -156,6 +196,10 @@ fn as_json(artifact: &Artifact<'_>) -> String {
             .collect(),
         needs_cuda: manifest.needs_cuda,
         cuda_abi: manifest.cuda.as_ref().map(|cuda| cuda.abi),
+        variants: variants
+            .iter()
+            .map(|variant| json_variant(variant, functions))
+            .collect(),
     };
     // Strings, numbers and lists always serialize.
     let mut text = serde_json::to_string_pretty(&json).unwrap_or_default();
@@ -163,7 +207,23 @@ fn as_json(artifact: &Artifact<'_>) -> String {
     text
 }
 
-fn as_text(artifact: &Artifact<'_>) -> String {
+fn json_variant<'a>(artifact: &'a Artifact<'_>, functions: bool) -> JsonVariant<'a> {
+    JsonVariant {
+        target: &artifact.manifest.triple,
+        cpu_features: feature_names(artifact),
+        code_size: artifact.manifest.code_size,
+        offset: artifact.place().offset,
+        size: artifact.place().length,
+        function_list: functions.then(|| functions::functions(artifact)),
+    }
+}
+
+fn feature_names(artifact: &Artifact<'_>) -> Vec<&'static str> {
+    let features = artifact.manifest.cpu_features.iter();
+    features.map(|feature| feature.name()).collect()
+}
+
+fn as_text(artifact: &Artifact<'_>, variants: &[Artifact<'_>], sha256: [u8; 32]) -> String {
     let manifest = &artifact.manifest;
     let header = &artifact.header;
     let mut text = String::new();
@@ -173,15 +233,24 @@ fn as_text(artifact: &Artifact<'_>) -> String {
     };
     line("format", &header.format);
     line("size", &bytes(header.file_size));
-    line("sha256", &hexadecimal(&header.sha256));
+    line("sha256", &hexadecimal(&sha256));
     line("producer", &manifest.producer);
     line("backend", &backend(manifest));
     line(
         "engine",
         &format_args!("wasmer-vm {}", manifest.engine_version),
     );
-    line("target", &manifest.triple);
-    line("features", &features(manifest));
+    if variants.len() > 1 {
+        line("variants", &variants.len());
+    }
+    for artifact in variants {
+        let manifest = &artifact.manifest;
+        line("target", &manifest.triple);
+        line("features", &features(manifest));
+        if variants.len() > 1 {
+            line("code", &bytes(manifest.code_size));
+        }
+    }
     line("module", &bytes(manifest.wasm_size));
     line(
         "",
@@ -189,7 +258,9 @@ fn as_text(artifact: &Artifact<'_>) -> String {
     );
     line("entry", &manifest.entry);
     line("functions", &manifest.functions);
-    line("code", &bytes(manifest.code_size));
+    if variants.len() == 1 {
+        line("code", &bytes(manifest.code_size));
+    }
     line("image", &bytes(manifest.image_size));
     for run in &artifact.module.image {
         line("", &describe_run(run));
@@ -279,7 +350,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn text_is_aligned_and_complete() {
         let file = saved();
-        let text = inspect(file.path(), false).expect("it is intact");
+        let text = inspect(file.path(), false, false).expect("it is intact");
         let version = env!("CARGO_PKG_VERSION");
         let engine = wasmer_compiler::VERSION;
         let zeros = "0".repeat(64);
@@ -288,7 +359,7 @@ mod tests {
             masked(&text),
             format!(
                 "\
-format     1
+format     2
 size       N
 sha256     {zeros}
 producer   faas-wasm {version}
@@ -317,7 +388,7 @@ imports    2
     #[test]
     fn json_keys_are_stable() {
         let file = saved();
-        let text = inspect(file.path(), true).expect("it is intact");
+        let text = inspect(file.path(), true, false).expect("it is intact");
         let json: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
         let keys: Vec<_> = json.as_object().expect("an object").keys().collect();
         assert_eq!(
@@ -343,6 +414,7 @@ imports    2
                 "producer",
                 "sha256",
                 "target",
+                "variants",
                 "wasm_sha256",
                 "wasm_size"
             ]

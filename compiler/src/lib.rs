@@ -14,16 +14,20 @@ mod backend;
 mod build;
 mod convert;
 mod cuda;
+mod emit;
 mod error;
+mod functions;
 mod imports;
 mod input;
 mod inspect;
 mod lift;
+mod lines;
 mod module;
 mod output;
 mod progress;
 mod run;
 mod summary;
+mod supervise;
 mod target;
 mod temporary;
 mod version;
@@ -36,6 +40,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
+use faas_wasm_artifact::Backend;
 
 use crate::args::{Arguments, BuildArguments, Command, CompileArguments, RunArguments};
 use crate::build::{Options, RawOptions};
@@ -60,9 +65,10 @@ fn dispatch(arguments: Arguments) -> ExitCode {
             print_error(&Arguments::command().render_help().to_string());
             Exit::Usage.into()
         }
-        Some(Command::Build(arguments)) => finish(build(&arguments)),
+        Some(Command::Build(arguments)) => supervised_build(&arguments),
         Some(Command::Inspect(arguments)) => finish(
-            inspect::inspect(&arguments.artifact, arguments.json).and_then(|text| print(&text)),
+            inspect::inspect(&arguments.artifact, arguments.json, arguments.functions)
+                .and_then(|text| print(&text)),
         ),
         Some(Command::Verify(arguments)) => finish(
             inspect::verify(&arguments.artifact)
@@ -76,13 +82,29 @@ fn dispatch(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn build(arguments: &BuildArguments) -> Result<(), Error> {
-    let options = options(&arguments.compile)?;
+/// A build in a child process where the backend can take its process down.
+fn supervised_build(arguments: &BuildArguments) -> ExitCode {
+    let options = options(&arguments.compile).and_then(|options| options.emit(arguments.emit));
+    let options = match options {
+        Ok(options) => options,
+        Err(error) => return finish(Err(error)),
+    };
+    if supervise::is_child() {
+        supervise::end_with_parent();
+    } else if options.backend == Backend::Llvm
+        && let Some(result) = supervise::run()
+    {
+        return result.map_or_else(|error| finish(Err(error)), ExitCode::from);
+    }
+    finish(build(arguments, &options))
+}
+
+fn build(arguments: &BuildArguments, options: &Options) -> Result<(), Error> {
     let output = match &arguments.output {
         Some(path) => path.clone(),
         None => build::default_output(&arguments.module),
     };
-    let summary = build::build(&arguments.module, &output, &options, arguments.quiet)?;
+    let summary = build::build(&arguments.module, &output, options, arguments.quiet)?;
     if arguments.quiet {
         return Ok(());
     }
@@ -107,12 +129,19 @@ fn run(arguments: RunArguments) -> Result<std::convert::Infallible, Error> {
 fn options(arguments: &CompileArguments) -> Result<Options, Error> {
     // Images set variables to nothing where there is nothing to say.
     let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+    let targets: Vec<_> = arguments
+        .target
+        .iter()
+        .map(|name| name.trim())
+        .filter(|name| !name.is_empty())
+        .collect();
     Options::resolve(&RawOptions {
         backend: arguments.backend,
-        target: given(&arguments.target).as_deref().map(str::trim),
+        targets: &targets,
         levels: &arguments.cpu,
         features: given(&arguments.cpu_features).as_deref(),
         opt_level: arguments.opt_level,
+        debug: arguments.debug,
         jobs: arguments.jobs,
         cuda_abi: arguments.cuda_abi,
     })

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use faas_wasm_artifact::{IMAGE_ALIGNMENT, Image};
-use wasm_encoder::{DataSection, RawSection};
+use wasm_encoder::{CustomSection, DataSection, RawSection};
 use wasmparser::{ConstExpr, DataKind, Operator};
 
 use crate::error::Error;
@@ -34,7 +34,7 @@ const DATA_SECTION: u8 = 11;
 /// A module without its active data segments.
 #[derive(Debug)]
 pub(crate) struct Lifted {
-    /// The module to compile: no active segments, no custom sections.
+    /// The module to compile: no active segments, no custom sections but those asked for.
     pub(crate) wasm: Vec<u8>,
     /// What the segments write.
     pub(crate) images: Vec<Image>,
@@ -42,7 +42,7 @@ pub(crate) struct Lifted {
     pub(crate) passive_data: Vec<(u32, Vec<u8>)>,
 }
 
-/// Lifts the segments of a validated module.
+/// Lifts the segments of a validated module, and adds the custom sections `custom` to it.
 ///
 /// # Errors
 ///
@@ -50,7 +50,11 @@ pub(crate) struct Lifted {
 /// [`Error::DataOffset`] for one whose offset is not known. The latter could only depend on an
 /// imported global, and nothing provides those, so that there is no way to apply such a segment
 /// at run time.
-pub(crate) fn lift(path: &Path, module: &Module<'_>) -> Result<Lifted, Error> {
+pub(crate) fn lift(
+    path: &Path,
+    module: &Module<'_>,
+    custom: &[(&str, &[u8])],
+) -> Result<Lifted, Error> {
     let globals = constants(module);
     let mut memories: BTreeMap<u32, Picture> = BTreeMap::new();
     let mut passive_data = Vec::new();
@@ -95,7 +99,7 @@ pub(crate) fn lift(path: &Path, module: &Module<'_>) -> Result<Lifted, Error> {
         .flat_map(|(memory, picture)| picture.into_images(memory))
         .collect();
     Ok(Lifted {
-        wasm: without_active_data(module),
+        wasm: without_active_data(module, custom),
         images,
         passive_data,
     })
@@ -140,7 +144,7 @@ fn binary(stack: &mut Vec<i32>, operation: fn(i32, i32) -> i32) -> Option<i32> {
 }
 
 /// The module's other sections as they are, see [`Lifted::wasm`].
-fn without_active_data(module: &Module<'_>) -> Vec<u8> {
+fn without_active_data(module: &Module<'_>, custom: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = wasm_encoder::Module::new();
     for (id, range) in &module.sections {
         if *id != DATA_SECTION {
@@ -156,6 +160,12 @@ fn without_active_data(module: &Module<'_>) -> Vec<u8> {
             }
             out.section(&section);
         }
+    }
+    for (name, data) in custom {
+        out.section(&CustomSection {
+            name: (*name).into(),
+            data: (*data).into(),
+        });
     }
     out.finish()
 }
@@ -332,7 +342,7 @@ mod tests {
         ) {
             let wasm = encode(&pages, &segments, data_count);
             let module = Module::parse(&wasm).expect("it is well formed");
-            let lifted = lift(Path::new("a.wasm"), &module);
+            let lifted = lift(Path::new("a.wasm"), &module, &[]);
             let Some(expected) = instantiate(&pages, &segments) else {
                 let outside = matches!(lifted, Err(Error::DataOutside { .. }));
                 prop_assert!(outside, "a segment is outside");
@@ -396,7 +406,7 @@ mod tests {
     fn lift_text(text: &str) -> Result<Lifted, Error> {
         let wasm = wat::parse_str(text).expect("the text is correct");
         let module = Module::parse(&wasm).expect("it is well formed");
-        lift(Path::new("a.wasm"), &module)
+        lift(Path::new("a.wasm"), &module, &[])
     }
 
     #[test]

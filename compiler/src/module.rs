@@ -29,6 +29,8 @@ pub(crate) struct Module<'a> {
     /// Whether it can have `memory.init` and `data.drop`: they need this section.
     pub(crate) has_data_count: bool,
     pub(crate) names: FunctionNames,
+    /// Custom sections with DWARF: name and content.
+    pub(crate) debug: Vec<(&'a str, &'a [u8])>,
 }
 
 impl<'a> Module<'a> {
@@ -54,6 +56,14 @@ impl<'a> Module<'a> {
         imports
             .filter(|import| matches!(import.ty, TypeRef::Memory(_)))
             .count()
+    }
+
+    /// Where the first function's body begins within the code section: what DWARF counts from.
+    pub(crate) fn first_body(&self) -> Option<u32> {
+        const CODE_SECTION: u8 = 10;
+        let mut sections = self.sections.iter();
+        let (_, code) = sections.find(|(id, _)| *id == CODE_SECTION)?;
+        self.names.offsets.first()?.checked_sub(code.start as u32)
     }
 
     /// The type with this index, if it is a function type.
@@ -120,6 +130,8 @@ impl<'a> Module<'a> {
             Payload::CustomSection(section) => {
                 if let KnownCustom::Name(names) = section.as_known() {
                     self.add_names(names);
+                } else if section.name().starts_with(".debug_") {
+                    self.debug.push((section.name(), section.data()));
                 }
             }
             _ => {}

@@ -230,7 +230,6 @@ fn cache_directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBu
 
 /// Name of a cached artifact: everything that its bytes depend on.
 fn key(wasm: &[u8], options: &Options) -> String {
-    let compile = &options.compile;
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -241,14 +240,16 @@ fn key(wasm: &[u8], options: &Options) -> String {
     add(env!("CARGO_PKG_VERSION").as_bytes());
     add(options.backend.name().as_bytes());
     add(wasmer_compiler::VERSION.as_bytes());
-    add(&[compile.opt_level.digit()]);
+    add(&[options.opt_level.digit(), options.debug.into()]);
     add(options
         .cuda_abi
         .map_or(String::new(), |abi| abi.to_string())
         .as_bytes());
-    add(compile.target.triple.to_string().as_bytes());
-    for feature in &compile.target.features {
-        add(feature.name().as_bytes());
+    for target in &options.targets {
+        add(target.triple.to_string().as_bytes());
+        for feature in &target.features {
+            add(feature.name().as_bytes());
+        }
     }
     // Two builds of one version differ while we work on it.
     if let Some(tool) = std::env::current_exe()

@@ -10,11 +10,10 @@ use faas_wasm_artifact::Manifest;
 #[derive(Debug)]
 pub(crate) struct Summary {
     pub(crate) path: PathBuf,
-    pub(crate) manifest: Manifest,
-    /// Size of the machine code in bytes.
-    pub(crate) code_size: u64,
-    /// Bytes of the memory image that are mapped into an instance.
-    pub(crate) image_size: u64,
+    /// Of each variant; never empty.
+    pub(crate) manifests: Vec<Manifest>,
+    /// Size of each variant's machine code in bytes.
+    pub(crate) code_sizes: Vec<u64>,
     /// Size of the file in bytes.
     pub(crate) artifact_size: u64,
     /// Whether the CPU features are this machine's.
@@ -27,11 +26,16 @@ pub(crate) struct Summary {
 impl Summary {
     /// What the user should know beside the numbers, for standard error.
     pub(crate) fn notes(&self) -> Option<String> {
-        let native = self.native.then(|| {
+        // With several variants the others are for other CPUs.
+        let native = match &self.manifests[..] {
+            [only] if self.native => Some(only),
+            _ => None,
+        };
+        let native = native.map(|native| {
             format!(
                 "note: built for this machine's CPU: only CPUs with {} can run it; \
                  `--cpu x86-64-v2` makes it portable",
-                features(&self.manifest)
+                features(native)
             )
         });
         let unknown = (!self.unknown_cuda.is_empty()).then(|| {
@@ -47,15 +51,20 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let manifest = &self.manifest;
+        let Some(manifest) = self.manifests.first() else {
+            return Ok(());
+        };
         let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<10} {value}");
         line("artifact", &self.path.display())?;
         line("functions", &manifest.functions)?;
-        line("code", &bytes(self.code_size))?;
-        line("image", &bytes(self.image_size))?;
+        let code: u64 = self.code_sizes.iter().sum();
+        line("code", &bytes(code))?;
+        line("image", &bytes(manifest.image_size))?;
         line("size", &bytes(self.artifact_size))?;
-        line("target", &manifest.triple)?;
-        line("features", &features(manifest))?;
+        for manifest in &self.manifests {
+            line("target", &manifest.triple)?;
+            line("features", &features(manifest))?;
+        }
         line("backend", &backend(manifest))?;
         line("time", &format_args!("{:.1} s", self.elapsed.as_secs_f64()))
     }

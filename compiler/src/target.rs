@@ -1,6 +1,6 @@
-//! What to compile for: a triple and the CPU features that the code may use.
+//! What to compile for: triples and the CPU features that the code may use.
 
-use faas_wasm_artifact::{Backend, CpuFeature, host_features, host_triple};
+use faas_wasm_artifact::{Backend, CpuFeature, MAX_VARIANTS, host_features, host_triple};
 use target_lexicon::{Architecture, OperatingSystem, Triple};
 
 use crate::backend;
@@ -51,6 +51,11 @@ impl Level {
         }
     }
 
+    /// Whether an architecture has such a level.
+    fn fits(self, architecture: &str) -> bool {
+        matches!(self, Self::Native | Self::Generic) || architecture == "x86_64"
+    }
+
     /// The levels of the x86-64 psABI, as far as our features go.
     fn x86_features(self) -> &'static [CpuFeature] {
         use CpuFeature::{
@@ -69,44 +74,94 @@ impl Level {
 }
 
 impl Target {
-    /// Finds out what is meant by the options' text.
+    /// Finds out what is meant by the options' text: each triple with each level is a variant of
+    /// the artifact, in their order. Levels of one architecture are for its triples, and the others
+    /// get their default then. What is the same for the backend is there once.
     ///
     /// # Errors
     ///
-    /// Names that are not known or do not fit together.
+    /// Names that are not known or do not fit together, or too many of them.
     pub(crate) fn resolve(
-        triple: Option<&str>,
+        triples: &[&str],
         levels: &[Level],
         features: Option<&str>,
         backend: Backend,
+    ) -> Result<Vec<Self>, Error> {
+        let mut triples: Vec<_> = triples
+            .iter()
+            .map(|name| parse_triple(name))
+            .collect::<Result<_, _>>()?;
+        if triples.is_empty() {
+            triples.push(parse_triple(host_triple())?);
+        }
+        let several = triples.len() > 1;
+        let useless = levels.iter().find(|level| {
+            !triples
+                .iter()
+                .any(|triple| level.fits(architecture(triple)))
+        });
+        if let Some(level) = useless {
+            return Err(Error::ForeignLevel {
+                level: level.name(),
+                architecture: architecture(&triples[0]),
+            });
+        }
+        let mut variants: Vec<Self> = Vec::new();
+        for triple in &triples {
+            let fits = |level: &&Level| !several || level.fits(architecture(triple));
+            let mut own: Vec<_> = levels
+                .iter()
+                .filter(fits)
+                .map(|level| Some(*level))
+                .collect();
+            if own.is_empty() {
+                own.push(None);
+            }
+            for level in own {
+                let variant = Self::resolve_one(triple.clone(), level, features, several, backend)?;
+                let same = |other: &Self| {
+                    other.triple == variant.triple && other.features == variant.features
+                };
+                if !variants.iter().any(same) {
+                    variants.push(variant);
+                }
+            }
+        }
+        match variants.len() {
+            count if count > MAX_VARIANTS => Err(Error::TooManyVariants {
+                count,
+                most: MAX_VARIANTS,
+            }),
+            _ => Ok(variants),
+        }
+    }
+
+    fn resolve_one(
+        triple: Triple,
+        level: Option<Level>,
+        features: Option<&str>,
+        several: bool,
+        backend: Backend,
     ) -> Result<Self, Error> {
-        let triple = parse_triple(triple.unwrap_or(host_triple()))?;
         let architecture = architecture(&triple);
         let added = features
-            .map(|list| parse_features(list, architecture))
+            .map(|list| parse_features(list, architecture, several))
             .transpose()?;
         let foreign = triple.to_string() != host_triple();
-        let level = match levels {
-            [] if added.is_some() => Level::Generic,
-            [] if !foreign => Level::Native,
-            [] if architecture == "x86_64" => Level::V2,
-            [] => Level::Generic,
-            [Level::Native] if foreign => {
+        let level = match level {
+            None if added.is_some() => Level::Generic,
+            // Who wants an artifact for several hosts does not mean this one alone.
+            None if !foreign && !several => Level::Native,
+            None if architecture == "x86_64" => Level::V2,
+            None => Level::Generic,
+            Some(Level::Native) if foreign => {
                 return Err(Error::ForeignNative {
                     triple: triple.to_string(),
                     host: host_triple(),
                 });
             }
-            [level] => *level,
-            _ => return Err(Error::SeveralLevels),
+            Some(level) => level,
         };
-        let of_x86 = !matches!(level, Level::Native | Level::Generic);
-        if of_x86 && architecture != "x86_64" {
-            return Err(Error::ForeignLevel {
-                level: level.name(),
-                architecture,
-            });
-        }
         let mut wanted = added.unwrap_or_default();
         match level {
             Level::Native => wanted.extend(host_features()),
@@ -161,30 +216,40 @@ fn architecture(triple: &Triple) -> &'static str {
 }
 
 /// Parses a list separated by commas, spaces, tabs or newlines. A leading `+` is allowed, as LLVM
-/// writes it.
-fn parse_features(list: &str, architecture: &'static str) -> Result<Vec<CpuFeature>, Error> {
+/// writes it. With `skip_foreign`, features of other architectures are for other variants.
+fn parse_features(
+    list: &str,
+    architecture: &'static str,
+    skip_foreign: bool,
+) -> Result<Vec<CpuFeature>, Error> {
     list.split([',', ' ', '\t', '\n', '\r'])
         .filter(|name| !name.is_empty())
-        .map(|name| {
-            let plain = match name.strip_prefix('+').unwrap_or(name) {
-                // LLVM's name for it.
-                "bmi" => "bmi1",
-                other => other,
-            };
-            let feature: CpuFeature = plain.parse().map_err(|_| Error::UnknownFeature {
-                name: name.into(),
-                architecture,
-                known: known_features(architecture),
-            })?;
-            if feature.architecture() != architecture {
-                return Err(Error::ForeignFeature {
-                    feature,
-                    architecture,
-                });
-            }
-            Ok(feature)
+        .filter_map(|name| {
+            let feature = parse_feature(name, architecture);
+            let foreign = matches!(feature, Err(Error::ForeignFeature { .. }));
+            (!(foreign && skip_foreign)).then_some(feature)
         })
         .collect()
+}
+
+fn parse_feature(name: &str, architecture: &'static str) -> Result<CpuFeature, Error> {
+    let plain = match name.strip_prefix('+').unwrap_or(name) {
+        // LLVM's name for it.
+        "bmi" => "bmi1",
+        other => other,
+    };
+    let feature: CpuFeature = plain.parse().map_err(|_| Error::UnknownFeature {
+        name: name.into(),
+        architecture,
+        known: known_features(architecture),
+    })?;
+    if feature.architecture() != architecture {
+        return Err(Error::ForeignFeature {
+            feature,
+            architecture,
+        });
+    }
+    Ok(feature)
 }
 
 fn known_features(architecture: &str) -> Vec<&'static str> {
@@ -242,11 +307,21 @@ mod tests {
     use super::*;
 
     fn names(triple: &str, levels: &[Level], features: Option<&str>) -> Result<String, String> {
-        Target::resolve(Some(triple), levels, features, Backend::Llvm)
-            .map(|target| {
-                let names: Vec<_> = target.features.iter().map(|f| f.name()).collect();
-                names.join(" ")
-            })
+        variants(&[triple], levels, features).map(|variants| variants.join("; "))
+    }
+
+    /// Architectures and features of all variants.
+    fn variants(
+        triples: &[&str],
+        levels: &[Level],
+        features: Option<&str>,
+    ) -> Result<Vec<String>, String> {
+        let describe = |target: &Target| {
+            let names: Vec<_> = target.features.iter().map(|f| f.name()).collect();
+            names.join(" ")
+        };
+        Target::resolve(triples, levels, features, Backend::Llvm)
+            .map(|targets| targets.iter().map(describe).collect())
             .map_err(|error| error.to_string())
     }
 
@@ -275,9 +350,8 @@ mod tests {
     #[test]
     fn lists_only_what_the_backend_can_use() {
         let features = |backend| {
-            Target::resolve(None, &[Level::V4], None, backend)
-                .expect("the level is known")
-                .features
+            let targets = Target::resolve(&[], &[Level::V4], None, backend);
+            targets.expect("the level is known").remove(0).features
         };
         assert!(features(Backend::Llvm).contains(&CpuFeature::Avx512f));
         #[cfg(feature = "cranelift")]
@@ -286,7 +360,10 @@ mod tests {
 
     #[test]
     fn default_is_the_host() {
-        let target = Target::resolve(None, &[], None, Backend::Llvm).expect("the host is known");
+        let targets = Target::resolve(&[], &[], None, Backend::Llvm).expect("the host is known");
+        let [target] = &targets[..] else {
+            panic!("{targets:?}");
+        };
         assert!(target.native);
         assert_eq!(target.triple.to_string(), host_triple());
         for feature in host_features() {
@@ -303,6 +380,40 @@ mod tests {
         ] {
             assert_eq!(names(triple, &[], None).as_deref(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn each_target_with_each_level_is_a_variant() {
+        let v2 = "sse2 sse3 ssse3 sse4.1 sse4.2 popcnt";
+        for (triples, levels, features, expected) in [
+            (
+                &["amd64"][..],
+                &[Level::V1, Level::V2][..],
+                None,
+                &["sse2", v2][..],
+            ),
+            (&["amd64", "arm64"], &[], None, &[v2, "neon"]),
+            (
+                &["arm64", "amd64"],
+                &[Level::V2, Level::V1],
+                None,
+                &["neon", v2, "sse2"],
+            ),
+            (
+                &["amd64", "arm64", "x86_64"],
+                &[Level::Generic],
+                Some("popcnt neon"),
+                &["sse2 popcnt", "neon"],
+            ),
+            (&["amd64"], &[Level::V1, Level::Generic], None, &["sse2"]),
+        ] {
+            let found = variants(triples, levels, features).expect("the options fit");
+            assert_eq!(found, expected, "{triples:?} {levels:?}");
+        }
+        let useless = variants(&["arm64", "riscv64"], &[Level::V3], None);
+        assert!(useless.is_err_and(|error| error.contains("`x86-64-v3` is of x86_64")));
+        let many = ["amd64", "arm64", "riscv64"];
+        assert_eq!(variants(&many, &[], None).map(|found| found.len()), Ok(3));
     }
 
     #[test]
@@ -336,7 +447,6 @@ mod tests {
                 Some("neon"),
                 "`neon` is of aarch64, the target is x86_64",
             ),
-            ("amd64", &[Level::V1, Level::V2], None, "several CPU levels"),
         ] {
             let error = names(triple, levels, features).expect_err("it does not fit");
             assert!(error.contains(message), "{error}");

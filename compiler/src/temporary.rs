@@ -75,12 +75,9 @@ pub(crate) struct TemporaryDirectory {
 }
 
 impl TemporaryDirectory {
-    #[cfg_attr(
-        not(feature = "llvm"),
-        allow(dead_code, reason = "only that backend writes files")
-    )]
     pub(crate) fn new() -> io::Result<Self> {
-        let (path, ()) = create(&std::env::temp_dir(), "faas-wasm".as_ref(), |path| {
+        let name = directory_name(std::process::id());
+        let (path, ()) = create(&std::env::temp_dir(), name.as_ref(), |path| {
             std::fs::DirBuilder::new().mode(0o700).create(path)
         })?;
         Ok(Self { path })
@@ -94,6 +91,25 @@ impl TemporaryDirectory {
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         remove(&self.path);
+    }
+}
+
+/// Start of the names of a process's directories.
+fn directory_name(pid: u32) -> String {
+    format!("faas-wasm-{pid}")
+}
+
+/// Removes the directories of a process that could not do so itself.
+pub(crate) fn remove_directories_of(pid: u32) {
+    let start = format!(".{}.", directory_name(pid));
+    let entries = std::fs::read_dir(std::env::temp_dir());
+    for entry in entries.into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_string_lossy().starts_with(&start);
+        // Those of somebody else with the same name cannot be removed, or do not matter to them.
+        if ours && entry.path().is_dir() {
+            delete(&entry.path());
+        }
     }
 }
 
@@ -156,12 +172,15 @@ fn remove_on_signals() {
             return;
         };
         std::thread::spawn(move || {
-            for signal in signals.forever() {
-                // The lock is held until the process ends, so that nothing new appears.
-                let mut paths = paths();
-                paths.drain(..).for_each(|path| delete(&path));
-                let _ = emulate_default_handler(signal);
-            }
+            signals.forever().for_each(end_by);
         });
     });
+}
+
+/// Removes everything and ends the process as this signal does.
+pub(crate) fn end_by(signal: i32) {
+    // The lock is held until the process ends, so that nothing new appears.
+    let mut paths = paths();
+    paths.drain(..).for_each(|path| delete(&path));
+    let _ = emulate_default_handler(signal);
 }

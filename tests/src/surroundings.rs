@@ -18,6 +18,8 @@ const ESBUILD: &str = "FAAS_WASM_ESBUILD";
 const GUESTS: &str = "FAAS_WASM_GUESTS";
 /// Environment variable with the path of the stand-in for the CUDA driver.
 const FAKE_CUDA: &str = "FAAS_WASM_FAKE_CUDA";
+/// Environment variable with what to compile for, where the runner is for another architecture.
+const TARGET: &str = "FAAS_WASM_TARGET";
 /// Environment variable with the file that collects which tests were skipped.
 const SKIPPED: &str = "FAAS_WASM_SKIPPED";
 
@@ -53,6 +55,9 @@ pub fn tool() -> Command {
     // Where the two do not lie in one directory.
     if let Some(runner) = env::var_os(RUNNER) {
         command.env(RUNNER, runner);
+    }
+    if let Some(target) = env::var_os(TARGET) {
+        command.env("wasm_c_target", target);
     }
     command
 }

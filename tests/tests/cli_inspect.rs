@@ -50,7 +50,7 @@ fn text_describes_the_artifact() {
     assert_eq!(
         masked(&text),
         "\
-format     1
+format     2
 size       N
 sha256     HASH
 producer   faas-wasm 0.1.0

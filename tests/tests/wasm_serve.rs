@@ -226,7 +226,11 @@ fn failures_are_500_without_details() {
     for backend in Backend::ALL {
         let guest = Guest::fixture_by("trap", backend);
         for kind in kinds {
-            let mut runner = guest.serve_with(&[kind]).start();
+            // What the guest writes first is held until it has trapped, however slow that is.
+            let mut runner = guest
+                .serve_with(&[kind])
+                .env("wasm_output_hold_time", "60s")
+                .start();
             for _ in 0..3 {
                 let response = runner.get("/");
                 assert_eq!(response.status, 500, "{backend:?}, {kind}");

@@ -6,7 +6,7 @@
 //! not look at machine code, nor whether initial values have the types that they are for.
 
 use crate::IMAGE_ALIGNMENT;
-use crate::header::Range;
+use crate::header::{Range, Region};
 use crate::module::{
     ConstantOp, Export, GlobalInit, ImportKind, LoadPlan, ModuleMetadata, Protection, Relocation,
 };
@@ -30,6 +30,7 @@ pub(crate) fn check(artifact: &Artifact<'_>) -> Result<(), ReadError> {
     let size = artifact.file().len();
     check_segments(&module.plan, size)
         .and_then(|()| check_addresses(&module.plan, tables))
+        .and_then(|()| check_unwind(artifact))
         .and_then(|()| check_limits(module))
         .and_then(|()| check_image(module, size))
         .and_then(|()| check_indices(module, tables))
@@ -99,6 +100,24 @@ fn check_addresses(plan: &LoadPlan, tables: &Tables<'_>) -> Check {
             .is_none_or(|frames| lies_in(frames.offset, frames.length, Protection::Read)),
         "the unwind information lies outside of the constants",
     )
+}
+
+/// Whoever can throw reads unwind information at run time, so it must be under the sum.
+fn check_unwind(artifact: &Artifact<'_>) -> Check {
+    let module = &artifact.module;
+    let Some(frames) = module.plan.eh_frame.filter(|_| !module.tags.is_empty()) else {
+        return Ok(());
+    };
+    let summed = artifact.header.region(Region::Unwind);
+    // Addresses are below 4 GiB and ranges inside of the file, so that nothing overflows.
+    let covered = module.plan.segments.iter().any(|segment| {
+        frames.offset >= segment.address
+            && frames.offset + frames.length <= segment.address + segment.bytes.length
+            && segment.bytes.offset + (frames.offset - segment.address) >= summed.offset
+            && segment.bytes.offset + (frames.offset - segment.address) + frames.length
+                <= summed.offset + summed.length
+    });
+    ensure(covered, "the unwind information is not under the checksum")
 }
 
 fn check_limits(module: &ModuleMetadata) -> Check {
@@ -216,7 +235,7 @@ fn gives_one_value(operators: &[ConstantOp], globals: usize) -> bool {
 fn check_ranges(module: &ModuleMetadata, size: usize) -> Check {
     let data = module.passive_data.iter().map(|data| data.bytes);
     let fine = data
-        .chain([module.names, module.traps])
+        .chain([module.names, module.traps, module.lines])
         .all(|bytes: Range| bytes.within(size).is_some());
     ensure(fine, "lazily read bytes lie outside of the file")
 }

@@ -127,6 +127,16 @@ pub const fn host_triple() -> &'static str {
     }
 }
 
+/// The architecture of a triple, as far as it decides whether code runs.
+pub(crate) fn architecture(triple: &str) -> &str {
+    let architecture = triple.split('-').next().unwrap_or(triple);
+    if architecture.starts_with("riscv64") {
+        "riscv64"
+    } else {
+        architecture
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

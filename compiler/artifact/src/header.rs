@@ -8,10 +8,11 @@
 //!      0     8  magic "faaswasm"
 //!      8     4  format version
 //!     12     4  number of regions in use
-//!     16     8  size of the file in bytes
+//!     16     8  size of the file in bytes, of all of it in a fat artifact
 //!     24     8  XXH3-64 over the load set: the bytes of all regions in order, then the
 //!               header's first 24 bytes and its region table
-//!     32    32  SHA-256 over the file with this field as zeros
+//!     32    32  SHA-256 over the file with this field as zeros; zeros in a fat artifact, whose
+//!               directory has it
 //!     64  16*16  region table: offset and length of each, unused ones zero
 //!    320   192  zeros; a reader rejects anything else
 //!    512
@@ -20,7 +21,7 @@
 use xxhash_rust::xxh3::Xxh3;
 
 /// Version of everything this crate describes. Any change to a layout raises it.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Size of the header in bytes.
 pub const HEADER_SIZE: usize = 512;
 /// First bytes of the header.
@@ -28,7 +29,8 @@ pub(crate) const MAGIC: [u8; 8] = *b"faaswasm";
 /// Where the SHA-256 stands in the header.
 pub(crate) const SHA256: std::ops::Range<usize> = 32..64;
 
-const FAST_SUM: std::ops::Range<usize> = 24..32;
+/// Where the fast sum stands in the header.
+pub(crate) const FAST_SUM: std::ops::Range<usize> = 24..32;
 const REGIONS: std::ops::Range<usize> = 64..64 + 16 * REGION_COUNT;
 const REGION_COUNT: usize = 16;
 
@@ -51,6 +53,13 @@ impl Range {
     }
 }
 
+/// The number of eight bytes at a place in a header or directory.
+pub(crate) fn number_at(bytes: &[u8; HEADER_SIZE], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
+}
+
 /// The parts of the file that loading relies on: the *load set*. The fast sum covers them all.
 /// The ELF's own dynamic section, symbols and relocations are not among them: they serve tools,
 /// while the loader follows [`crate::LoadPlan`].
@@ -65,11 +74,19 @@ pub enum Region {
     Module,
     /// [`crate::section::TABLES`].
     Tables,
+    /// Unwind information of the code, `.eh_frame` and `.gcc_except_table`, where the module has
+    /// exception tags and so can throw; else empty.
+    Unwind,
 }
 
 impl Region {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::ElfHeaders, Self::Manifest, Self::Module, Self::Tables];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::ElfHeaders,
+        Self::Manifest,
+        Self::Module,
+        Self::Tables,
+        Self::Unwind,
+    ];
 }
 
 /// The decoded header.
@@ -109,11 +126,7 @@ impl Header {
 
     /// Decodes a header whose magic was checked. Nothing in it is trusted yet.
     pub(crate) fn decode(bytes: &[u8; HEADER_SIZE]) -> Self {
-        let u64_at = |at: usize| {
-            let mut number = [0; 8];
-            number.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(number)
-        };
+        let u64_at = |at: usize| number_at(bytes, at);
         let mut regions = [Range::default(); REGION_COUNT];
         for (index, range) in regions.iter_mut().enumerate() {
             let at = REGIONS.start + 16 * index;

@@ -1,7 +1,8 @@
 //! The artifact format: what `faas-wasm build` writes and the runner maps.
 //!
 //! An artifact is one ELF shared object that tools such as readelf and objdump understand, with
-//! sections of our own behind what the linker wrote and a fixed [`Header`] as its last bytes.
+//! sections of our own behind what the linker wrote and a fixed [`Header`] as its last bytes. A
+//! fat artifact is several of them, for several hosts, with a directory as its last bytes.
 //! `FORMAT.md` beside this crate's `Cargo.toml` is the specification.
 //!
 //! Both sides depend on this crate and neither on the other. It knows bytes and checks them; it
@@ -12,7 +13,9 @@
 mod consistency;
 mod cpu;
 mod cuda;
+mod directory;
 mod header;
+mod lines;
 mod manifest;
 mod module;
 mod read;
@@ -27,7 +30,11 @@ mod tests;
 
 pub use cpu::{CpuFeature, UnknownFeature, host_features, host_triple};
 pub use cuda::{Cuda, CudaAbi, KernelParameters, Width};
+pub use directory::MAX_VARIANTS;
 pub use header::{FORMAT_VERSION, HEADER_SIZE, Header, Range, Region};
+#[cfg(feature = "build")]
+pub use lines::LineTable;
+pub use lines::{SourceLine, source_lines};
 pub use manifest::{Backend, Import, Manifest, MemorySummary, OptLevel};
 pub use module::{
     ConstantExpression, ConstantOp, ElementSegment, Export, FunctionNames, FunctionType, Global,
@@ -38,9 +45,9 @@ pub use module::{
 pub use read::{Artifact, ReadError, is_artifact, is_elf};
 pub use tables::{NULL_FUNCTION, Tables, TablesBuilder};
 #[cfg(feature = "build")]
-pub use verify::{VerifyError, verify};
+pub use verify::{VerifyError, recorded_sha256, verify};
 #[cfg(feature = "build")]
-pub use write::{Contents, Image, WriteError, Written, write};
+pub use write::{Contents, Image, Variant, WriteError, Written, write};
 
 /// Alignment of memory-image runs in guest memory and in the file, in bytes: one WebAssembly page,
 /// which is also the largest page of the hosts we target, so that a run can always be mapped.
@@ -59,6 +66,9 @@ pub mod section {
     /// Pairs of little-endian `u32`, ascending: address of an instruction that traps, and its
     /// [`crate::TrapCode`]. Read after a trap.
     pub const TRAPS: &str = ".faaswasm.traps";
+    /// Source lines of the code, see [`crate::source_lines`]; only where they were asked for. Read
+    /// only when a backtrace is printed.
+    pub const LINES: &str = ".faaswasm.lines";
     /// Bytes of passive data segments. Read by `memory.init`.
     pub const DATA: &str = ".faaswasm.data";
     /// Initial content of linear memories. Mapped private into every instance.

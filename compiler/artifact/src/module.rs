@@ -279,6 +279,8 @@ pub struct ModuleMetadata {
     pub names: Range,
     /// Where the trap table lies in the file, see [`crate::section::TRAPS`].
     pub traps: Range,
+    /// Where source lines lie in the file, see [`crate::section::LINES`]; empty if there are none.
+    pub lines: Range,
 }
 
 /// Why an instruction of compiled code traps.

@@ -2,6 +2,7 @@
 //! executable, but it may be damaged, cut off, or made for another machine.
 
 use crate::cpu::{self, CpuFeature};
+use crate::directory::{self, Directory};
 use crate::header::{FORMAT_VERSION, HEADER_SIZE, Header, MAGIC, Range, Region};
 use crate::manifest::Manifest;
 use crate::module::ModuleMetadata;
@@ -73,6 +74,16 @@ pub enum ReadError {
     )]
     CpuFeatures { missing: Vec<CpuFeature> },
     #[error(
+        "none of the artifact's variants runs on this host, {host}: they are {}; add one that does \
+         with `faas-wasm build --target` and `--cpu`",
+        variants.join(", ")
+    )]
+    NoVariant {
+        host: String,
+        /// Each with what the host lacks of it.
+        variants: Vec<String>,
+    },
+    #[error(
         "the artifact calls into engine {found}, this program has engine {expected}: build it with \
          the `faas-wasm` of the same release"
     )]
@@ -93,14 +104,12 @@ pub fn is_elf(start: &[u8]) -> bool {
 /// [`HEADER_SIZE`] of the latter). Says nothing about its being intact.
 pub fn is_artifact(start: &[u8], end: &[u8]) -> bool {
     is_elf(start)
-        && end
-            .len()
-            .checked_sub(HEADER_SIZE)
-            .is_some_and(|header| end[header..].starts_with(&MAGIC))
+        && end.len().checked_sub(HEADER_SIZE).is_some_and(|header| {
+            end[header..].starts_with(&MAGIC) || end[header..].starts_with(&directory::MAGIC)
+        })
 }
 
 /// A checked artifact, borrowed from the bytes of its file.
-#[derive(Debug)]
 pub struct Artifact<'a> {
     /// The header.
     pub header: Header,
@@ -111,10 +120,21 @@ pub struct Artifact<'a> {
     /// Its large arrays.
     pub tables: Tables<'a>,
     file: &'a [u8],
+    place: Range,
+}
+
+impl std::fmt::Debug for Artifact<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Artifact")
+            .field("place", &self.place)
+            .field("manifest", &self.manifest)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Artifact<'a> {
-    /// Reads an artifact and checks everything that loading relies on.
+    /// Reads an artifact and checks everything that loading relies on. Of a fat one it is the best
+    /// variant for this host, and nothing of the others is looked at.
     ///
     /// Afterwards all ranges of the load plan, the image and passive data lie in the file, all
     /// addresses of functions in the code, all indices in their arrays. Whether this host can run
@@ -124,7 +144,47 @@ impl<'a> Artifact<'a> {
     ///
     /// The first thing that is wrong.
     pub fn parse(file: &'a [u8]) -> Result<Self, ReadError> {
-        let header = read_header(file)?;
+        let Some(directory) = Directory::read(file)? else {
+            return Self::parse_variant(file, whole(file));
+        };
+        let Some(best) = directory.best() else {
+            return Err(no_variant(&Self::parse_variants(file, &directory)?));
+        };
+        Self::parse_entry(file, &directory, best)
+    }
+
+    /// Reads all variants of a fat artifact, or the only one of another.
+    ///
+    /// # Errors
+    ///
+    /// See [`Artifact::parse`].
+    pub fn parse_all(file: &'a [u8]) -> Result<Vec<Self>, ReadError> {
+        match Directory::read(file)? {
+            Some(directory) => Self::parse_variants(file, &directory),
+            None => Ok(vec![Self::parse_variant(file, whole(file))?]),
+        }
+    }
+
+    fn parse_variants(file: &'a [u8], directory: &Directory) -> Result<Vec<Self>, ReadError> {
+        (0..directory.variants.len())
+            .map(|index| Self::parse_entry(file, directory, index))
+            .collect()
+    }
+
+    fn parse_entry(file: &'a [u8], directory: &Directory, index: usize) -> Result<Self, ReadError> {
+        let entry = &directory.variants[index];
+        let artifact = Self::parse_variant(file, entry.place)?;
+        if entry.agrees_with(&artifact.manifest) {
+            Ok(artifact)
+        } else {
+            Err(ReadError::Inconsistent {
+                what: "the directory says something else of a variant than its manifest",
+            })
+        }
+    }
+
+    fn parse_variant(file: &'a [u8], place: Range) -> Result<Self, ReadError> {
+        let header = read_header(file, place)?;
         let manifest = decode(file, &header, Region::Manifest, section::MANIFEST)?;
         let module: ModuleMetadata = decode(file, &header, Region::Module, section::MODULE)?;
         let tables = header
@@ -140,6 +200,7 @@ impl<'a> Artifact<'a> {
             module,
             tables,
             file,
+            place,
         };
         consistency::check(&artifact)?;
         Ok(artifact)
@@ -152,7 +213,7 @@ impl<'a> Artifact<'a> {
     /// [`ReadError::Triple`], [`ReadError::CpuFeatures`] or [`ReadError::Engine`].
     pub fn check_host(&self, engine_version: &str) -> Result<(), ReadError> {
         let expected = cpu::host_triple();
-        if architecture(&self.manifest.triple) != architecture(expected) {
+        if cpu::architecture(&self.manifest.triple) != cpu::architecture(expected) {
             return Err(ReadError::Triple {
                 expected: expected.to_owned(),
                 found: self.manifest.triple.clone(),
@@ -174,23 +235,48 @@ impl<'a> Artifact<'a> {
         Ok(())
     }
 
-    /// The file.
+    /// The file: all of it, which the ranges of a variant are for.
     pub fn file(&self) -> &'a [u8] {
         self.file
     }
-}
 
-/// The architecture of a triple, as far as it decides whether code runs.
-fn architecture(triple: &str) -> &str {
-    let architecture = triple.split('-').next().unwrap_or(triple);
-    if architecture.starts_with("riscv64") {
-        "riscv64"
-    } else {
-        architecture
+    /// Where this artifact lies in the file: everywhere, unless it is a variant of a fat one.
+    pub fn place(&self) -> Range {
+        self.place
     }
 }
 
-fn read_header(file: &[u8]) -> Result<Header, ReadError> {
+fn whole(file: &[u8]) -> Range {
+    Range {
+        offset: 0,
+        length: file.len() as u64,
+    }
+}
+
+/// The error for variants that are all for other hosts.
+fn no_variant(variants: &[Artifact<'_>]) -> ReadError {
+    let host = cpu::host_triple();
+    let describe = |artifact: &Artifact<'_>| {
+        let manifest = &artifact.manifest;
+        let lacking = manifest.cpu_features.iter().copied();
+        let lacking: Vec<_> = lacking.filter(|feature| !cpu::host_has(*feature)).collect();
+        if cpu::architecture(&manifest.triple) == cpu::architecture(host) {
+            format!(
+                "{} with {}, which it lacks",
+                manifest.triple,
+                names(&lacking)
+            )
+        } else {
+            manifest.triple.clone()
+        }
+    };
+    ReadError::NoVariant {
+        host: host.to_owned(),
+        variants: variants.iter().map(describe).collect(),
+    }
+}
+
+fn read_header(file: &[u8], place: Range) -> Result<Header, ReadError> {
     if file.is_empty() {
         return Err(ReadError::Empty);
     }
@@ -202,9 +288,11 @@ fn read_header(file: &[u8]) -> Result<Header, ReadError> {
         return Err(ReadError::NotElf { found });
     }
     let size = file.len();
-    let bytes = file
-        .last_chunk::<HEADER_SIZE>()
-        .filter(|header| header.starts_with(&MAGIC) && size >= ELF_HEADER_SIZE + HEADER_SIZE)
+    let bytes = place
+        .within(size)
+        .and_then(|place| file[place].last_chunk::<HEADER_SIZE>())
+        .filter(|header| header.starts_with(&MAGIC))
+        .filter(|_| place.length >= (ELF_HEADER_SIZE + HEADER_SIZE) as u64)
         .ok_or(ReadError::NoHeader { size })?;
     let header = Header::decode(bytes);
     if header.format != FORMAT_VERSION {

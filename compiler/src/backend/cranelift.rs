@@ -1,13 +1,10 @@
 //! wasmer-compiler-cranelift.
 
-use std::io;
-
 use faas_wasm_artifact::{CpuFeature, OptLevel};
 use wasmer_compiler::CompilerConfig;
 use wasmer_compiler_cranelift::{Cranelift, CraneliftOptLevel};
 
 use super::Options;
-use super::cross::{Code, CrossConfig};
 
 pub(super) const VERSION: Option<&str> = Some(wasmer_compiler_cranelift::VERSION);
 
@@ -20,12 +17,9 @@ pub(super) fn config(options: &Options) -> Option<Box<dyn CompilerConfig>> {
     Some(Box::new(config))
 }
 
-pub(super) fn cross_config(options: &Options) -> Option<io::Result<CrossConfig>> {
-    Some(Ok(CrossConfig {
-        inner: Box::new(cranelift(options)),
-        code: Code::Bodies,
-        jobs: options.jobs,
-    }))
+/// The same, but what comes out are bodies of functions.
+pub(super) fn bodies_config(options: &Options) -> Option<Box<dyn CompilerConfig>> {
+    Some(Box::new(cranelift(options)))
 }
 
 fn cranelift(options: &Options) -> Cranelift {

@@ -1,12 +1,9 @@
 //! Stands in for `cranelift.rs` in a build without the feature `cranelift`.
 
-use std::io;
-
 use faas_wasm_artifact::CpuFeature;
 use wasmer_compiler::CompilerConfig;
 
 use super::Options;
-use super::cross::CrossConfig;
 
 pub(super) const VERSION: Option<&str> = None;
 
@@ -16,6 +13,6 @@ pub(super) fn config(_: &Options) -> Option<Box<dyn CompilerConfig>> {
     None
 }
 
-pub(super) fn cross_config(_: &Options) -> Option<io::Result<CrossConfig>> {
+pub(super) fn bodies_config(_: &Options) -> Option<Box<dyn CompilerConfig>> {
     None
 }

@@ -1,13 +1,11 @@
 //! wasmer-compiler-llvm. Its licence, BUSL-1.1, is told wherever a user meets it.
 
-use std::io;
-
 use faas_wasm_artifact::{CpuFeature, OptLevel};
 use wasmer_compiler::CompilerConfig;
 use wasmer_compiler_llvm::{LLVM, LLVMCallbacks, LLVMOptLevel};
 
 use super::Options;
-use super::cross::{Code, CrossConfig, ObjectDirectory};
+use super::cross::ObjectDirectory;
 
 /// The crate has no constant for its version. It is pinned to the compiler interface's.
 pub(super) const VERSION: Option<&str> = Some(wasmer_compiler::VERSION);
@@ -18,16 +16,16 @@ pub(super) fn config(options: &Options) -> Option<Box<dyn CompilerConfig>> {
     Some(Box::new(llvm(options)))
 }
 
-pub(super) fn cross_config(options: &Options) -> Option<io::Result<CrossConfig>> {
-    Some(ObjectDirectory::new().and_then(|directory| {
-        let mut inner = llvm(options);
-        inner.callbacks(Some(LLVMCallbacks::new(directory.path().into())?));
-        Ok(CrossConfig {
-            inner: Box::new(inner),
-            code: Code::Objects(directory),
-            jobs: options.jobs,
-        })
-    }))
+/// The same, and each function's intermediate code, assembly and object go to a directory.
+pub(super) fn dumping_config(
+    options: &Options,
+    directory: &ObjectDirectory,
+) -> Option<Box<dyn CompilerConfig>> {
+    let mut config = llvm(options);
+    // Its only failure is that it cannot create the directory, which is there.
+    let callbacks = LLVMCallbacks::new(directory.path().into()).ok()?;
+    config.callbacks(Some(callbacks));
+    Some(Box::new(config))
 }
 
 fn llvm(options: &Options) -> LLVM {

@@ -1,12 +1,10 @@
 //! Stands in for `llvm.rs` in a build without the feature `llvm`.
 
-use std::io;
-
 use faas_wasm_artifact::CpuFeature;
 use wasmer_compiler::CompilerConfig;
 
 use super::Options;
-use super::cross::CrossConfig;
+use super::cross::ObjectDirectory;
 
 pub(super) const VERSION: Option<&str> = None;
 
@@ -16,6 +14,6 @@ pub(super) fn config(_: &Options) -> Option<Box<dyn CompilerConfig>> {
     None
 }
 
-pub(super) fn cross_config(_: &Options) -> Option<io::Result<CrossConfig>> {
+pub(super) fn dumping_config(_: &Options, _: &ObjectDirectory) -> Option<Box<dyn CompilerConfig>> {
     None
 }

@@ -22,12 +22,15 @@ mod llvm;
 
 use std::num::NonZero;
 use std::path::Path;
+use std::sync::Arc;
 
 use faas_wasm_artifact::{Backend, CpuFeature, OptLevel};
 use wasmer_compiler::{ArtifactCreate as _, CompilerConfig, EngineBuilder};
 use wasmer_types::target::{CpuFeature as EngineFeature, Target as EngineTarget};
 use wasmer_types::{CompilationProgressCallback, Features, ModuleInfo};
 
+use self::cross::{Code, CrossConfig, ObjectDirectory};
+use crate::emit::Emit;
 use crate::error::{BackendOutput, Error};
 use crate::target::Target;
 
@@ -45,6 +48,14 @@ pub(crate) struct Options {
     )]
     pub(crate) jobs: NonZero<usize>,
     pub(crate) target: Target,
+    /// Whether the output's DWARF will be used.
+    #[cfg_attr(
+        not(any(feature = "cranelift", feature = "llvm")),
+        allow(dead_code, reason = "there is no backend to read it")
+    )]
+    pub(crate) debug: bool,
+    /// What is kept of the backend's intermediate output.
+    pub(crate) emit: Option<Emit>,
 }
 
 /// What a backend made.
@@ -91,7 +102,7 @@ pub(crate) fn wasm_features(backend: Backend, options: &Options) -> Result<Featu
     Ok(config(backend, options)?.supported_features_for_target(&target))
 }
 
-/// Compiles a validated module.
+/// Compiles a validated module. Intermediate output that is wanted goes to the directory `emit_to`.
 ///
 /// # Errors
 ///
@@ -101,16 +112,18 @@ pub(crate) fn compile(
     path: &Path,
     wasm: &[u8],
     options: &Options,
+    emit_to: Option<&Path>,
     progress: CompilationProgressCallback,
 ) -> Result<Compiled, Error> {
+    let mut options = options.clone();
+    let directory = directory(backend, &options)?;
+    if directory.is_some() {
+        options.jobs = cross::jobs(wasm, options.jobs);
+    }
     let config = if options.target.is_foreign() {
-        let options = Options {
-            jobs: cross::jobs(wasm, options.jobs),
-            ..options.clone()
-        };
-        cross_config(backend, &options)?
+        cross_config(backend, &options, directory.clone())?
     } else {
-        config(backend, options)?
+        native_config(backend, &options, directory.as_deref())?
     };
     let target = engine_target(&options.target);
     let features = config.supported_features_for_target(&target);
@@ -133,6 +146,12 @@ pub(crate) fn compile(
             backend: backend.name(),
             source,
         })?;
+    if let (Some(directory), Some(emit), Some(to)) = (directory, options.emit, emit_to) {
+        directory.save(emit, to).map_err(|source| Error::Write {
+            path: to.into(),
+            source,
+        })?;
+    }
     let elf = artifact
         .serialize()
         .map_err(|source| Error::BackendOutput {
@@ -153,17 +172,52 @@ fn config(backend: Backend, options: &Options) -> Result<Box<dyn CompilerConfig>
     config.ok_or_else(|| missing(backend))
 }
 
-fn cross_config(backend: Backend, options: &Options) -> Result<Box<dyn CompilerConfig>, Error> {
-    let config = match backend {
-        Backend::Llvm => llvm::cross_config(options),
-        Backend::Cranelift => cranelift::cross_config(options),
+/// A directory for the files of LLVM's dump, where they are needed.
+fn directory(backend: Backend, options: &Options) -> Result<Option<Arc<ObjectDirectory>>, Error> {
+    let needed =
+        backend == Backend::Llvm && (options.target.is_foreign() || options.emit.is_some());
+    if !needed {
+        return Ok(None);
+    }
+    let directory = ObjectDirectory::new(options.emit);
+    directory
+        .map(|directory| Some(Arc::new(directory)))
+        .map_err(|source| Error::TemporaryDirectory {
+            path: std::env::temp_dir(),
+            source,
+        })
+}
+
+fn native_config(
+    backend: Backend,
+    options: &Options,
+    directory: Option<&ObjectDirectory>,
+) -> Result<Box<dyn CompilerConfig>, Error> {
+    let config = match directory {
+        Some(directory) => llvm::dumping_config(options, directory),
+        None => return config(backend, options),
     };
-    let config = config.ok_or_else(|| missing(backend))?;
-    let config = config.map_err(|source| Error::TemporaryDirectory {
-        path: std::env::temp_dir(),
-        source,
-    })?;
-    Ok(Box::new(config))
+    config.ok_or_else(|| missing(backend))
+}
+
+fn cross_config(
+    backend: Backend,
+    options: &Options,
+    directory: Option<Arc<ObjectDirectory>>,
+) -> Result<Box<dyn CompilerConfig>, Error> {
+    let (inner, code) = match directory {
+        Some(directory) => (
+            llvm::dumping_config(options, &directory),
+            Code::Objects(directory),
+        ),
+        None => (cranelift::bodies_config(options), Code::Bodies),
+    };
+    Ok(Box::new(CrossConfig {
+        inner: inner.ok_or_else(|| missing(backend))?,
+        code,
+        jobs: options.jobs,
+        debug: options.debug,
+    }))
 }
 
 fn missing(backend: Backend) -> Error {

@@ -38,7 +38,6 @@ mod remains;
 mod service;
 mod settings;
 
-
 pub use call::FileProblem;
 pub use instance::Instance;
 pub use linker::{CudaHost, Imports, add_to_linker};

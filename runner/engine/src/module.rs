@@ -1,13 +1,14 @@
 //! A loaded artifact: mapped code and everything that instances of it share.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use faas_wasm_artifact::{
-    Artifact, ConstantOp, Export, GlobalInit, Manifest, ModuleMetadata, NULL_FUNCTION, ReadError,
-    ValueType,
+    Artifact, ConstantOp, Export, FunctionNames, GlobalInit, Manifest, ModuleMetadata,
+    NULL_FUNCTION, ReadError, ValueType,
 };
 use rustix::io::Errno;
 use wasmer_types::entity::packed_option::ReservedValue;
@@ -23,6 +24,7 @@ use crate::image::MemoryImage;
 use crate::libcalls;
 use crate::map::{CodeMapping, FileMapping, MapError, UnwindTables};
 use crate::slot::WASM_PAGE;
+use crate::trap;
 
 /// Version of the interface between compiled code and the engine. The build tool writes the same
 /// into the manifest.
@@ -229,6 +231,42 @@ impl Module {
                 }
                 _ => None,
             })
+    }
+
+    /// Defined functions by ascending address, as the artifact counts them, each with its number.
+    /// Call trampolines lie between and behind them and have none.
+    pub(crate) fn functions_by_address(&self) -> Vec<(u32, Option<u32>)> {
+        let mut functions: Vec<_> = self
+            .code_addresses()
+            .zip((0..).map(Some))
+            .chain(self.trampoline_addresses().map(|address| (address, None)))
+            .collect();
+        functions.sort_unstable();
+        functions
+    }
+
+    /// The functions as `perf` wants them in a map file: a line for each with address and size in
+    /// hexadecimal, and its name.
+    pub fn perf_map(&self) -> String {
+        let names = self.metadata.names.within(self.file().len());
+        let names = names.map(|range| FunctionNames::decode(&self.file()[range]));
+        let names = names.unwrap_or_default();
+        let functions = self.functions_by_address();
+        let end = (self.code.end - self.mapping.address(0)) as u32;
+        let ends = functions.iter().skip(1).map(|(start, _)| *start);
+        let mut text = String::new();
+        for ((start, local), end) in functions.iter().zip(ends.chain([end])) {
+            let address = self.mapping.address(*start);
+            let name = match local {
+                Some(local) => {
+                    trap::function_name(&names, local + self.metadata.imported_functions)
+                }
+                None => "wasm trampoline".into(),
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{address:x} {:x} {name}", end - start);
+        }
+        text
     }
 
     /// Addresses of the defined functions as the artifact counts them.

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use faas_wasm_artifact::{FunctionNames, trap_at};
+use faas_wasm_artifact::{FunctionNames, Range, SourceLine, source_lines, trap_at};
 
 use crate::module::Module;
 use crate::signal::{GuestFrame, Thread};
@@ -120,35 +120,28 @@ impl Backtrace {
         Self { frames }
     }
 
-    /// The backtrace with function names where the artifact has them, one frame a line.
+    /// The backtrace with function names and source lines where the artifact has them, one frame a
+    /// line.
     pub fn report(&self, module: &Module) -> String {
-        let names = module.metadata.names.within(module.file().len());
-        let names = names.map(|range| FunctionNames::decode(&module.file()[range]));
-        let names = names.unwrap_or_default();
-        // Trampolines lie between and behind the functions and belong to none.
-        let mut functions: Vec<(u32, Option<u32>)> = module
-            .code_addresses()
-            .zip((0..).map(Some))
-            .chain(module.trampoline_addresses().map(|address| (address, None)))
-            .collect();
-        functions.sort_unstable();
+        let bytes = |range: Range| {
+            let range = range.within(module.file().len());
+            range.map_or(&[][..], |range| &module.file()[range])
+        };
+        let names = FunctionNames::decode(bytes(module.metadata.names));
+        let lines = source_lines(bytes(module.metadata.lines), &self.frames);
+        let functions = module.functions_by_address();
         let mut text = String::new();
-        for (number, address) in self.frames.iter().enumerate() {
+        for ((number, address), line) in self.frames.iter().enumerate().zip(lines) {
             let next = functions.partition_point(|(start, _)| start <= address);
             let Some((start, Some(local))) = next.checked_sub(1).map(|at| functions[at]) else {
                 continue;
             };
             let index = local + module.metadata.imported_functions;
-            let name = names
-                .names
-                .binary_search_by_key(&index, |(index, _)| *index)
-                .map_or_else(
-                    |_| format!("function {index}"),
-                    |at| names.names[at].1.clone(),
-                );
-            // Names come from the guest: nothing in them may look like a line or a color.
-            let name: String = name.chars().map(printable).collect();
+            let name = function_name(&names, index);
             let _ = write!(text, "  {number:>2}: {name}+{:#x}", address - start);
+            if let Some(SourceLine { file, line }) = line {
+                let _ = write!(text, " at {}:{line}", printable(&file));
+            }
             if let Some(offset) = names.offsets.get(local as usize) {
                 let _ = write!(text, " (function {index}, wasm offset {offset:#x})");
             }
@@ -158,12 +151,29 @@ impl Backtrace {
     }
 }
 
-fn printable(character: char) -> char {
-    if character.is_control() {
-        '\u{fffd}'
-    } else {
-        character
-    }
+/// A function's name where the artifact has one.
+pub(crate) fn function_name(names: &FunctionNames, index: u32) -> String {
+    names
+        .names
+        .binary_search_by_key(&index, |(index, _)| *index)
+        .map_or_else(
+            |_| format!("function {index}"),
+            |at| printable(&names.names[at].1),
+        )
+}
+
+/// Names come from the guest: nothing in them may look like a line or a color.
+fn printable(name: &str) -> String {
+    let characters = name.chars();
+    characters
+        .map(|character| {
+            if character.is_control() {
+                '\u{fffd}'
+            } else {
+                character
+            }
+        })
+        .collect()
 }
 
 impl Trap {

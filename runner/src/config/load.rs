@@ -139,6 +139,7 @@ fn wasm(source: &mut Source<'_>) -> WasmSettings {
     }
     WasmSettings {
         root: PathBuf::from(source.text_or_default(&table::WASM_ROOT)),
+        perf_map: source.strict(&table::WASM_PERF_MAP, values::boolean, false),
         root_readonly: source.strict(&table::WASM_ROOT_READONLY, values::boolean, false),
         mounts: source
             .strict_optional(&table::WASM_MOUNTS, values::mounts)

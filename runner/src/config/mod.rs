@@ -217,6 +217,8 @@ pub struct WasmSettings {
     pub cpu_share: Option<f64>,
     /// `wasm_output_hold_bytes`.
     pub output_hold_bytes: u64,
+    /// `wasm_perf_map`.
+    pub perf_map: bool,
     /// `wasm_output_hold_time`.
     pub output_hold_time: Duration,
     /// `wasm_response`.

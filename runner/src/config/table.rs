@@ -187,6 +187,8 @@ variables! {
             "See `wasm_output_hold_bytes`.";
         WASM_RESPONSE = "wasm_response", "`raw` or `cgi`", "raw",
             "`cgi`: the guest's output begins with a CGI head. With either, lines `Status: 404` and `Name: value` written to `/dev/faas/response` (`FAAS_RESPONSE`) before there is output set status and headers.";
+        WASM_PERF_MAP = "wasm_perf_map", "bool", "false",
+            "Write `/tmp/perf-PID.map`, from which `perf` has the names of the guest's functions.";
     }
     Cuda {
         USE_CUDA = "use_cuda", "`true`, `false` or `required`", "false",

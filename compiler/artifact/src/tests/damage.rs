@@ -195,7 +195,7 @@ fn each_error_says_what_was_found_and_what_to_do() {
                 .into(),
         ),
         (
-            with_header(&file, 12, &[5]),
+            with_header(&file, 12, &[6]),
             "the artifact is damaged: its header has content that its format does not know; copy \
              or build it again"
                 .into(),

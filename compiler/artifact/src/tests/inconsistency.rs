@@ -126,6 +126,38 @@ fn rejects_addresses_outside_of_their_segments() {
 }
 
 #[test]
+fn rejects_unwind_information_that_is_not_summed() {
+    check(
+        "the unwind information is not under the checksum",
+        &[
+            |parts| {
+                parts.module.plan.eh_frame = Some(Range {
+                    offset: 0,
+                    length: 4,
+                });
+            },
+            |parts| {
+                let frames = parts.module.plan.eh_frame.as_mut().expect("there is some");
+                frames.offset -= 1;
+                frames.length += 1;
+            },
+        ],
+    );
+    // What cannot throw never reads it.
+    check(
+        "accepted",
+        &[|parts| {
+            parts.module.tags.clear();
+            parts.module.imports.pop();
+            parts.module.plan.eh_frame = Some(Range {
+                offset: 0,
+                length: 4,
+            });
+        }],
+    );
+}
+
+#[test]
 fn rejects_images_that_cannot_be_mapped() {
     check(
         "the memory image does not fit the memory or the file",
@@ -236,6 +268,7 @@ fn rejects_lazy_parts_outside_of_the_file() {
         &[
             |parts| parts.module.names.offset = u64::MAX,
             |parts| parts.module.traps.length = u64::MAX,
+            |parts| parts.module.lines.offset = 1 << 40,
             |parts| parts.module.passive_data[1].bytes.offset = 1 << 40,
         ],
     );

@@ -2,6 +2,7 @@
 
 mod damage;
 mod elf;
+mod fat;
 mod inconsistency;
 mod round_trip;
 
@@ -157,20 +158,37 @@ fn tables() -> TablesBuilder {
     }
 }
 
-fn contents(elf: &[u8]) -> Contents<'_> {
-    Contents {
+fn variant(elf: &[u8]) -> Variant<'_> {
+    let mut lines = LineTable::default();
+    lines.insert(FUNCTION, Some(source_line()));
+    Variant {
         elf,
         manifest: manifest(),
         module: module(),
         tables: tables(),
-        names: FunctionNames {
-            names: vec![(0, "imported".into()), (2, "start".into())],
-            offsets: vec![40, 50],
-        },
         traps: vec![
             (FUNCTION + 1, TrapCode::Unreachable),
             (FUNCTION + 5, TrapCode::IntegerOverflow),
         ],
+        lines,
+        debug: false,
+    }
+}
+
+fn source_line() -> SourceLine {
+    SourceLine {
+        file: "main.c".into(),
+        line: 12,
+    }
+}
+
+fn contents(elf: &[u8]) -> Contents<'_> {
+    Contents {
+        variants: vec![variant(elf)],
+        names: FunctionNames {
+            names: vec![(0, "imported".into()), (2, "start".into())],
+            offsets: vec![40, 50],
+        },
         images: vec![
             Image {
                 memory: 0,
@@ -248,6 +266,7 @@ fn forge(file: &[u8], change: impl FnOnce(&mut Parts)) -> Vec<u8> {
             append(postcard::to_stdvec(&parts.module).expect("it can be encoded")),
         ),
         (Region::Tables, append(parts.tables.encode())),
+        (Region::Unwind, artifact.header.region(Region::Unwind)),
     ];
     seal(&forged, &regions)
 }

@@ -20,6 +20,7 @@ fn every_field_survives() {
         image: found.image.clone(),
         names: found.names,
         traps: found.traps,
+        lines: found.lines,
         ..module()
     };
     assert_eq!(found, placed);
@@ -89,6 +90,8 @@ fn lazy_parts_are_found() {
         FunctionNames::decode(bytes(module.names)),
         contents(&[]).names
     );
+    let lines = source_lines(bytes(module.lines), &[FUNCTION - 1, FUNCTION + 1]);
+    assert_eq!(lines, [None, Some(source_line())]);
     let traps = bytes(module.traps);
     assert_eq!(trap_at(traps, FUNCTION + 1), Some(TrapCode::Unreachable));
     assert_eq!(
@@ -122,9 +125,18 @@ fn lazy_parts_are_found() {
 
 #[test]
 fn tools_find_sections_and_symbols() {
+    tools_find(&artifact());
+    // With tables of a size that is no multiple of eight.
+    let elf = elf::linked();
+    let mut contents = contents(&elf);
+    contents.variants[0].tables.elements.push(0);
+    contents.variants[0].module.passive_elements[0].length += 1;
+    tools_find(&write(contents).expect("it is as expected").to_bytes());
+}
+
+fn tools_find(file: &[u8]) {
     use object::{Object, ObjectSection, ObjectSymbol};
-    let file = artifact();
-    let parsed = object::File::parse(&*file).expect("it is an ELF file");
+    let parsed = object::File::parse(file).expect("it is an ELF file");
     let names: Vec<_> = parsed
         .sections()
         .map(|section| section.name().expect("it has a name").to_owned())
@@ -132,6 +144,7 @@ fn tools_find_sections_and_symbols() {
     for name in [
         ".text",
         section::NAMES,
+        section::LINES,
         section::TRAPS,
         section::DATA,
         section::IMAGE,
@@ -153,7 +166,10 @@ fn tools_find_sections_and_symbols() {
         .collect();
     assert_eq!(
         symbols,
-        [("t0".into(), elf::CODE + 16), ("f0".into(), elf::CODE + 8)]
+        [
+            ("trampoline[0]".into(), elf::CODE + 16),
+            ("function[1]".into(), elf::CODE + 8)
+        ]
     );
     // The code is where it was.
     let code = parsed.section_by_name(".text").expect("it is there");

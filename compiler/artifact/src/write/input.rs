@@ -9,6 +9,9 @@ use super::output::OutputSection;
 use crate::header::Range;
 use crate::module::{LoadPlan, Protection, Relocation, Segment};
 
+/// What unwinding reads of the code.
+const UNWIND_SECTIONS: [&[u8]; 2] = [b".eh_frame", b".gcc_except_table"];
+
 /// The linker's output.
 pub(super) struct Input<'a> {
     bytes: &'a [u8],
@@ -34,13 +37,41 @@ impl<'a> Input<'a> {
             .filter(|segment| segment.p_type(LE) == elf::PT_LOAD)
     }
 
-    /// ELF header and program headers.
-    pub(super) fn headers(&self) -> Range {
+    /// ELF header and program headers, of an object that begins at `origin` in the file.
+    pub(super) fn headers(&self, origin: u64) -> Range {
         let program_headers = size_of_val(self.segments);
         Range {
-            offset: 0,
+            offset: origin,
             length: self.header.e_phoff(LE) + program_headers as u64,
         }
+    }
+
+    /// The sections that unwinding reads, and what lies between them.
+    pub(super) fn unwind_information(&self, origin: u64) -> Range {
+        let sections = UNWIND_SECTIONS.iter().filter_map(|name| {
+            let (_, section) = self.sections.section_by_name(LE, name)?;
+            let start = section.sh_offset(LE);
+            Some((start, start + section.sh_size(LE)))
+        });
+        let hull = sections.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let (start, end) = hull.unwrap_or_default();
+        Range {
+            offset: origin + start,
+            length: end - start,
+        }
+    }
+
+    /// Sections with DWARF, decompressed.
+    pub(super) fn debug_sections(&self) -> Result<Vec<(String, Vec<u8>)>, WriteError> {
+        let mut found = Vec::new();
+        for section in self.sections.iter() {
+            let name = self.sections.section_name(LE, section)?;
+            if name.starts_with(b".debug_") && !section.sh_flags(LE).contains(elf::SHF_ALLOC) {
+                let bytes = section.data(LE, self.bytes)?;
+                found.push((String::from_utf8_lossy(name).into_owned(), bytes.to_vec()));
+            }
+        }
+        Ok(found)
     }
 
     /// The part of the file that is kept as it is, without the old section header table.
@@ -50,7 +81,7 @@ impl<'a> Input<'a> {
             .map(|segment| segment.p_offset(LE) + segment.p_filesz(LE))
             .max()
             .unwrap_or(0)
-            .max(self.headers().length) as usize;
+            .max(self.headers(0).length) as usize;
         let mut bytes = self.bytes[..end.min(self.bytes.len())].to_vec();
         let table = self.header.e_shoff(LE) as usize;
         let table_size = self.sections.len() * size_of::<elf::SectionHeader64<LE>>();
@@ -59,7 +90,8 @@ impl<'a> Input<'a> {
         bytes
     }
 
-    pub(super) fn load_plan(&self) -> Result<LoadPlan, WriteError> {
+    /// The load plan of an object that begins at `origin` in the file.
+    pub(super) fn load_plan(&self, origin: u64) -> Result<LoadPlan, WriteError> {
         let mut plan = LoadPlan::default();
         for segment in self.load_segments() {
             let flags = segment.p_flags(LE);
@@ -72,7 +104,7 @@ impl<'a> Input<'a> {
             plan.segments.push(Segment {
                 address: segment.p_vaddr(LE),
                 bytes: Range {
-                    offset: segment.p_offset(LE),
+                    offset: origin + segment.p_offset(LE),
                     length: segment.p_filesz(LE),
                 },
                 memory_size: segment.p_memsz(LE),
@@ -187,11 +219,12 @@ impl<'a> Input<'a> {
         Ok(loaded)
     }
 
-    /// Symbols of functions in loaded sections, the number of local ones (null symbol included),
-    /// and their string table.
+    /// Symbols of functions in loaded sections with new names, the number of local ones (null
+    /// symbol included), and their string table.
     pub(super) fn symbols(
         &self,
         loaded_sections: usize,
+        rename: impl Fn(&[u8]) -> Vec<u8>,
     ) -> Result<(Vec<u8>, u32, Vec<u8>), WriteError> {
         let table = self.sections.symbols(LE, self.bytes, elf::SHT_SYMTAB)?;
         let mut kept: Vec<(&[u8], elf::Sym64<LE>)> = Vec::new();
@@ -212,7 +245,7 @@ impl<'a> Input<'a> {
         for (name, mut symbol) in kept {
             symbol.st_name = U32::new(LE, strings.len() as u32);
             symbols.extend_from_slice(pod::bytes_of(&symbol));
-            strings.extend_from_slice(name);
+            strings.extend_from_slice(&rename(name));
             strings.push(0);
         }
         Ok((symbols, locals as u32 + 1, strings))

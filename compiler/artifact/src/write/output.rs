@@ -1,13 +1,15 @@
-//! Lays out the artifact: appends sections, then the section headers and our header, and sums.
+//! Lays out the file: appends sections, then the section headers and our header, for each variant;
+//! at the end the directory of a fat artifact, and the sums.
 
 use object::elf;
 use object::{LittleEndian as LE, U16, U32, U64, pod};
 use sha2::{Digest, Sha256};
 
 use super::Written;
+use crate::directory::{Directory, Entry};
 use crate::header::{HEADER_SIZE, Header, Range, Region};
 use crate::manifest::Manifest;
-use crate::section;
+use crate::{IMAGE_ALIGNMENT, section};
 
 /// Zeros of at least this many bytes become holes in the file, if the file system can.
 const HOLE: usize = 4096;
@@ -18,22 +20,36 @@ pub(super) struct OutputSection {
     pub(super) header: elf::SectionHeader64<LE>,
 }
 
-/// The file being made. Chunks are in ascending order and do not overlap.
+/// The file being made. Chunks are in ascending order and do not overlap. Positions count from the
+/// start of the file, except in ELF structures, where they count from the variant's.
 pub(super) struct Output {
     chunks: Vec<(u64, Vec<u8>)>,
     position: u64,
+    /// Where the variant that is being written begins.
+    origin: u64,
     pub(super) sections: Vec<OutputSection>,
+    variants: Vec<(Entry, Header)>,
 }
 
 impl Output {
-    pub(super) fn new(loaded: Vec<u8>) -> Self {
-        let mut out = Self {
+    pub(super) fn new() -> Self {
+        Self {
             chunks: Vec::new(),
             position: 0,
+            origin: 0,
             sections: Vec::new(),
-        };
-        out.append(&loaded);
-        out
+            variants: Vec::new(),
+        }
+    }
+
+    /// Begins a variant with what its ELF file loads; returns where.
+    pub(super) fn begin_variant(&mut self, loaded: Vec<u8>) -> u64 {
+        // Segments must be mapped where their addresses want them, with any page size.
+        self.align(IMAGE_ALIGNMENT);
+        self.origin = self.position;
+        self.sections.clear();
+        self.append(&loaded);
+        self.origin
     }
 
     pub(super) fn align(&mut self, alignment: u64) {
@@ -70,7 +86,7 @@ impl Output {
                 sh_type: U32::new(LE, elf::SHT_PROGBITS),
                 sh_flags: U64::default(),
                 sh_addr: U64::default(),
-                sh_offset: U64::new(LE, self.position),
+                sh_offset: U64::new(LE, self.position - self.origin),
                 sh_size: U64::default(),
                 sh_link: U32::default(),
                 sh_info: U32::default(),
@@ -83,7 +99,7 @@ impl Output {
 
     pub(super) fn end(&mut self, number: usize) -> Range {
         let header = &mut self.sections[number - 1].header;
-        let offset = header.sh_offset.get(LE);
+        let offset = self.origin + header.sh_offset.get(LE);
         let length = self.position - offset;
         header.sh_size = U64::new(LE, length);
         Range { offset, length }
@@ -109,14 +125,17 @@ impl Output {
         }
     }
 
-    pub(super) fn finish(
-        mut self,
+    /// Ends a variant with its section headers and its header, which has no sums yet.
+    pub(super) fn finish_variant(
+        &mut self,
         elf: &[u8],
-        manifest: Manifest,
         regions: &[(Region, Range)],
-    ) -> Written {
+        machine: u16,
+        features: u64,
+    ) {
         // Section names: our own header's section is named too, though it is written last.
-        let table = self.begin(".shstrtab", 1);
+        // Aligned as our header's, so that both begin here.
+        let table = self.begin(".shstrtab", 8);
         let header_section = self.begin(section::HEADER, 8);
         let mut names = vec![0];
         for section in &mut self.sections {
@@ -129,28 +148,34 @@ impl Output {
         self.end(table);
 
         self.align(8);
-        let section_headers = self.position;
+        let section_headers = self.position - self.origin;
         let count = self.sections.len() + 1;
-        let file_header_at =
-            section_headers + (count * size_of::<elf::SectionHeader64<LE>>()) as u64;
+        let header_at = section_headers + (count * size_of::<elf::SectionHeader64<LE>>()) as u64;
         let ours = &mut self.sections[header_section - 1].header;
-        ours.sh_offset = U64::new(LE, file_header_at);
+        ours.sh_offset = U64::new(LE, header_at);
         ours.sh_size = U64::new(LE, HEADER_SIZE as u64);
         let mut headers = vec![0; size_of::<elf::SectionHeader64<LE>>()];
         for section in &self.sections {
             headers.extend_from_slice(pod::bytes_of(&section.header));
         }
         self.append(&headers);
-        // `append` leaves out zero blocks only, so the position is always the end of the table.
-        debug_assert_eq!(self.position, file_header_at);
-
         self.patch_elf_header(elf, section_headers, count as u16, table as u16);
-        let mut header = Header::new(file_header_at + HEADER_SIZE as u64);
+        // In place of the header, which is never zero.
+        self.append(&[1; HEADER_SIZE]);
+        let place = Range {
+            offset: self.origin,
+            length: self.position - self.origin,
+        };
+        let mut header = Header::new(0);
         for (region, range) in regions {
             header.set_region(*region, *range);
         }
-        self.append(&header.encode());
-        self.sum(header, manifest)
+        let entry = Entry {
+            place,
+            machine,
+            features,
+        };
+        self.variants.push((entry, header));
     }
 
     /// Points the ELF header at the new section header table.
@@ -162,19 +187,67 @@ impl Output {
         header.e_shoff = U64::new(LE, at);
         header.e_shnum = U16::new(LE, count);
         header.e_shstrndx = U16::new(LE, elf::SymbolSection(names));
-        if let Some((0, first)) = self.chunks.first_mut() {
-            let bytes = pod::bytes_of(&header);
-            first[..bytes.len()].copy_from_slice(bytes);
+        self.overwrite(self.origin, pod::bytes_of(&header));
+    }
+
+    /// Replaces bytes that were written before.
+    fn overwrite(&mut self, position: u64, bytes: &[u8]) {
+        let behind = self
+            .chunks
+            .partition_point(|(offset, _)| *offset <= position);
+        if let Some((offset, chunk)) = behind.checked_sub(1).map(|at| &mut self.chunks[at]) {
+            let start = (position - *offset) as usize;
+            chunk[start..start + bytes.len()].copy_from_slice(bytes);
         }
     }
 
-    /// Computes both sums and puts them into the header at the end of the last chunk.
-    fn sum(mut self, mut header: Header, manifest: Manifest) -> Written {
-        let size = header.file_size;
-        header.fast_sum = header
-            .sum_parts(|range| self.read(range))
-            .unwrap_or_default();
-        self.put_header(&header);
+    /// Ends the file: with a directory if there are several variants. Computes all sums.
+    pub(super) fn finish(mut self, manifests: Vec<Manifest>) -> Written {
+        let variants = std::mem::take(&mut self.variants);
+        let fat = variants.len() > 1;
+        let mut directory = Directory {
+            file_size: 0,
+            sha256: [0; 32],
+            variants: variants.iter().map(|(entry, _)| *entry).collect(),
+        };
+        if fat {
+            self.append(&directory.encode());
+        }
+        let size = self.position;
+        directory.file_size = size;
+        let end = size - HEADER_SIZE as u64;
+        let mut last = Header::new(size);
+        for (entry, mut header) in variants {
+            header.file_size = size;
+            header.fast_sum = header
+                .sum_parts(|range| self.read(range))
+                .unwrap_or_default();
+            let at = entry.place.offset + entry.place.length - HEADER_SIZE as u64;
+            self.overwrite(at, &header.encode());
+            last = header;
+        }
+        if fat {
+            self.overwrite(end, &directory.encode());
+        }
+        // The field itself is zero so far, as the sum wants it.
+        let sha256 = self.sha256();
+        if fat {
+            directory.sha256 = sha256;
+            self.overwrite(end, &directory.encode());
+        } else {
+            last.sha256 = sha256;
+            self.overwrite(end, &last.encode());
+        }
+        Written {
+            chunks: self.chunks,
+            size,
+            sha256,
+            manifests,
+        }
+    }
+
+    /// SHA-256 over the file as it is.
+    fn sha256(&self) -> [u8; 32] {
         let mut sha256 = Sha256::new();
         let zeros = vec![0; 1 << 20];
         let mut position = 0;
@@ -187,21 +260,7 @@ impl Output {
             sha256.update(bytes);
             position += bytes.len() as u64;
         }
-        header.sha256 = sha256.finalize().into();
-        self.put_header(&header);
-        Written {
-            chunks: self.chunks,
-            size,
-            header,
-            manifest,
-        }
-    }
-
-    fn put_header(&mut self, header: &Header) {
-        if let Some((_, last)) = self.chunks.last_mut() {
-            let start = last.len() - HEADER_SIZE;
-            last[start..].copy_from_slice(&header.encode());
-        }
+        sha256.finalize().into()
     }
 
     fn read(&self, range: Range) -> Vec<u8> {

@@ -2,7 +2,7 @@
 //!
 //! wasmer's LLVM backend writes them where a user wants to look at its work, together with its
 //! intermediate code and assembly, which take several times the place: those are removed as soon as
-//! they appear, unless somebody wants them.
+//! they appear, unless somebody wants them (`--emit`).
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
 use wasmer_types::{CompileError, FunctionType, ModuleInfo};
 
+use crate::emit::Emit;
 use crate::temporary::TemporaryDirectory;
 
 /// Time between two sweeps for files that nobody needs.
@@ -27,9 +28,8 @@ pub(in crate::backend) struct ObjectDirectory {
 }
 
 impl ObjectDirectory {
-    /// Creates it, for files of which only the objects are wanted.
-    #[cfg_attr(not(feature = "llvm"), allow(dead_code, reason = "only LLVM's way"))]
-    pub(in crate::backend) fn new() -> io::Result<Self> {
+    /// Creates it, for files of which only the objects and one other kind are wanted.
+    pub(in crate::backend) fn new(wanted: Option<Emit>) -> io::Result<Self> {
         let directory = TemporaryDirectory::new()?;
         let (end, ended) = channel::<()>();
         let path = directory.path().to_owned();
@@ -37,7 +37,7 @@ impl ObjectDirectory {
             while ended.recv_timeout(SWEEP) == Err(RecvTimeoutError::Timeout) {
                 // A file that is being written can be removed: its writer does not notice.
                 for path in files(&path).unwrap_or_default() {
-                    if !is_object(&path) {
+                    if !is_object(&path) && !wanted.is_some_and(|wanted| is_kind(&path, wanted)) {
                         let _ = std::fs::remove_file(path);
                     }
                 }
@@ -49,9 +49,19 @@ impl ObjectDirectory {
         })
     }
 
-    #[cfg_attr(not(feature = "llvm"), allow(dead_code, reason = "only LLVM's way"))]
     pub(in crate::backend) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Copies the files of a kind to a directory.
+    pub(in crate::backend) fn save(&self, kind: Emit, to: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(to)?;
+        for path in files(self.path())? {
+            if let Some(name) = path.file_name().filter(|_| is_kind(&path, kind)) {
+                std::fs::copy(&path, to.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the objects, and the symbols of all functions and then of the call trampolines of all
@@ -68,7 +78,6 @@ impl ObjectDirectory {
         for path in files(self.path()).map_err(failed)? {
             if is_object(&path) {
                 let bytes = std::fs::read(&path).map_err(failed)?;
-                std::fs::remove_file(&path).map_err(failed)?;
                 found.insert(defined_symbol(&bytes)?, bytes);
             }
         }
@@ -119,7 +128,11 @@ fn defined_symbol(object: &[u8]) -> Result<String, CompileError> {
 }
 
 fn is_object(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "o")
+    is_kind(path, Emit::Obj)
+}
+
+fn is_kind(path: &Path, kind: Emit) -> bool {
+    path.to_string_lossy().ends_with(kind.suffix())
 }
 
 /// All files in a directory and those below it, in no order.

@@ -23,6 +23,7 @@ pub(super) fn link(
     emulation: &str,
     objects: Vec<Vec<u8>>,
     jobs: NonZero<usize>,
+    debug: bool,
 ) -> std::result::Result<Vec<u8>, CompileError> {
     let threads = format!("--threads={jobs}");
     let options = [
@@ -43,6 +44,9 @@ pub(super) fn link(
     ];
     let files = Files::default();
     let mut arguments: Vec<String> = options.map(String::from).into();
+    if !debug {
+        arguments.push("--strip-debug".into());
+    }
     for (number, object) in objects.into_iter().enumerate() {
         let name = format!("{number}.o");
         files.lock().insert(name.clone().into(), Arc::new(object));

@@ -33,13 +33,9 @@ pub(super) use self::directory::ObjectDirectory;
 
 /// Where a backend leaves the code that it has generated.
 #[derive(Debug)]
-#[cfg_attr(
-    not(all(feature = "cranelift", feature = "llvm")),
-    allow(dead_code, reason = "each backend uses one of them")
-)]
 pub(super) enum Code {
     /// In files, one object a function or trampoline.
-    Objects(ObjectDirectory),
+    Objects(Arc<ObjectDirectory>),
     /// In the result of the compilation.
     Bodies,
 }
@@ -49,6 +45,8 @@ pub(super) struct CrossConfig {
     pub(super) inner: Box<dyn CompilerConfig>,
     pub(super) code: Code,
     pub(super) jobs: NonZero<usize>,
+    /// Whether DWARF is kept.
+    pub(super) debug: bool,
 }
 
 impl CompilerConfig for CrossConfig {
@@ -57,6 +55,7 @@ impl CompilerConfig for CrossConfig {
             inner: self.inner.compiler(),
             code: self.code,
             jobs: self.jobs,
+            debug: self.debug,
         })
     }
 
@@ -78,6 +77,7 @@ struct CrossCompiler {
     inner: Box<dyn Compiler>,
     code: Code,
     jobs: NonZero<usize>,
+    debug: bool,
 }
 
 impl Compiler for CrossCompiler {
@@ -132,7 +132,7 @@ impl Compiler for CrossCompiler {
             },
         };
         Ok(Compilation::Elf {
-            data: link::link(emulation(target)?, objects, self.jobs)?,
+            data: link::link(emulation(target)?, objects, self.jobs, self.debug)?,
             function_max_stack_usage: (0..functions).map(|_| None).collect(),
         })
     }

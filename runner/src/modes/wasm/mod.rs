@@ -16,6 +16,7 @@ mod head;
 mod job;
 mod limits;
 mod metrics;
+mod perf_map;
 mod pool;
 mod scale;
 mod streams;
@@ -107,6 +108,11 @@ impl Wasm {
         let Loaded { guest, cuda } = guest::load(artifact, limits, use_cuda)
             .map_err(|error| StartError::new(error.to_string()))?;
         metrics.load_seconds.set(began.elapsed().as_secs_f64());
+        if settings.perf_map {
+            perf_map::write(guest.module()).map_err(|error| {
+                StartError::new(format!("cannot write the map for wasm_perf_map: {error}"))
+            })?;
+        }
         let scale = Scale {
             min: settings.min_scale,
             max: settings.replicas(),

@@ -1,0 +1,177 @@
+//! What helps to find a fault in a guest: source lines, symbols, sizes, names for profilers.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use faas_wasm_tests::{
+    Backend, Guest, Outcome, RunnerCommand, Work, fixture, runner_program, tool,
+};
+
+/// Builds the fixture that has DWARF.
+fn build(work: &Work, arguments: &[&str]) -> std::path::PathBuf {
+    let artifact = work.join("trap.so");
+    Outcome::of(
+        tool()
+            .args(["build", "-q", "-o"])
+            .arg(&artifact)
+            .args(arguments)
+            .arg(fixture("trap-debug")),
+    )
+    .success();
+    artifact
+}
+
+fn trap(artifact: &Path, kind: &str) -> String {
+    let outcome = Outcome::of(
+        Command::new(runner_program())
+            .args(["--one-shot", "--"])
+            .arg(artifact)
+            .arg(kind),
+    );
+    assert_eq!(outcome.code(), 134, "{}", outcome.stderr);
+    outcome.stderr
+}
+
+/// Number of the line of the fixture's source that has this text.
+fn line(text: &str) -> usize {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/trap.c");
+    let source = fs::read_to_string(source).expect("the source is there");
+    let line = source.lines().position(|line| line.contains(text));
+    line.expect("the source has such a line") + 1
+}
+
+#[test]
+fn traps_have_file_and_line_with_debug_only() {
+    for backend in Backend::ALL {
+        let work = Work::new();
+        let artifact = build(&work, &["--backend", backend.name(), "--debug"]);
+        // Checked traps of one function share code in LLVM's output, and with it the line.
+        let divide = Some(("divide", "sink = one / zero"));
+        let divide = divide.filter(|_| backend == Backend::Cranelift);
+        for (kind, text) in [("bounds", "0xfffffff0u")].into_iter().chain(divide) {
+            let report = trap(&artifact, kind);
+            let place = format!("trap.c:{}", line(text));
+            let first = report.lines().find(|line| line.contains(" 0: "));
+            let first = first.unwrap_or_else(|| panic!("no frames in {report}"));
+            assert!(
+                first.contains(&place),
+                "{backend:?}: no {place} in {report}"
+            );
+            let caller = format!("trap.c:{}", line("trap(argv[1]);"));
+            assert!(
+                report.contains(&caller),
+                "{backend:?}: no {caller} in {report}"
+            );
+            assert!(!report.contains("<module>"), "{report}");
+        }
+        Outcome::of(tool().arg("verify").arg(&artifact)).success();
+        let with = fs::metadata(&artifact).expect("it is there").len();
+
+        let artifact = build(&work, &["--backend", backend.name()]);
+        let report = trap(&artifact, "divide");
+        assert!(!report.contains("trap.c"), "{report}");
+        assert!(
+            report.contains("trap+0x"),
+            "names are always there: {report}"
+        );
+        assert!(fs::metadata(&artifact).expect("it is there").len() < with);
+    }
+}
+
+#[test]
+fn debug_sections_are_for_tools_and_not_loaded() {
+    let work = Work::new();
+    let artifact = build(&work, &["--backend", "cranelift", "--debug"]);
+    let sections = Outcome::of(Command::new("readelf").args(["-SW"]).arg(&artifact)).success();
+    for name in [".debug_info", ".debug_line", ".faaswasm.lines"] {
+        assert!(sections.contains(name), "{name} is not in {sections}");
+    }
+    let lines = Outcome::of(
+        Command::new("readelf")
+            .args(["--debug-dump=decodedline"])
+            .arg(&artifact),
+    );
+    assert!(lines.success().contains("trap.c"), "readelf finds no lines");
+    // Nothing of it belongs to a segment.
+    let segments = Outcome::of(Command::new("readelf").args(["-lW"]).arg(&artifact)).success();
+    assert!(!segments.contains(".debug_"), "{segments}");
+}
+
+#[test]
+fn symbols_and_sizes_are_the_guests_functions() {
+    let guest = Guest::fixture("trap");
+    let code = Outcome::of(
+        Command::new("objdump")
+            .args(["-d", "--no-show-raw-insn"])
+            .arg(guest.artifact()),
+    )
+    .success();
+    for symbol in ["<descend>:", "<_start>:", "<trampoline[0]>:"] {
+        assert!(code.contains(symbol), "no {symbol}");
+    }
+    let json = Outcome::of(
+        tool()
+            .args(["inspect", "--json", "--functions"])
+            .arg(guest.artifact()),
+    )
+    .success();
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let list = json["variants"][0]["function_list"].as_array();
+    let list = list.expect("a list");
+    assert!(list.len() as u64 >= json["functions"].as_u64().expect("a number"));
+    let size = |entry: &serde_json::Value| entry["size"].as_u64().expect("a number");
+    assert!(list.iter().map(size).all(|size| size > 0));
+    assert!(list.windows(2).all(|pair| size(&pair[0]) >= size(&pair[1])));
+    let total: u64 = list.iter().map(size).sum();
+    assert!(total <= json["code_size"].as_u64().expect("a number"));
+    assert!(list.iter().any(|entry| entry["name"] == "descend"));
+    let text = Outcome::of(
+        tool()
+            .args(["inspect", "--functions"])
+            .arg(guest.artifact()),
+    );
+    assert!(text.success().contains("  descend\n"));
+    let plain = Outcome::of(tool().arg("inspect").arg(guest.artifact())).success();
+    assert!(!plain.contains("descend"), "{plain}");
+}
+
+#[test]
+fn perf_gets_a_map_if_it_is_wanted() {
+    let guest = Guest::fixture("hello");
+    let map = |runner: &faas_wasm_tests::Runner| format!("/tmp/perf-{}.map", runner.pid());
+    let runner = guest.serve().env("wasm_perf_map", "true").start();
+    let path = map(&runner);
+    let text = fs::read_to_string(&path).expect("it was written");
+    fs::remove_file(&path).expect("it is there");
+    let functions: Vec<_> = text
+        .lines()
+        .map(|line| {
+            let mut words = line.splitn(3, ' ');
+            let mut number = || u64::from_str_radix(words.next()?, 16).ok();
+            let (address, size) = (number().expect("an address"), number().expect("a size"));
+            (address, size, words.next().expect("a name"))
+        })
+        .collect();
+    assert!(
+        functions.iter().any(|(_, _, name)| *name == "_start"),
+        "{text}"
+    );
+    for pair in functions.windows(2) {
+        assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:?}");
+    }
+    drop(runner);
+
+    let runner = guest.serve().start();
+    assert!(!Path::new(&map(&runner)).exists());
+    drop(runner);
+    let outcome = RunnerCommand::new(&guest.artifact().display().to_string())
+        .env("wasm_perf_map", "perhaps")
+        .run_to_end();
+    assert_eq!(outcome.code(), 2);
+    assert!(
+        outcome.stderr.contains("wasm_perf_map"),
+        "{}",
+        outcome.stderr
+    );
+}

@@ -1,0 +1,333 @@
+//! Artifacts for other machines than this one: other architectures, CPU levels, and several of them
+//! in one file.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use faas_wasm_tests::{Backend, Outcome, Work, runner_program, tool};
+
+/// Exit code of the one-shot mode for failures of ours.
+const NOT_STARTED: i32 = 125;
+
+fn build(work: &Work, arguments: &[&str]) -> Outcome {
+    Outcome::of(
+        tool()
+            .args(["build", "-q"])
+            .args(arguments)
+            .current_dir(work.path()),
+    )
+}
+
+fn one_shot(artifact: &Path) -> Outcome {
+    Outcome::of(
+        Command::new(runner_program())
+            .args(["--one-shot", "--"])
+            .arg(artifact),
+    )
+}
+
+fn program(name: &str, arguments: &[&str], artifact: &Path) -> String {
+    Outcome::of(Command::new(name).args(arguments).arg(artifact)).success()
+}
+
+fn inspect(artifact: &Path) -> serde_json::Value {
+    let json = Outcome::of(tool().args(["inspect", "--json"]).arg(artifact)).success();
+    serde_json::from_str(&json).expect("it is JSON")
+}
+
+/// The name of this architecture, as in a triple.
+fn host() -> &'static str {
+    std::env::consts::ARCH
+}
+
+#[test]
+fn builds_for_every_architecture_from_here() {
+    let work = Work::new();
+    work.fixture("hello");
+    for (target, machine, triple) in [
+        ("amd64", "X86-64", "x86_64-unknown-linux-gnu"),
+        ("arm64", "AArch64", "aarch64-unknown-linux-gnu"),
+        ("riscv64", "RISC-V", "riscv64gc-unknown-linux-gnu"),
+    ] {
+        for backend in Backend::ALL {
+            let arguments = ["--backend", backend.name(), "--target", target];
+            let output = work.join("a.so");
+            build(
+                &work,
+                &[&arguments[..], &["hello.wasm", "-o", "a.so"]].concat(),
+            )
+            .success();
+            let header = program("readelf", &["-h"], &output);
+            assert!(header.contains(machine), "{header}");
+            assert_eq!(inspect(&output)["target"], triple);
+            Outcome::of(tool().arg("verify").arg(&output)).success();
+            let first = fs::read(&output).expect("it was written");
+            build(
+                &work,
+                &[&arguments[..], &["hello.wasm", "-o", "b.so"]].concat(),
+            )
+            .success();
+            let second = fs::read(work.join("b.so")).expect("it was written");
+            assert!(first == second, "{target}, {backend:?}: the files differ");
+
+            let outcome = one_shot(&output);
+            if triple.starts_with(host()) {
+                // The default for another architecture runs here all the same.
+                assert_eq!(outcome.success(), "hello, world\n");
+            } else {
+                outcome.fails(NOT_STARTED, &["the artifact is for", triple, "--target"]);
+            }
+        }
+    }
+    assert_eq!(work_names(&work), ["a.so", "b.so", "hello.wasm"]);
+}
+
+fn work_names(work: &Work) -> Vec<String> {
+    let entries = fs::read_dir(work.path()).expect("it is there");
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.expect("it can be read").file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_fat_artifact_has_a_variant_for_each_target_and_level() {
+    for backend in Backend::ALL {
+        let work = Work::new();
+        work.fixture("hello");
+        let arguments = [
+            "--backend",
+            backend.name(),
+            "--target",
+            "riscv64,arm64",
+            "--target",
+            "amd64",
+            "--cpu",
+            "x86-64-v1,x86-64-v2",
+            "hello.wasm",
+        ];
+        build(&work, &arguments).success();
+        let artifact = work.join("hello.so");
+        assert_eq!(one_shot(&artifact).success(), "hello, world\n");
+        Outcome::of(tool().arg("verify").arg(&artifact)).success();
+        let json = inspect(&artifact);
+        let variants = json["variants"].as_array().expect("a list");
+        let found: Vec<_> = variants
+            .iter()
+            .map(|variant| {
+                let features = variant["cpu_features"].as_array().expect("a list");
+                (variant["target"].as_str().expect("text"), features.len())
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("riscv64gc-unknown-linux-gnu", 0),
+                ("aarch64-unknown-linux-gnu", 1),
+                ("x86_64-unknown-linux-gnu", 1),
+                ("x86_64-unknown-linux-gnu", 6),
+            ]
+        );
+        let text = Outcome::of(tool().arg("inspect").arg(&artifact)).success();
+        assert!(text.contains("variants   4\n"), "{text}");
+
+        let first = fs::read(&artifact).expect("it was written");
+        build(&work, &arguments).success();
+        let second = fs::read(&artifact).expect("it was written");
+        assert!(first == second, "the files differ");
+        // The image is there once.
+        let (whole, image) = (first.len() as u64, json["image_size"].as_u64());
+        let image = image.expect("a number");
+        assert!(
+            whole < 2 * image + 4 * 65536,
+            "{whole} bytes, image {image}"
+        );
+    }
+}
+
+#[test]
+fn the_runner_takes_the_best_variant_and_nothing_else() {
+    if host() != "x86_64" {
+        return; // The levels are x86_64's.
+    }
+    let work = Work::new();
+    work.fixture("hello");
+    let arguments = ["--backend", "cranelift", "--cpu", "x86-64-v1,x86-64-v2"];
+    build(&work, &[&arguments[..], &["hello.wasm"]].concat()).success();
+    let artifact = work.join("hello.so");
+    let intact = fs::read(&artifact).expect("it was written");
+    let json = inspect(&artifact);
+    // Damage in the first variant does not matter; in the second one, which is for more of the CPU,
+    // it is found.
+    for (variant, harmless) in [(0, true), (1, false)] {
+        let place = &json["variants"][variant];
+        let number = |key: &str| place[key].as_u64().expect("a number") as usize;
+        let mut damaged = intact.clone();
+        // The last bytes of a variant are its header.
+        damaged[number("offset") + number("size") - 512 + 24] ^= 1;
+        fs::write(&artifact, damaged).expect("it can be written");
+        let outcome = one_shot(&artifact);
+        if harmless {
+            assert_eq!(outcome.success(), "hello, world\n");
+        } else {
+            outcome.fails(NOT_STARTED, &["the artifact is damaged"]);
+        }
+        Outcome::of(tool().arg("verify").arg(&artifact)).fails(1, &["is damaged"]);
+    }
+}
+
+#[test]
+fn variants_for_other_hosts_alone_are_refused_by_name() {
+    let work = Work::new();
+    work.fixture("hello");
+    let others: Vec<_> = ["amd64", "arm64", "riscv64"]
+        .into_iter()
+        .zip(["x86_64", "aarch64", "riscv64"])
+        .filter(|(_, architecture)| *architecture != host())
+        .map(|(name, _)| name)
+        .collect();
+    let targets = others.join(",");
+    let arguments = ["--backend", "cranelift", "--target", &targets, "hello.wasm"];
+    build(&work, &arguments).success();
+    one_shot(&work.join("hello.so")).fails(
+        NOT_STARTED,
+        &[
+            "none of the artifact's variants runs on this host",
+            "--target",
+        ],
+    );
+}
+
+#[test]
+fn damaged_fat_artifacts_are_errors() {
+    let work = Work::new();
+    work.fixture("hello");
+    let arguments = [
+        "--backend",
+        "cranelift",
+        "--target",
+        "amd64,arm64",
+        "hello.wasm",
+    ];
+    build(&work, &arguments).success();
+    let artifact = work.join("hello.so");
+    let intact = fs::read(&artifact).expect("it was written");
+    let json = inspect(&artifact);
+    let end = |variant: usize| {
+        let place = &json["variants"][variant];
+        let number = |key: &str| place[key].as_u64().expect("a number") as usize;
+        number("offset") + number("size")
+    };
+    let size = intact.len();
+    // Also where a variant ends and so looks like an artifact of its own.
+    for length in [
+        0,
+        1,
+        511,
+        512,
+        end(0) - 1,
+        end(0),
+        end(0) + 1,
+        end(1),
+        size - 512,
+        size - 1,
+    ] {
+        fs::write(&artifact, &intact[..length]).expect("it can be written");
+        assert_eq!(one_shot(&artifact).code(), NOT_STARTED, "{length} bytes");
+        let verify = Outcome::of(tool().arg("verify").arg(&artifact));
+        assert_eq!(verify.code(), 1, "{length} bytes");
+    }
+    for place in (size - 512..size).step_by(7) {
+        let mut damaged = intact.clone();
+        damaged[place] ^= 0x41;
+        fs::write(&artifact, damaged).expect("it can be written");
+        let verify = Outcome::of(tool().arg("verify").arg(&artifact));
+        assert_eq!(verify.code(), 1, "byte {place:#x}");
+    }
+}
+
+/// Adds vectors, shifts and rounds: what has other instructions in each level.
+const SIMD: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "_start") (local $i i32)
+        (loop $again
+            (v128.store (local.get $i) (f32x4.add
+                (v128.load (local.get $i))
+                (f32x4.ceil (v128.load offset=64 (local.get $i)))))
+            (i64.store offset=128 (local.get $i) (i64.popcnt (i64.load offset=256 (local.get $i))))
+            (br_if $again (i32.lt_u
+                (local.tee $i (i32.add (local.get $i) (i32.const 16)))
+                (i32.const 1024))))))"#;
+
+#[test]
+fn code_uses_what_its_level_allows_and_nothing_else() {
+    if host() != "x86_64" {
+        return; // The levels are x86_64's.
+    }
+    let work = Work::new();
+    work.write("a.wat", SIMD);
+    let assembled = Command::new("wat2wasm")
+        .args(["a.wat", "-o", "a.wasm"])
+        .current_dir(work.path())
+        .status();
+    assert!(assembled.expect("wat2wasm is there").success());
+    for (level, with, without) in [
+        (
+            "x86-64-v1",
+            &["addps"][..],
+            &["vaddps", "roundps", "popcnt"][..],
+        ),
+        ("x86-64-v2", &["addps", "roundps", "popcnt"], &["vaddps"]),
+        ("x86-64-v3", &["vaddps", "vroundps", "popcnt"], &[]),
+        ("x86-64-v4", &["vaddps", "popcnt"], &[]),
+    ] {
+        for backend in Backend::ALL {
+            build(
+                &work,
+                &["--backend", backend.name(), "--cpu", level, "a.wasm"],
+            )
+            .success();
+            let code = program("objdump", &["-d", "--no-show-raw-insn"], &work.join("a.so"));
+            let instructions: Vec<_> = code
+                .lines()
+                .filter_map(|line| line.split_once(":\t")?.1.split_whitespace().next())
+                .collect();
+            let has = |name: &&&str| instructions.contains(*name);
+            let missing: Vec<_> = with.iter().filter(|name| !has(name)).collect();
+            // Cranelift may do without a wide instruction; it may not use one that is not allowed.
+            if backend == Backend::Llvm {
+                assert!(missing.is_empty(), "{level}: no {missing:?} in {code}");
+            }
+            let forbidden: Vec<_> = without.iter().filter(has).collect();
+            assert!(forbidden.is_empty(), "{level}, {backend:?}: {forbidden:?}");
+        }
+    }
+}
+
+#[test]
+fn wrong_targets_are_told() {
+    let work = Work::new();
+    work.fixture("nop");
+    for (arguments, parts) in [
+        (
+            &["--target", "arm64", "--cpu", "x86-64-v2"][..],
+            &["CPU level `x86-64-v2` is of x86_64, the target is aarch64"][..],
+        ),
+        (
+            &["--target", "riscv64", "--cpu", "native"],
+            &["`native` is this machine's", "hint:"],
+        ),
+        (
+            &["--target", "amd64,vax"],
+            &["unknown target `vax`", "arm64"],
+        ),
+        (&["--target", "aarch64-apple-darwin"], &["for Linux only"]),
+    ] {
+        let outcome = build(&work, &[arguments, &["nop.wasm"]].concat());
+        outcome.fails(2, parts);
+        assert_eq!(work_names(&work), ["nop.wasm"]);
+    }
+}
