@@ -22,6 +22,8 @@ use crate::settings::{Isolation, Level, Log, Settings};
 
 /// How long destroying a context may take before the device counts as lost.
 const BURIAL: Duration = Duration::from_secs(10);
+/// Between two looks at what may not be told of.
+const LOOK: Duration = Duration::from_millis(20);
 /// Instances that wait to be taken apart; beyond it a new one waits.
 const MOST_WAITING: usize = 64;
 
@@ -56,6 +58,8 @@ struct Shared {
     /// Since when the burying thread is in a call that may block.
     blocked_since: Option<Instant>,
     burying: bool,
+    /// Whether the first thread is making a context.
+    preparing: bool,
     stopping: bool,
 }
 
@@ -117,6 +121,7 @@ impl Cuda {
                 graves: VecDeque::new(),
                 blocked_since: None,
                 burying: false,
+                preparing: false,
                 stopping: false,
             }),
             changed: Condvar::new(),
@@ -201,9 +206,13 @@ impl Cuda {
 
     /// Ends the threads and destroys the contexts that nobody has; used before the process ends.
     pub fn stop(&self) {
-        self.settle(PATIENCE);
+        self.settle(BURIAL);
         let mut shared = self.lock();
         shared.stopping = true;
+        let until = Instant::now() + BURIAL;
+        while shared.preparing && Instant::now() < until {
+            shared = self.wait_on(shared, LOOK);
+        }
         let pool: Vec<_> = shared.pool.iter_mut().flat_map(std::mem::take).collect();
         let contexts: Vec<_> = shared
             .contexts
@@ -453,27 +462,26 @@ impl Cuda {
                     }
                 }
             };
+            shared.preparing = true;
             drop(shared);
-            match backend.prepare(missing) {
-                Ok(prepared) => {
-                    let mut shared = self.lock();
-                    if shared.stopping {
-                        drop(shared);
-                        destroy(backend, prepared);
-                        return;
-                    }
-                    shared.pool[missing].push(prepared);
-                }
+            let made = backend.prepare(missing);
+            let mut shared = self.lock();
+            shared.preparing = false;
+            match made {
+                // `stop` waits for it, and takes it out of the pool.
+                Ok(prepared) => shared.pool[missing].push(prepared),
                 Err(code) => {
+                    // Guests make their own when they need one; readiness does not wait for what may never come.
+                    shared.warm = true;
+                    drop(shared);
                     self.log_once("refill", Level::Warning, || {
                         format!("no context could be made ahead: {code}")
                     });
-                    // Guests make their own when they need one; readiness does not wait for what may never come.
-                    let mut shared = self.lock();
-                    shared.warm = true;
-                    drop(self.wait_on(shared, Duration::from_secs(1)));
+                    shared = self.lock();
+                    shared = self.wait_on(shared, Duration::from_secs(1));
                 }
             }
+            drop(shared);
             self.changed.notify_all();
         }
     }

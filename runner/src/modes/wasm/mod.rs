@@ -499,8 +499,12 @@ impl Mode for Wasm {
 
     fn drain(self: Arc<Self>) -> BoxFuture<()> {
         Box::pin(async move {
-            // It waits, and does not panic.
-            let _ = tokio::task::spawn_blocking(move || self.pool.stop()).await;
+            // They wait, and do not panic.
+            let stop = move || {
+                self.pool.stop();
+                self.cuda.stop();
+            };
+            let _ = tokio::task::spawn_blocking(stop).await;
         })
     }
 }
