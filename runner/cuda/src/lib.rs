@@ -38,6 +38,9 @@ mod remains;
 mod service;
 mod settings;
 
+#[cfg(test)]
+mod tests;
+
 pub use call::FileProblem;
 pub use instance::Instance;
 pub use linker::{CudaHost, Imports, add_to_linker};
