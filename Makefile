@@ -18,7 +18,7 @@ TOOL := $(TARGET)/release/faas-wasm
 RUNNER := $(TARGET)/release/faas-wasm-runner
 BUILD := $(abspath build)
 
-PACKAGES := faas-wasm faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-wasm-wasi faas-wasm-cuda faas-wasm-tests faas-wasm-fake-cuda
+PACKAGES := faas-wasm libwild faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-wasm-wasi faas-wasm-cuda faas-wasm-tests faas-wasm-fake-cuda
 
 # What the black-box tests and the benchmarks are told.
 TEST_ENVIRONMENT = FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) FAAS_WASM_FIXTURES=$(BUILD)/fixtures \

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use faas_wasm_artifact::{Backend, CudaAbi, OptLevel};
 
 use crate::emit::Emit;
+use crate::message::Format;
 use crate::run::Directory;
 use crate::target::Level;
 
@@ -20,14 +21,17 @@ Exit codes:
   2    wrong usage
   3    internal error
 `faas-wasm run` exits with the guest's own code, with 134 if the guest trapped, and with 125 if \
-the guest could not be started.
+the guest could not be started. `faas-wasm serve` exits with the runner's code, and with 0 after \
+Ctrl-C.
 
 Environment:
   wasm_c_target         default of --target
   wasm_c_cpu_features   default of --cpu-features
-  FAAS_WASM_CACHE_DIR   where `run` keeps compiled modules; else $XDG_CACHE_HOME/faas-wasm, else
-                        ~/.cache/faas-wasm. It may be deleted at any time
-  FAAS_WASM_RUNNER      the runner that `run` executes if there is none beside this program;
+  FAAS_WASM_CACHE_DIR   default of --cache-dir
+  FAAS_WASM_CACHE_LIMIT default of --cache-limit
+  SOURCE_DATE_EPOCH     default of --source-date-epoch
+  NO_COLOR              if it is set and not empty, no color is used
+  FAAS_WASM_RUNNER      the runner that `run` and `serve` execute if there is none beside this program;
                         else it is looked for on PATH";
 
 /// Compile WebAssembly (WASI preview1) to native artifacts for faas-wasm-runner.
@@ -48,6 +52,16 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
+    /// Whom messages are for
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "human"
+    )]
+    pub(crate) message_format: Format,
+
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -55,9 +69,13 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Build(BuildArguments),
+    Check(CheckArguments),
     Run(RunArguments),
+    Serve(ServeArguments),
     Inspect(InspectArguments),
     Verify(VerifyArguments),
+    Man(ManArguments),
+    Completions(CompletionsArguments),
 }
 
 /// Compile a module to an artifact
@@ -69,7 +87,7 @@ pub(crate) enum Command {
 /// Prints a summary on standard output, everything else on standard error.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// The WebAssembly module
+    /// The WebAssembly module, binary or text
     #[arg(value_name = "MODULE.wasm")]
     pub(crate) module: PathBuf,
 
@@ -87,6 +105,16 @@ pub(crate) struct BuildArguments {
     /// Print nothing but errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
+
+    /// Write what the artifact is made of, as CycloneDX JSON [default file: OUT.cdx.json]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub(crate) emit_sbom: Option<Option<PathBuf>>,
+
+    /// Time of the files that are written, in seconds since 1970
+    ///
+    /// The artifact itself has no time in it. With this, its file and the SBOM have this one.
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS")]
+    pub(crate) source_date_epoch: Option<u64>,
 
     #[command(flatten)]
     pub(crate) compile: CompileArguments,
@@ -157,6 +185,41 @@ pub(crate) struct CompileArguments {
     /// eight. Only a module whose imports do not tell needs it.
     #[arg(long, value_name = "MODEL", value_parser = cuda_abi_parser())]
     pub(crate) cuda_abi: Option<CudaAbi>,
+
+    /// Make traps of imported functions that nobody provides
+    ///
+    /// For programs that import what they never call. The summary names them.
+    #[arg(long)]
+    pub(crate) allow_unknown_imports: bool,
+
+    #[command(flatten)]
+    pub(crate) cache: CacheArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cache")]
+pub(crate) struct CacheArguments {
+    /// Where compiled functions are kept for the next build
+    /// [default: $XDG_CACHE_HOME/faas-wasm, or ~/.cache/faas-wasm]
+    ///
+    /// Several builds may use it at once, and it may be deleted at any time. In a Dockerfile it can
+    /// be a cache mount. Whoever can write it decides what code comes out of a build.
+    #[arg(long, env = crate::cache::VARIABLE, value_name = "DIRECTORY")]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// Keep nothing, and use nothing that was kept
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+
+    /// Size that the cache may have; beyond it goes what was not used for longest
+    #[arg(
+        long,
+        env = "FAAS_WASM_CACHE_LIMIT",
+        value_name = "SIZE",
+        default_value = "2Gi",
+        value_parser = size
+    )]
+    pub(crate) cache_limit: u64,
 }
 
 /// Run a module or an artifact once
@@ -194,6 +257,72 @@ pub(crate) struct RunArguments {
         trailing_var_arg = true
     )]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Show what a module needs, who provides it, and whether it can be built and served
+///
+/// `build` makes the same checks first. Exits with 1 if the module would be refused.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The WebAssembly module, binary or text
+    #[arg(value_name = "MODULE.wasm")]
+    pub(crate) module: PathBuf,
+
+    /// Print JSON. Its keys are stable: new ones may appear, none changes its meaning
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) compile: CompileArguments,
+}
+
+/// Serve a module or an artifact over HTTP, for development
+///
+/// A module is built first; what was built before is taken from the cache. What serves is
+/// faas-wasm-runner, with the settings of the environment and those given here. Ctrl-C lets it
+/// finish what it has begun; a second one ends it at once.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Build and serve again whenever the file changes
+    ///
+    /// If it cannot be built the version before is still served.
+    #[arg(long)]
+    pub(crate) watch: bool,
+
+    /// Port to serve on [default: that of the environment, or 8080]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+
+    /// A setting of the runner, as in its environment. May be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = crate::serve::setting)]
+    pub(crate) set: Vec<(String, String)>,
+
+    #[command(flatten)]
+    pub(crate) compile: CompileArguments,
+
+    /// The module or artifact
+    #[arg(value_name = "MODULE.wasm|ARTIFACT")]
+    pub(crate) file: PathBuf,
+
+    /// The guest's arguments
+    #[arg(value_name = "ARGS", last = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// Write the manual pages
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// Directory for the pages of all commands; without it the first one goes to standard output
+    #[arg(value_name = "DIRECTORY")]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// Print a shell's completions
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// Show what an artifact is and needs
@@ -238,6 +367,19 @@ fn opt_level(digit: u8) -> OptLevel {
         2 => OptLevel::Default,
         _ => OptLevel::Aggressive,
     }
+}
+
+/// Bytes, or a number with `Ki`, `Mi` or `Gi`.
+fn size(text: &str) -> Result<u64, &'static str> {
+    let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
+    let (digits, shift) = units
+        .iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))
+        .unwrap_or((text, 0));
+    let number: Option<u64> = digits.parse().ok();
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or("expected a number of bytes, or one with Ki, Mi or Gi")
 }
 
 fn environment_variable(text: &str) -> Result<String, &'static str> {
@@ -293,6 +435,7 @@ mod tests {
             &["faas-wasm", "run", "--env", "A", "a.wasm"],
             &["faas-wasm", "run", "--dir", "/tmp", "a.wasm"],
             &["faas-wasm", "run", "--unknown", "a.wasm"],
+            &["faas-wasm", "build", "a.wasm", "--cache-limit", "2GB"],
         ] {
             let error = Arguments::try_parse_from(line).expect_err("it is wrong");
             assert_eq!(error.exit_code(), 2, "{line:?}");

@@ -1,8 +1,10 @@
 //! `faas-wasm build`: from a WebAssembly module to an artifact. One function a step.
 
+use std::fs::File;
+use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use faas_wasm_artifact::{
     Backend, Contents, CudaAbi, Import, LineTable, Manifest, MemorySummary, OptLevel, Variant,
@@ -10,6 +12,7 @@ use faas_wasm_artifact::{
 use sha2::{Digest as _, Sha256};
 
 use crate::backend;
+use crate::cache::{Cache, Wish};
 use crate::convert::{self, Parts};
 use crate::cuda;
 use crate::emit::Emit;
@@ -21,8 +24,10 @@ use crate::lines;
 use crate::module::Module;
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::sbom::{self, Subject};
 use crate::summary::Summary;
 use crate::target::{Level, Target};
+use crate::trap_imports;
 use crate::wrap;
 
 /// The options that decide an artifact's content.
@@ -39,6 +44,10 @@ pub(crate) struct Options {
     pub(crate) debug: bool,
     /// What is written beside the artifact.
     pub(crate) emit: Option<Emit>,
+    /// Whether imported functions that nobody provides become traps.
+    pub(crate) allow_unknown_imports: bool,
+    /// Where compiled functions are kept. The output does not depend on it.
+    pub(crate) cache: Cache,
 }
 
 /// The options as they were given.
@@ -52,6 +61,8 @@ pub(crate) struct RawOptions<'a> {
     pub(crate) debug: bool,
     pub(crate) jobs: Option<NonZero<usize>>,
     pub(crate) cuda_abi: Option<CudaAbi>,
+    pub(crate) allow_unknown_imports: bool,
+    pub(crate) cache: Wish,
 }
 
 impl Options {
@@ -90,6 +101,8 @@ impl Options {
             targets,
             debug: raw.debug,
             emit: None,
+            allow_unknown_imports: raw.allow_unknown_imports,
+            cache: Cache::open(&raw.cache)?,
         })
     }
 
@@ -124,6 +137,37 @@ impl Options {
     }
 }
 
+/// What is written beside and about the artifact, but not into it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Extras {
+    /// Where to write what it is made of.
+    pub(crate) sbom: Option<PathBuf>,
+    /// The time of all files, in seconds since 1970 (SOURCE_DATE_EPOCH).
+    pub(crate) time: Option<u64>,
+}
+
+fn set_time(file: &File, time: Option<u64>) -> io::Result<()> {
+    match time {
+        Some(seconds) => file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+        None => Ok(()),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+fn file_sha256(path: &Path) -> Result<[u8; 32], Error> {
+    let mut hash = Sha256::new();
+    let result = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hash));
+    result.map_err(|source| Error::Read {
+        path: path.into(),
+        source,
+    })?;
+    Ok(hash.finalize().into())
+}
+
 /// The default name of an artifact: `foo.so` for `foo.wasm`, in the same directory.
 pub(crate) fn default_output(input: &Path) -> PathBuf {
     input.with_extension("so")
@@ -138,10 +182,11 @@ pub(crate) fn build(
     input: &Path,
     output: &Path,
     options: &Options,
+    extras: &Extras,
     quiet: bool,
 ) -> Result<Summary, Error> {
     let wasm = input::read(input)?;
-    build_from(input, &wasm, output, options, quiet)
+    build_from(input, &wasm, output, options, extras, quiet)
 }
 
 /// The same for a module that was read already.
@@ -154,11 +199,25 @@ pub(crate) fn build_from(
     wasm: &[u8],
     output: &Path,
     options: &Options,
+    extras: &Extras,
     quiet: bool,
 ) -> Result<Summary, Error> {
     let started = Instant::now();
     let output = Output::prepare(output, input)?;
-    validate(input, wasm, options)?;
+    let original = wasm;
+    validate(input, original, options)?;
+    let without_traps = parse(input, original)?;
+    let replaced = if options.allow_unknown_imports {
+        trap_imports::rewrite(&without_traps).map_err(|source| Error::TrapImports {
+            path: input.into(),
+            source,
+        })?
+    } else {
+        None
+    };
+    let wasm = replaced
+        .as_ref()
+        .map_or(original, |replaced| &*replaced.wasm);
     let mut module = parse(input, wasm)?;
     input::check_entry(input, &module)?;
     imports::check(input, &module)?;
@@ -202,7 +261,14 @@ pub(crate) fn build_from(
         compiled.push(result?);
     }
     let variants = compiled.iter_mut().map(|code| {
-        let manifest = manifest(&module, &code.parts, options, code.target, cuda.as_ref());
+        let manifest = manifest(
+            original,
+            &module,
+            &code.parts,
+            options,
+            code.target,
+            cuda.as_ref(),
+        );
         Variant {
             elf: &code.elf,
             manifest,
@@ -219,12 +285,41 @@ pub(crate) fn build_from(
         images: lifted.images,
         passive_data: lifted.passive_data,
     })?;
-    output.save(|file| written.save(file))?;
+    output.save(|file| {
+        written.save(file)?;
+        set_time(file, extras.time)
+    })?;
+    options.cache.prune();
+    let sha256 = file_sha256(output.path())?;
+    if let Some(path) = &extras.sbom {
+        let subject = Subject {
+            artifact: &file_name(output.path()),
+            module: &file_name(input),
+            artifact_sha256: sha256,
+            manifests: &written.manifests,
+            wasm: original,
+            time: extras.time,
+        };
+        let text = sbom::document(&subject);
+        Output::prepare(path, input)?.save(|mut file| {
+            io::Write::write_all(&mut file, text.as_bytes())?;
+            set_time(file, extras.time)
+        })?;
+    }
     Ok(Summary {
         path: output.path().into(),
         code_sizes: compiled.iter().map(|code| code.parts.code_size).collect(),
         manifests: written.manifests.clone(),
         artifact_size: written.size,
+        sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        sbom: extras.sbom.clone(),
+        trapping: replaced
+            .map(|replaced| replaced.functions)
+            .unwrap_or_default(),
+        reused: options
+            .cache
+            .is_on()
+            .then(|| compiled.iter().map(|code| code.reused).sum()),
         native: options.targets.iter().any(|target| target.native),
         unknown_cuda: cuda.map(|found| found.unknown).unwrap_or_default(),
         elapsed: started.elapsed(),
@@ -237,6 +332,7 @@ struct Code<'a> {
     elf: Vec<u8>,
     parts: Parts,
     lines: LineTable,
+    reused: usize,
 }
 
 fn compile<'a>(
@@ -254,6 +350,7 @@ fn compile<'a>(
         wasm,
         &options.for_target(target),
         emit_to,
+        &options.cache,
         progress.callback(),
     )?;
     let not_expected = |source| Error::BackendOutput {
@@ -271,17 +368,28 @@ fn compile<'a>(
         elf: compiled.elf,
         parts,
         lines,
+        reused: compiled.reused,
     })
 }
 
-fn parse<'a>(path: &Path, wasm: &'a [u8]) -> Result<Module<'a>, Error> {
+/// Walks over a valid module.
+///
+/// # Errors
+///
+/// None if it is valid.
+pub(crate) fn parse<'a>(path: &Path, wasm: &'a [u8]) -> Result<Module<'a>, Error> {
     Module::parse(wasm).map_err(|error| Error::Invalid {
         path: path.into(),
         source: error.into(),
     })
 }
 
-fn validate(path: &Path, wasm: &[u8], options: &Options) -> Result<(), Error> {
+/// Validates a module with what the backend supports.
+///
+/// # Errors
+///
+/// What is wrong with it, or what is not supported.
+pub(crate) fn validate(path: &Path, wasm: &[u8], options: &Options) -> Result<(), Error> {
     for target in &options.targets {
         let compile = options.for_target(target);
         let supported = backend::wasm_features(options.backend, &compile)?;
@@ -296,6 +404,7 @@ fn validate(path: &Path, wasm: &[u8], options: &Options) -> Result<(), Error> {
 }
 
 fn manifest(
+    original: &[u8],
     module: &Module<'_>,
     parts: &Parts,
     options: &Options,
@@ -309,8 +418,8 @@ fn manifest(
         backend_version: backend::version(options.backend).unwrap_or_default().into(),
         // The backends, their interface and wasmer-vm are pinned to one version.
         engine_version: wasmer_compiler::VERSION.into(),
-        wasm_sha256: Sha256::digest(module.wasm).into(),
-        wasm_size: module.wasm.len() as u64,
+        wasm_sha256: Sha256::digest(original).into(),
+        wasm_size: original.len() as u64,
         triple: target.triple.to_string(),
         cpu_features: target.features.clone(),
         opt_level: options.opt_level,
@@ -389,6 +498,11 @@ pub(crate) mod tests {
             debug: false,
             jobs: NonZero::new(jobs),
             cuda_abi: None,
+            allow_unknown_imports: false,
+            cache: Wish {
+                off: true,
+                ..Wish::default()
+            },
         })
         .expect("the options are correct")
     }
@@ -399,7 +513,8 @@ pub(crate) mod tests {
         let wasm = wat::parse_str(text).expect("the text is correct");
         std::fs::write(&input, wasm).expect("it can be written");
         let output = default_output(&input);
-        build(&input, &output, options, true).unwrap_or_else(|error| panic!("{}", error.report()));
+        build(&input, &output, options, &Extras::default(), true)
+            .unwrap_or_else(|error| panic!("{}", error.report()));
         std::fs::read(output).expect("it was written")
     }
 
@@ -524,6 +639,7 @@ pub(crate) mod tests {
             &wasm,
             &options.for_target(&options.targets[0]),
             None,
+            &options.cache,
             progress,
         )
         .expect("it compiles");

@@ -71,22 +71,15 @@ pub(crate) fn is_cuda(import: &Import<'_>) -> bool {
 }
 
 /// What is wrong with the type of an import, if it cannot be right in any data model.
-pub(crate) fn complaint(module: &Module<'_>, import: &Import<'_>) -> Option<String> {
+pub(crate) fn remark(module: &Module<'_>, import: &Import<'_>) -> Option<String> {
     let TypeRef::Func(index) = import.ty else {
         return None;
     };
     let ty = module.function_type(index)?;
-    let wrong = |remark: &str| {
-        Some(format!(
-            "{MODULE}.{}: {}{remark}",
-            import.name,
-            describe_function(ty)
-        ))
-    };
     let Some(expected) = Expected::of(import.name) else {
         return match ty.results() {
             [ValType::I32] => None,
-            _ => wrong(" (functions of the CUDA driver API have one i32 result)"),
+            _ => Some("functions of the CUDA driver API have one i32 result".into()),
         };
     };
     if expected.fits(ty) {
@@ -96,8 +89,8 @@ pub(crate) fn complaint(module: &Module<'_>, import: &Import<'_>) -> Option<Stri
         expected.models[0].clone(),
         [expected.result],
     ));
-    wrong(&format!(
-        " (CUDA has {described}, with i64 where the data model has eight bytes)"
+    Some(format!(
+        "CUDA has {described}, with i64 where the data model has eight bytes"
     ))
 }
 

@@ -49,8 +49,12 @@ pub(crate) enum Error {
     NotWasm { path: PathBuf, found: String },
     #[error("{} is an artifact already", path.display())]
     AlreadyCompiled { path: PathBuf },
-    #[error("{} is WebAssembly text, not a binary module", path.display())]
-    WasmText { path: PathBuf },
+    #[error("the WebAssembly text of {} cannot be assembled", path.display())]
+    WasmText {
+        path: PathBuf,
+        #[source]
+        source: wat::Error,
+    },
     #[error("{} is a WebAssembly component, not a core module", path.display())]
     Component { path: PathBuf },
     #[error("{} has WebAssembly binary version {version}; only version 1 exists", path.display())]
@@ -81,6 +85,7 @@ pub(crate) enum Error {
         #[source]
         source: ImportList,
         memory: bool,
+        functions_only: bool,
     },
     #[error("the CUDA imports of {} do not fit together: {problem}", path.display())]
     CudaAbi { path: PathBuf, problem: String },
@@ -201,6 +206,13 @@ pub(crate) enum Error {
     NoRunner,
     #[error("FAAS_WASM_RUNNER names {}, which is not an executable file", path.display())]
     BadRunner { path: PathBuf },
+    #[error("`serve` cannot go on")]
+    Supervise {
+        #[source]
+        source: io::Error,
+    },
+    #[error("`serve` cannot pass the word `{}` on: the runner takes its command apart at spaces", word.display())]
+    ServeWord { word: std::ffi::OsString },
     #[error("cannot execute {}", path.display())]
     Exec {
         path: PathBuf,
@@ -208,7 +220,7 @@ pub(crate) enum Error {
         source: io::Error,
     },
     #[error(
-        "no place for compiled modules: none of FAAS_WASM_CACHE_DIR, XDG_CACHE_HOME and HOME is set"
+        "no place for compiled modules: there is no cache (see `--cache-dir` and `--no-cache`)"
     )]
     NoCacheDir,
     #[error("cannot create the cache directory {}", path.display())]
@@ -225,6 +237,12 @@ pub(crate) enum Error {
     },
 
     // Ours.
+    #[error("internal error: the missing imports of {} cannot be replaced", path.display())]
+    TrapImports {
+        path: PathBuf,
+        #[source]
+        source: crate::trap_imports::Error,
+    },
     #[error("internal error: the imported functions of {} cannot be wrapped", path.display())]
     Wrap {
         path: PathBuf,
@@ -300,8 +318,8 @@ pub(crate) struct Panic {
 /// How a backend's output differs from what we rely on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackendOutput {
-    #[error("it cannot be serialized")]
-    Serialize(#[source] wasmer_types::SerializeError),
+    #[error("it cannot be made into a program")]
+    Compilation(#[source] crate::backend::CompilationError),
     #[error("it is not a 64-bit little-endian ELF file")]
     Elf(#[from] object::read::Error),
     #[error("its DWARF cannot be read")]
@@ -337,13 +355,29 @@ impl Error {
             | Self::ForeignDebug { .. }
             | Self::EmitBackend { .. }
             | Self::EmitVariants { .. }
-            | Self::OutputIsInput { .. } => Exit::Usage,
+            | Self::OutputIsInput { .. }
+            | Self::ServeWord { .. } => Exit::Usage,
             Self::Crashed { .. }
+            | Self::TrapImports { .. }
             | Self::Wrap { .. }
             | Self::BackendOutput { .. }
             | Self::WriteArtifact(_) => Exit::Internal,
             _ => Exit::Failed,
         }
+    }
+
+    /// A name for programs: that of the variant, in lower case with dashes.
+    pub(crate) fn code(&self) -> String {
+        let text = format!("{self:?}");
+        let end = text.find(|c: char| !c.is_alphanumeric());
+        let mut code = String::new();
+        for c in text[..end.unwrap_or(text.len())].chars() {
+            if c.is_ascii_uppercase() && !code.is_empty() {
+                code.push('-');
+            }
+            code.push(c.to_ascii_lowercase());
+        }
+        code
     }
 
     /// What the user can do about it.
@@ -357,7 +391,6 @@ impl Error {
             Self::AlreadyCompiled { path } => {
                 format!("look at it with `faas-wasm inspect {}`", path.display())
             }
-            Self::WasmText { path } => format!("run `wat2wasm {}` first", path.display()),
             Self::Component { path } => format!(
                 "build for `wasm32-wasip1` instead of `wasm32-wasip2`; or, if the component was \
                  made from a core module, get that back with `wasm-tools component unbundle {} \
@@ -392,6 +425,12 @@ impl Error {
             Self::UnknownImports { memory: true, .. } => {
                 "link without `--import-memory` and without shared memory".into()
             }
+            Self::UnknownImports {
+                functions_only: true,
+                ..
+            } => "build for WASI preview1 (`wasm32-wasip1`); or, if it never calls them, \
+                 `--allow-unknown-imports` makes traps of them"
+                .into(),
             Self::UnknownImports { .. } => {
                 "build for WASI preview1 (`wasm32-wasip1`); hosts provide wasi_snapshot_preview1, \
                  wasi_unstable and the CUDA driver API (`cu...` in env) only"
@@ -462,7 +501,7 @@ impl Error {
                     .into()
             }
             Self::NoCacheDir | Self::CacheDir { .. } | Self::CacheWrite { .. } => {
-                "set FAAS_WASM_CACHE_DIR to a directory that can be written".into()
+                "name a directory that can be written with `--cache-dir`".into()
             }
             Self::BackendOutput { .. } | Self::WriteArtifact(_) => {
                 "please report this with the module, and with what `faas-wasm --version -v` prints"
@@ -473,16 +512,33 @@ impl Error {
         Some(hint)
     }
 
+    /// The messages of its causes, one a line of theirs.
+    pub(crate) fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            causes.extend(error.to_string().lines().map(str::to_owned));
+            cause = error.source();
+        }
+        causes
+    }
+
+    /// The message and its causes.
+    pub(crate) fn in_one_line(&self) -> String {
+        let causes = self.causes().join("; ");
+        if causes.is_empty() {
+            self.to_string()
+        } else {
+            format!("{self}: {causes}")
+        }
+    }
+
     /// The message, its causes and the hint, as printed on standard error.
     pub(crate) fn report(&self) -> String {
         let mut report = format!("error: {self}\n");
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            for line in error.to_string().lines() {
-                // Writing to a string cannot fail.
-                let _ = writeln!(report, "  {line}");
-            }
-            cause = error.source();
+        for cause in self.causes() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(report, "  {cause}");
         }
         if let Some(hint) = self.hint() {
             let _ = writeln!(report, "hint: {hint}");
@@ -511,6 +567,21 @@ mod tests {
              end-of-file\nhint: the file seems to be cut off: build or copy it again\n"
         );
         assert_eq!(error.exit(), Exit::Failed);
+    }
+
+    #[test]
+    fn codes_are_names() {
+        let path = std::path::PathBuf::from("a");
+        assert_eq!(Error::Empty { path: path.clone() }.code(), "empty");
+        assert_eq!(
+            Error::NotWasm {
+                path,
+                found: String::new()
+            }
+            .code(),
+            "not-wasm"
+        );
+        assert_eq!(Error::NoRunner.code(), "no-runner");
     }
 
     #[test]

@@ -81,7 +81,14 @@ fn build(directory: &Path, wasm: &[u8], options: &Options) -> Result<Vec<u8>, Er
     let output = directory.join("a.so");
     std::fs::write(&input, wasm).expect("it can be written");
     let wasm = input::read(&input)?;
-    build::build_from(&input, &wasm, &output, options, true)?;
+    build::build_from(
+        &input,
+        &wasm,
+        &output,
+        options,
+        &build::Extras::default(),
+        true,
+    )?;
     Ok(std::fs::read(&output).expect("it was written"))
 }
 

@@ -67,17 +67,68 @@ const WASI_FUNCTIONS: [(&str, &str); 46] = [
     ("sock_shutdown", "ii"),
 ];
 
+/// Who provides an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Provider {
+    Wasi,
+    Cuda,
+    /// Nobody, with a remark where one helps.
+    Nobody(Option<String>),
+}
+
+impl Provider {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Wasi => "wasi",
+            Self::Cuda => "cuda",
+            Self::Nobody(_) => "nobody",
+        }
+    }
+}
+
+/// Finds out who provides an import. Further hosts are added here.
+pub(crate) fn provider(module: &Module<'_>, import: &Import<'_>) -> Provider {
+    if cuda::is_cuda(import) {
+        return match cuda::remark(module, import) {
+            None => Provider::Cuda,
+            Some(remark) => Provider::Nobody(Some(remark)),
+        };
+    }
+    if !WASI_MODULES.contains(&import.module) {
+        return Provider::Nobody(None);
+    }
+    let Some((name, params)) = WASI_FUNCTIONS.iter().find(|(name, _)| *name == import.name) else {
+        return Provider::Nobody(Some("not a function of WASI preview1".into()));
+    };
+    let expected = wasi_type(name, params);
+    let found = match import.ty {
+        TypeRef::Func(ty) => module.function_type(ty),
+        _ => None,
+    };
+    if found == Some(&expected) {
+        return Provider::Wasi;
+    }
+    Provider::Nobody(Some(format!("WASI has {}", describe_function(&expected))))
+}
+
 /// Checks that there is a host for every import.
 ///
 /// # Errors
 ///
 /// [`Error::UnknownImports`] with all that nobody provides.
 pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<(), Error> {
-    let wrong: Vec<_> = module
-        .imports
-        .iter()
-        .filter_map(|import| complaint(module, import))
-        .collect();
+    let mut wrong = Vec::new();
+    let mut functions_only = true;
+    for import in &module.imports {
+        if let Provider::Nobody(remark) = provider(module, import) {
+            let ty = describe(module, import);
+            let remark = remark
+                .map(|remark| format!(" ({remark})"))
+                .unwrap_or_default();
+            wrong.push(format!("{}.{}: {ty}{remark}", import.module, import.name));
+            functions_only &= matches!(import.ty, TypeRef::Func(_));
+        }
+    }
     if wrong.is_empty() {
         return Ok(());
     }
@@ -86,6 +137,7 @@ pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<(), Error> {
         path: path.into(),
         source: ImportList(wrong),
         memory: module.imports.iter().any(is_memory),
+        functions_only,
     })
 }
 
@@ -111,31 +163,6 @@ pub(crate) fn describe(module: &Module<'_>, import: &Import<'_>) -> String {
         TypeRef::Global(global) => format!("global {}", global.content_type),
         TypeRef::Tag(_) => "tag".into(),
     }
-}
-
-fn complaint(module: &Module<'_>, import: &Import<'_>) -> Option<String> {
-    if cuda::is_cuda(import) {
-        return cuda::complaint(module, import);
-    }
-    let listed = |remark: &str| {
-        let ty = describe(module, import);
-        Some(format!("{}.{}: {ty}{remark}", import.module, import.name))
-    };
-    if !WASI_MODULES.contains(&import.module) {
-        return listed("");
-    }
-    let Some((name, params)) = WASI_FUNCTIONS.iter().find(|(name, _)| *name == import.name) else {
-        return listed(" (not a function of WASI preview1)");
-    };
-    let expected = wasi_type(name, params);
-    let found = match import.ty {
-        TypeRef::Func(ty) => module.function_type(ty),
-        _ => None,
-    };
-    if found == Some(&expected) {
-        return None;
-    }
-    listed(&format!(" (WASI has {})", describe_function(&expected)))
 }
 
 fn wasi_type(name: &str, params: &str) -> FuncType {

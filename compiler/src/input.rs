@@ -20,16 +20,25 @@ const WASM_MAGIC: &[u8] = b"\0asm";
 /// Version 1, then layer 0 for a core module and 1 for a component.
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 
-/// Reads a file that should be a core WebAssembly module.
+/// Reads a file that should be a core WebAssembly module, and assembles it if it is text.
 ///
 /// # Errors
 ///
 /// What the file system says, or what the file is instead.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Read {
+    let mut bytes = std::fs::read(path).map_err(|source| Error::Read {
         path: path.into(),
         source,
     })?;
+    if is_text(path, &bytes) {
+        bytes = wat::Parser::new()
+            .parse_bytes(Some(path), &bytes)
+            .map(|wasm| wasm.into_owned())
+            .map_err(|source| Error::WasmText {
+                path: path.into(),
+                source,
+            })?;
+    }
     recognize(path, &bytes)?;
     Ok(bytes)
 }
@@ -42,8 +51,6 @@ fn recognize(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     if !bytes.starts_with(WASM_MAGIC) {
         return Err(if faas_wasm_artifact::is_artifact(bytes, bytes) {
             Error::AlreadyCompiled { path: path() }
-        } else if is_text(bytes) {
-            Error::WasmText { path: path() }
         } else {
             Error::NotWasm {
                 path: path(),
@@ -69,8 +76,14 @@ fn recognize(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn is_text(bytes: &[u8]) -> bool {
+/// Whether a file is in the text format, by its name or its start.
+fn is_text(path: &Path, bytes: &[u8]) -> bool {
     let start = bytes.trim_ascii_start();
+    let named = path.extension().is_some_and(|extension| extension == "wat");
+    // Some tools leave binary files with such names.
+    if named && !bytes.is_empty() && !bytes.starts_with(b"\0") {
+        return true;
+    }
     start.starts_with(b"(module") || start.starts_with(b"(component") || start.starts_with(b";;")
 }
 
@@ -264,7 +277,6 @@ mod tests {
             (b"\x7fELF\x02\x01", "starts with an ELF header"),
             (b"\x1f\x8b\x08", "starts with a gzip header"),
             (b"hello", "bytes 68 65 6c 6c, not 00 61 73 6d"),
-            (b"  (module)", "hint: run `wat2wasm a.wasm` first"),
             (
                 b"\0asm",
                 "at offset 0x4: unexpected end-of-file in the header",
@@ -279,6 +291,30 @@ mod tests {
             let report = report(recognize(Path::new("a.wasm"), bytes));
             assert!(report.contains(expected), "{bytes:?}: {report}");
         }
+    }
+
+    #[test]
+    fn text_is_assembled() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let read_text = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).expect("it can be written");
+            read(&path).map_err(|error| error.report())
+        };
+        let module = wat::parse_str("(module (func))").expect("it is correct");
+        for (name, text) in [
+            ("a.wat", "(module (func))"),
+            ("b.wasm", "  (module (func))"),
+            ("c", ";; what this is\n(module (func))"),
+            ("d.wat", "(func)"),
+        ] {
+            assert_eq!(read_text(name, text).as_ref(), Ok(&module), "{text}");
+        }
+        let report = read_text("e.wat", "(module (func (nop2)))").expect_err("it is wrong");
+        assert!(report.contains("e.wat cannot be assembled\n"), "{report}");
+        assert!(report.contains("nop2"), "{report}");
+        let report = read_text("f.wat", "hello").expect_err("it is wrong");
+        assert!(report.contains("f.wat:1:1"), "{report}");
     }
 
     fn validate_text(text: &str, supported: &Features, other: Option<Features>) -> String {

@@ -2,7 +2,8 @@
 //!
 //! The pipeline of a build, a module each: `input` and `imports` reject what cannot become an
 //! artifact, `wrap` sees to it that no imported function is a value, `lift` takes the data out of
-//! the module, `backend` compiles it, `convert` brings the result into our own format, the artifact
+//! the module, `backend` compiles it (what it compiled before is in the
+//! `cache`), `convert` brings the result into our own format, the artifact
 //! crate writes it, `output` saves it.
 //!
 //! This crate never loads or runs an artifact: that is the runner's, which `run` executes.
@@ -12,52 +13,76 @@
 mod args;
 mod backend;
 mod build;
+mod cache;
+mod check;
 mod convert;
 mod cuda;
 mod emit;
 mod error;
+mod features;
 mod functions;
 mod imports;
 mod input;
 mod inspect;
 mod lift;
 mod lines;
+mod manual;
+mod message;
 mod module;
 mod output;
 mod progress;
 mod run;
+mod sbom;
+mod serve;
 mod summary;
 mod supervise;
 mod target;
 mod temporary;
+mod trap_imports;
 mod version;
+mod watch;
 mod wrap;
 
 #[cfg(all(test, feature = "cranelift"))]
 mod fuzz_smoke;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args as _, CommandFactory as _, FromArgMatches as _};
 use faas_wasm_artifact::Backend;
 
-use crate::args::{Arguments, BuildArguments, Command, CompileArguments, RunArguments};
-use crate::build::{Options, RawOptions};
+use crate::args::{
+    Arguments, BuildArguments, CheckArguments, Command, CompileArguments, RunArguments,
+    ServeArguments,
+};
+use crate::build::{Extras, Options, RawOptions};
+use crate::cache::Wish;
 use crate::error::{Error, Exit};
+use crate::message::Format;
 
 /// Runs the program with this process's arguments and environment.
 pub fn main() -> ExitCode {
     // The hook has told the panic; what is missing is our exit code for a bug.
-    std::panic::catch_unwind(|| dispatch(Arguments::parse())).unwrap_or_else(|_| {
+    std::panic::catch_unwind(|| {
+        let matches = Arguments::command().get_matches();
+        match Arguments::from_arg_matches(&matches) {
+            Ok(arguments) => dispatch(arguments, &matches),
+            Err(error) => error.exit(),
+        }
+    })
+    .unwrap_or_else(|_| {
         print_error("error: internal error\nhint: please report this with the command line\n");
         Exit::Internal.into()
     })
 }
 
-fn dispatch(arguments: Arguments) -> ExitCode {
+fn dispatch(arguments: Arguments, matches: &ArgMatches) -> ExitCode {
+    let format = arguments.message_format;
     if arguments.version {
-        return finish(print(&version::describe(arguments.verbose)));
+        return finish(format, print(&version::describe(arguments.verbose)));
     }
     match arguments.command {
         // clap does this itself where there is no argument at all.
@@ -65,53 +90,99 @@ fn dispatch(arguments: Arguments) -> ExitCode {
             print_error(&Arguments::command().render_help().to_string());
             Exit::Usage.into()
         }
-        Some(Command::Build(arguments)) => supervised_build(&arguments),
-        Some(Command::Inspect(arguments)) => finish(
-            inspect::inspect(&arguments.artifact, arguments.json, arguments.functions)
-                .and_then(|text| print(&text)),
-        ),
-        Some(Command::Verify(arguments)) => finish(
-            inspect::verify(&arguments.artifact)
-                .and_then(|()| print(&format!("{}: intact\n", arguments.artifact.display()))),
-        ),
+        Some(Command::Build(arguments)) => supervised_build(&arguments, format),
+        Some(Command::Check(arguments)) => check(&arguments, format),
+        Some(Command::Inspect(arguments)) => {
+            let text = inspect::inspect(&arguments.artifact, arguments.json, arguments.functions);
+            finish(format, text.and_then(|text| print(&text)))
+        }
+        Some(Command::Verify(arguments)) => {
+            let intact = inspect::verify(&arguments.artifact);
+            let print = |()| print(&format!("{}: intact\n", arguments.artifact.display()));
+            finish(format, intact.and_then(print))
+        }
         Some(Command::Run(arguments)) => {
             let Err(error) = run(arguments);
-            report(&error);
+            report(format, &error);
             Exit::RunFailed.into()
+        }
+        Some(Command::Serve(arguments)) => match serve(arguments, matches) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => finish(format, Err(error)),
+        },
+        Some(Command::Man(arguments)) => finish(format, manual::write(arguments.directory)),
+        Some(Command::Completions(arguments)) => {
+            finish(format, print(&manual::completions(arguments.shell)))
         }
     }
 }
 
 /// A build in a child process where the backend can take its process down.
-fn supervised_build(arguments: &BuildArguments) -> ExitCode {
+fn supervised_build(arguments: &BuildArguments, format: Format) -> ExitCode {
     let options = options(&arguments.compile).and_then(|options| options.emit(arguments.emit));
     let options = match options {
         Ok(options) => options,
-        Err(error) => return finish(Err(error)),
+        Err(error) => return finish(format, Err(error)),
     };
     if supervise::is_child() {
         supervise::end_with_parent();
     } else if options.backend == Backend::Llvm
         && let Some(result) = supervise::run()
     {
-        return result.map_or_else(|error| finish(Err(error)), ExitCode::from);
+        return result.map_or_else(|error| finish(format, Err(error)), ExitCode::from);
     }
-    finish(build(arguments, &options))
+    finish(format, build(arguments, &options, format))
 }
 
-fn build(arguments: &BuildArguments, options: &Options) -> Result<(), Error> {
+fn build(arguments: &BuildArguments, options: &Options, format: Format) -> Result<(), Error> {
     let output = match &arguments.output {
         Some(path) => path.clone(),
         None => build::default_output(&arguments.module),
     };
-    let summary = build::build(&arguments.module, &output, options, arguments.quiet)?;
+    let extras = Extras {
+        sbom: arguments.emit_sbom.as_ref().map(|path| {
+            let default = || output.with_extension("cdx.json");
+            path.clone().unwrap_or_else(default)
+        }),
+        time: arguments.source_date_epoch,
+    };
+    // Progress is for people.
+    let quiet = arguments.quiet || format == Format::Json;
+    let summary = build::build(&arguments.module, &output, options, &extras, quiet)?;
     if arguments.quiet {
         return Ok(());
     }
-    if let Some(notes) = summary.notes() {
-        print_error(&format!("{notes}\n"));
+    for note in summary.notes() {
+        print_error(&message::note(format, &note));
     }
-    print(&summary.to_string())
+    print(&message::artifact(format, &summary))
+}
+
+fn check(arguments: &CheckArguments, format: Format) -> ExitCode {
+    let check = || {
+        let options = options(&arguments.compile)?;
+        let allow_unknown = arguments.compile.allow_unknown_imports;
+        let report = check::check(&arguments.module, &options, allow_unknown)?;
+        print(&if arguments.json {
+            json(&report)
+        } else {
+            report.to_string()
+        })?;
+        Ok(report.is_good())
+    };
+    match check() {
+        Ok(true) => Exit::Success.into(),
+        Ok(false) => Exit::Failed.into(),
+        Err(error) => finish(format, Err(error)),
+    }
+}
+
+/// A value as JSON, with a line end.
+fn json(value: &impl serde::Serialize) -> String {
+    // Our own types, whose keys are strings, can always be written.
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
 }
 
 fn run(arguments: RunArguments) -> Result<std::convert::Infallible, Error> {
@@ -124,6 +195,45 @@ fn run(arguments: RunArguments) -> Result<std::convert::Infallible, Error> {
     };
     let compile = &arguments.compile;
     run::run(file, &guest, || options(compile), arguments.quiet)
+}
+
+fn serve(arguments: ServeArguments, matches: &ArgMatches) -> Result<u8, Error> {
+    // Wrong options are told before anything is started.
+    options(&arguments.compile)?;
+    let mut settings = arguments.set;
+    settings.extend(arguments.port.map(|port| ("port".into(), port.to_string())));
+    serve::serve(&serve::Service {
+        file: arguments.file,
+        arguments: arguments.arguments,
+        settings,
+        build: matches
+            .subcommand_matches("serve")
+            .map(compile_options)
+            .unwrap_or_default(),
+        watch: arguments.watch,
+    })
+}
+
+/// The options of [`CompileArguments`] that were given on the command line, as they were given.
+fn compile_options(matches: &ArgMatches) -> Vec<OsString> {
+    let mut given = Vec::new();
+    for option in CompileArguments::augment_args(clap::Command::new("build")).get_arguments() {
+        let id = option.get_id().as_str();
+        let source = matches.value_source(id);
+        let (Some(ValueSource::CommandLine), Some(name)) = (source, option.get_long()) else {
+            continue;
+        };
+        if !option.get_action().takes_values() {
+            given.push(format!("--{name}").into());
+            continue;
+        }
+        for value in matches.get_raw(id).into_iter().flatten() {
+            let mut word = OsString::from(format!("--{name}="));
+            word.push(value);
+            given.push(word);
+        }
+    }
+    given
 }
 
 fn options(arguments: &CompileArguments) -> Result<Options, Error> {
@@ -144,21 +254,27 @@ fn options(arguments: &CompileArguments) -> Result<Options, Error> {
         debug: arguments.debug,
         jobs: arguments.jobs,
         cuda_abi: arguments.cuda_abi,
+        allow_unknown_imports: arguments.allow_unknown_imports,
+        cache: Wish {
+            directory: arguments.cache.cache_dir.clone(),
+            off: arguments.cache.no_cache,
+            limit: arguments.cache.cache_limit,
+        },
     })
 }
 
-fn finish(result: Result<(), Error>) -> ExitCode {
+fn finish(format: Format, result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
-            report(&error);
+            report(format, &error);
             error.exit().into()
         }
     }
 }
 
-fn report(error: &Error) {
-    print_error(&error.report());
+fn report(format: Format, error: &Error) {
+    print_error(&message::error(format, error));
 }
 
 fn print(text: &str) -> Result<(), Error> {

@@ -18,6 +18,8 @@ pub(crate) struct Module<'a> {
     pub(crate) imports: Vec<Import<'a>>,
     /// Type index of each function, imported ones first.
     pub(crate) functions: Vec<u32>,
+    /// Initial sizes of the tables in elements, imported ones first.
+    pub(crate) tables: Vec<u64>,
     /// Memories, imported ones first.
     pub(crate) memories: Vec<MemoryType>,
     /// `None` for an imported global.
@@ -98,6 +100,11 @@ impl<'a> Module<'a> {
             Payload::FunctionSection(section) => {
                 for ty in section {
                     self.functions.push(ty?);
+                }
+            }
+            Payload::TableSection(section) => {
+                for table in section {
+                    self.tables.push(table?.ty.initial);
                 }
             }
             Payload::MemorySection(section) => {

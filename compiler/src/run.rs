@@ -18,9 +18,9 @@ use std::process::Command;
 use std::str::FromStr;
 
 use faas_wasm_artifact::{Artifact, FORMAT_VERSION};
-use sha2::{Digest as _, Sha256};
 
-use crate::build::{self, Options};
+use crate::build::{self, Extras, Options};
+use crate::cache::{Key, KeyBuilder};
 use crate::error::Error;
 use crate::input;
 
@@ -28,8 +28,6 @@ use crate::input;
 const RUNNER: &str = "faas-wasm-runner";
 /// Names the runner if there is none beside this program.
 const RUNNER_VARIABLE: &str = "FAAS_WASM_RUNNER";
-/// Names the directory for compiled modules.
-const CACHE_VARIABLE: &str = "FAAS_WASM_CACHE_DIR";
 
 /// A directory for the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +151,11 @@ fn one_shot_arguments(file: &Path, artifact: &Path, guest: &Guest) -> Vec<OsStri
 
 /// Whether to hand the file to the runner as it is: it says more about a damaged artifact than we
 /// could.
-fn is_elf(path: &Path) -> Result<bool, Error> {
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub(crate) fn is_elf(path: &Path) -> Result<bool, Error> {
     use std::io::Read as _;
     let read = || {
         let mut start = Vec::new();
@@ -166,7 +168,12 @@ fn is_elf(path: &Path) -> Result<bool, Error> {
     })
 }
 
-fn find_runner() -> Result<PathBuf, Error> {
+/// Finds the runner's program: beside this one, then where a variable says, then on PATH.
+///
+/// # Errors
+///
+/// It is nowhere.
+pub(crate) fn find_runner() -> Result<PathBuf, Error> {
     let beside = std::env::current_exe()
         .ok()
         .and_then(|path| path.canonicalize().ok())
@@ -201,69 +208,58 @@ fn variable(name: &str) -> Option<OsString> {
 /// the file appears complete either way, with the same bytes.
 fn cached(module: &Path, options: &Options, quiet: bool) -> Result<PathBuf, Error> {
     let wasm = input::read(module)?;
-    let directory = cache_directory(variable).ok_or(Error::NoCacheDir)?;
-    std::fs::create_dir_all(&directory).map_err(|source| Error::CacheDir {
-        path: directory.clone(),
-        source,
-    })?;
-    let artifact = directory.join(format!("{}.so", key(&wasm, options)));
+    let write_error = |path: PathBuf, source| Error::CacheWrite { path, source };
+    let artifact = options.cache.artifact_path(&key(&wasm, options));
+    let artifact = artifact
+        .map_err(|source| write_error(module.into(), source))?
+        .ok_or(Error::NoCacheDir)?;
     if !is_intact(&artifact) {
-        build::build_from(module, &wasm, &artifact, options, quiet).map_err(
+        build::build_from(module, &wasm, &artifact, options, &Extras::default(), quiet).map_err(
             |error| match error {
-                Error::Write { path, source } => Error::CacheWrite { path, source },
+                Error::Write { path, source } => write_error(path, source),
                 other => other,
             },
         )?;
     }
+    options.cache.used_artifact(&artifact);
     Ok(artifact)
 }
 
-fn cache_directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    if let Some(directory) = variable(CACHE_VARIABLE) {
-        return Some(directory.into());
-    }
-    let base = variable("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")))?;
-    Some(base.join("faas-wasm"))
-}
-
 /// Name of a cached artifact: everything that its bytes depend on.
-fn key(wasm: &[u8], options: &Options) -> String {
-    let mut hash = Sha256::new();
-    let mut add = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    };
-    add(wasm);
-    add(&FORMAT_VERSION.to_le_bytes());
-    add(env!("CARGO_PKG_VERSION").as_bytes());
-    add(options.backend.name().as_bytes());
-    add(wasmer_compiler::VERSION.as_bytes());
-    add(&[options.opt_level.digit(), options.debug.into()]);
-    add(options
-        .cuda_abi
-        .map_or(String::new(), |abi| abi.to_string())
-        .as_bytes());
-    for target in &options.targets {
-        add(target.triple.to_string().as_bytes());
+fn key(wasm: &[u8], options: &Options) -> Key {
+    let Options {
+        backend,
+        opt_level,
+        jobs: _,
+        targets,
+        debug,
+        // `run` takes no such option.
+        emit: _,
+        allow_unknown_imports,
+        cuda_abi,
+        cache: _,
+    } = options;
+    let mut key = KeyBuilder::new();
+    key.add(wasm);
+    key.add(&FORMAT_VERSION.to_le_bytes());
+    key.add(backend.name().as_bytes());
+    key.add(&[
+        opt_level.digit(),
+        u8::from(*debug),
+        u8::from(*allow_unknown_imports),
+    ]);
+    key.add(
+        cuda_abi
+            .map_or(String::new(), |abi| abi.to_string())
+            .as_bytes(),
+    );
+    for target in targets {
+        key.add(target.triple.to_string().as_bytes());
         for feature in &target.features {
-            add(feature.name().as_bytes());
+            key.add(feature.name().as_bytes());
         }
     }
-    // Two builds of one version differ while we work on it.
-    if let Some(tool) = std::env::current_exe()
-        .ok()
-        .and_then(|path| path.metadata().ok())
-    {
-        add(&tool.size().to_le_bytes());
-        add(&tool.mtime().to_le_bytes());
-        add(&tool.mtime_nsec().to_le_bytes());
-    }
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    key.finish()
 }
 
 /// Whether a cached artifact is there and can be loaded. A damaged one is built again.
@@ -328,25 +324,5 @@ mod tests {
                 "--x"
             ]
         );
-    }
-
-    #[test]
-    fn cache_directory_prefers_our_own_variable() {
-        let find = |set: &[(&str, &str)]| {
-            let set = set.to_vec();
-            cache_directory(move |name| {
-                let found = set.iter().find(|(key, _)| *key == name);
-                found.map(|(_, value)| (*value).into())
-            })
-        };
-        let (own, xdg, home) = (
-            (CACHE_VARIABLE, "/o"),
-            ("XDG_CACHE_HOME", "/x"),
-            ("HOME", "/h"),
-        );
-        assert_eq!(find(&[own, xdg, home]), Some("/o".into()));
-        assert_eq!(find(&[xdg, home]), Some("/x/faas-wasm".into()));
-        assert_eq!(find(&[home]), Some("/h/.cache/faas-wasm".into()));
-        assert_eq!(find(&[]), None);
     }
 }

@@ -16,6 +16,14 @@ pub(crate) struct Summary {
     pub(crate) code_sizes: Vec<u64>,
     /// Size of the file in bytes.
     pub(crate) artifact_size: u64,
+    /// SHA-256 of the file.
+    pub(crate) sha256: String,
+    /// The document about what it is made of, if one was asked for.
+    pub(crate) sbom: Option<PathBuf>,
+    /// Imported functions that became traps.
+    pub(crate) trapping: Vec<String>,
+    /// Functions that came from the cache, if there is one. Wrappers count too.
+    pub(crate) reused: Option<usize>,
     /// Whether the CPU features are this machine's.
     pub(crate) native: bool,
     /// Imports that look like the CUDA driver API's and are not in it.
@@ -25,27 +33,29 @@ pub(crate) struct Summary {
 
 impl Summary {
     /// What the user should know beside the numbers, for standard error.
-    pub(crate) fn notes(&self) -> Option<String> {
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
         // With several variants the others are for other CPUs.
-        let native = match &self.manifests[..] {
-            [only] if self.native => Some(only),
-            _ => None,
-        };
-        let native = native.map(|native| {
-            format!(
-                "note: built for this machine's CPU: only CPUs with {} can run it; \
+        if let ([only], true) = (&self.manifests[..], self.native) {
+            notes.push(format!(
+                "built for this machine's CPU: only CPUs with {} can run it; \
                  `--cpu x86-64-v2` makes it portable",
-                features(native)
-            )
-        });
-        let unknown = (!self.unknown_cuda.is_empty()).then(|| {
-            format!(
-                "note: not known to the CUDA driver API, calls give CUDA_ERROR_NOT_SUPPORTED: {}",
+                features(only)
+            ));
+        }
+        if !self.trapping.is_empty() {
+            notes.push(format!(
+                "nobody provides these imports; calling one is a trap: {}",
+                self.trapping.join(", ")
+            ));
+        }
+        if !self.unknown_cuda.is_empty() {
+            notes.push(format!(
+                "not known to the CUDA driver API, calls give CUDA_ERROR_NOT_SUPPORTED: {}",
                 self.unknown_cuda.join(", ")
-            )
-        });
-        let notes: Vec<_> = native.into_iter().chain(unknown).collect();
-        (!notes.is_empty()).then(|| notes.join("\n"))
+            ));
+        }
+        notes
     }
 }
 
@@ -61,11 +71,18 @@ impl fmt::Display for Summary {
         line("code", &bytes(code))?;
         line("image", &bytes(manifest.image_size))?;
         line("size", &bytes(self.artifact_size))?;
+        if let Some(sbom) = &self.sbom {
+            line("sbom", &sbom.display())?;
+        }
         for manifest in &self.manifests {
             line("target", &manifest.triple)?;
             line("features", &features(manifest))?;
         }
         line("backend", &backend(manifest))?;
+        if let Some(reused) = self.reused {
+            let reused = reused.min(manifest.functions as usize);
+            line("cache", &format_args!("{reused} functions reused"))?;
+        }
         line("time", &format_args!("{:.1} s", self.elapsed.as_secs_f64()))
     }
 }

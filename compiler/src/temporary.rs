@@ -35,6 +35,7 @@ pub(crate) struct TemporaryFile {
 impl TemporaryFile {
     /// Creates an empty file in the directory of `target`, with a name like its name.
     pub(crate) fn beside(target: &Path) -> io::Result<Self> {
+        remove_on_signals();
         let mut name = target.file_name().unwrap_or_default().to_owned();
         // Names have at most 255 bytes on Linux; a long one would fail with its suffix.
         if name.len() > 200 {
@@ -68,7 +69,8 @@ impl Drop for TemporaryFile {
     }
 }
 
-/// An empty directory that nobody else can read, in the system's place for such.
+/// An empty directory that nobody else can read, in the system's place for such. Its owner sees to
+/// signals, unless there is a [`TemporaryFile`] too.
 #[derive(Debug)]
 pub(crate) struct TemporaryDirectory {
     path: PathBuf,
@@ -119,7 +121,6 @@ fn create<T>(
     name: &std::ffi::OsStr,
     create: impl Fn(&Path) -> io::Result<T>,
 ) -> io::Result<(PathBuf, T)> {
-    remove_on_signals();
     for _ in 0..ATTEMPTS {
         // The hasher's keys are random.
         let random = RandomState::new().build_hasher().finish();

@@ -12,7 +12,3 @@ pub(super) const UNUSABLE_FEATURES: &[CpuFeature] = &[];
 pub(super) fn config(_: &Options) -> Option<Box<dyn CompilerConfig>> {
     None
 }
-
-pub(super) fn bodies_config(_: &Options) -> Option<Box<dyn CompilerConfig>> {
-    None
-}

@@ -2,10 +2,10 @@
 
 use faas_wasm_artifact::{CpuFeature, OptLevel};
 use wasmer_compiler::CompilerConfig;
-use wasmer_compiler_llvm::{LLVM, LLVMCallbacks, LLVMOptLevel};
+use wasmer_compiler_llvm::{LLVM, LLVMOptLevel};
 
 use super::Options;
-use super::cross::ObjectDirectory;
+use super::dump::Dump;
 
 /// The crate has no constant for its version. It is pinned to the compiler interface's.
 pub(super) const VERSION: Option<&str> = Some(wasmer_compiler::VERSION);
@@ -17,13 +17,10 @@ pub(super) fn config(options: &Options) -> Option<Box<dyn CompilerConfig>> {
 }
 
 /// The same, and each function's intermediate code, assembly and object go to a directory.
-pub(super) fn dumping_config(
-    options: &Options,
-    directory: &ObjectDirectory,
-) -> Option<Box<dyn CompilerConfig>> {
+pub(super) fn dumping_config(options: &Options, dump: &Dump) -> Option<Box<dyn CompilerConfig>> {
     let mut config = llvm(options);
     // Its only failure is that it cannot create the directory, which is there.
-    let callbacks = LLVMCallbacks::new(directory.path().into()).ok()?;
+    let callbacks = LLVMCallbacks::new(dump.path().into()).ok()?;
     config.callbacks(Some(callbacks));
     Some(Box::new(config))
 }
@@ -42,5 +39,5 @@ fn llvm(options: &Options) -> LLVM {
             OptLevel::Default => LLVMOptLevel::Default,
             OptLevel::Aggressive => LLVMOptLevel::Aggressive,
         });
-    config
+    Some(Box::new(config))
 }

@@ -4,7 +4,7 @@ use faas_wasm_artifact::CpuFeature;
 use wasmer_compiler::CompilerConfig;
 
 use super::Options;
-use super::cross::ObjectDirectory;
+use super::dump::Dump;
 
 pub(super) const VERSION: Option<&str> = None;
 
@@ -14,6 +14,6 @@ pub(super) fn config(_: &Options) -> Option<Box<dyn CompilerConfig>> {
     None
 }
 
-pub(super) fn dumping_config(_: &Options, _: &ObjectDirectory) -> Option<Box<dyn CompilerConfig>> {
+pub(super) fn dumping_config(_: &Options, _: &Dump) -> Option<Box<dyn CompilerConfig>> {
     None
 }

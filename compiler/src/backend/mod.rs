@@ -3,11 +3,17 @@
 //! A backend is a name, a version, what it can be told to use, and a configuration of wasmer's
 //! compiler interface. A backend that is not compiled in is a twin file that says so; no code
 //! outside of this module asks which ones are. What comes out is an ELF shared object and
-//! wasmer's description of the module; [`crate::convert`] turns both into our own format. For
-//! another architecture than this machine's the link is ours, see [`cross`].
+//! wasmer's description of the module; [`crate::convert`] turns both into our own format.
+//!
+//! A backend makes an object of each function; cache and link are ours, see [`incremental`].
 
-mod cross;
+mod dump;
+mod incremental;
+mod key;
+mod link;
+mod object;
 mod panic;
+mod renumber;
 
 #[cfg(feature = "cranelift")]
 mod cranelift;
@@ -22,14 +28,17 @@ mod llvm;
 
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::PoisonError;
 
 use faas_wasm_artifact::{Backend, CpuFeature, OptLevel};
-use wasmer_compiler::{ArtifactCreate as _, CompilerConfig, EngineBuilder};
+use wasmer_compiler::{CompilerConfig, EngineBuilder};
 use wasmer_types::target::{CpuFeature as EngineFeature, Target as EngineTarget};
 use wasmer_types::{CompilationProgressCallback, Features, ModuleInfo};
 
-use self::cross::{Code, CrossConfig, ObjectDirectory};
+use self::dump::Dump;
+pub(crate) use self::incremental::Error as CompilationError;
+use self::incremental::Outcome;
+use crate::cache::Cache;
 use crate::emit::Emit;
 use crate::error::{BackendOutput, Error};
 use crate::target::Target;
@@ -49,10 +58,6 @@ pub(crate) struct Options {
     pub(crate) jobs: NonZero<usize>,
     pub(crate) target: Target,
     /// Whether the output's DWARF will be used.
-    #[cfg_attr(
-        not(any(feature = "cranelift", feature = "llvm")),
-        allow(dead_code, reason = "there is no backend to read it")
-    )]
     pub(crate) debug: bool,
     /// What is kept of the backend's intermediate output.
     pub(crate) emit: Option<Emit>,
@@ -63,6 +68,8 @@ pub(crate) struct Options {
 pub(crate) struct Compiled {
     pub(crate) module: ModuleInfo,
     pub(crate) elf: Vec<u8>,
+    /// Functions whose code came from the cache.
+    pub(crate) reused: usize,
 }
 
 /// Version of a backend, or `None` if it is not compiled in.
@@ -113,55 +120,66 @@ pub(crate) fn compile(
     wasm: &[u8],
     options: &Options,
     emit_to: Option<&Path>,
+    cache: &Cache,
     progress: CompilationProgressCallback,
 ) -> Result<Compiled, Error> {
     let mut options = options.clone();
-    let directory = directory(backend, &options)?;
-    if directory.is_some() {
-        options.jobs = cross::jobs(wasm, options.jobs);
+    let dump = dump(backend, &options)?;
+    if dump.is_some() {
+        options.jobs = dump::jobs(wasm, options.jobs);
     }
-    let config = if options.target.is_foreign() {
-        cross_config(backend, &options, directory.clone())?
-    } else {
-        native_config(backend, &options, directory.as_deref())?
+    let outcome = Outcome::default();
+    let config = incremental::Config {
+        inner: match &dump {
+            Some(dump) => llvm::dumping_config(&options, dump).ok_or_else(|| missing(backend))?,
+            None => config(backend, &options)?,
+        },
+        backend: backend.name(),
+        options: options.clone(),
+        cache: cache.clone(),
+        outcome: outcome.clone(),
     };
     let target = engine_target(&options.target);
     let features = config.supported_features_for_target(&target);
-    let compiled = panic::catch(|| {
-        let engine = EngineBuilder::new(config)
+    let refused = panic::catch(|| {
+        let engine = EngineBuilder::new(Box::new(config) as Box<dyn CompilerConfig>)
             .set_target(Some(target))
             .set_features(Some(features))
             .engine();
-        engine.compile_with_progress(wasm, Some(progress))
-    });
-    let artifact = compiled
-        .map_err(|source| Error::BackendPanic {
-            path: path.into(),
-            backend: backend.name(),
-            other: alternative(backend).map(Backend::name),
-            source,
-        })?
-        .map_err(|source| Error::Backend {
-            path: path.into(),
-            backend: backend.name(),
-            source,
-        })?;
-    if let (Some(directory), Some(emit), Some(to)) = (directory, options.emit, emit_to) {
-        directory.save(emit, to).map_err(|source| Error::Write {
+        // Without a result it is always an error; before the compiler is called it is a true one.
+        engine.compile_with_progress(wasm, Some(progress)).err()
+    })
+    .map_err(|source| Error::BackendPanic {
+        path: path.into(),
+        backend: backend.name(),
+        other: alternative(backend).map(Backend::name),
+        source,
+    })?;
+    if let (Some(dump), Some(to)) = (&dump, emit_to) {
+        dump.save(to).map_err(|source| Error::Write {
             path: to.into(),
             source,
         })?;
     }
-    let elf = artifact
-        .serialize()
-        .map_err(|source| Error::BackendOutput {
+    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    match (outcome.take(), refused) {
+        (Some(Ok(compiled)), _) => Ok(compiled),
+        (Some(Err(CompilationError::Backend(source))), _) | (None, Some(source)) => {
+            Err(Error::Backend {
+                path: path.into(),
+                backend: backend.name(),
+                source,
+            })
+        }
+        (Some(Err(source)), _) => Err(Error::BackendOutput {
             backend: backend.name(),
-            source: BackendOutput::Serialize(source),
-        })?;
-    Ok(Compiled {
-        module: artifact.module_info().clone(),
-        elf,
-    })
+            source: BackendOutput::Compilation(source),
+        }),
+        (None, None) => Err(Error::BackendOutput {
+            backend: backend.name(),
+            source: BackendOutput::Compilation(CompilationError::NoObjects),
+        }),
+    }
 }
 
 fn config(backend: Backend, options: &Options) -> Result<Box<dyn CompilerConfig>, Error> {
@@ -172,52 +190,16 @@ fn config(backend: Backend, options: &Options) -> Result<Box<dyn CompilerConfig>
     config.ok_or_else(|| missing(backend))
 }
 
-/// A directory for the files of LLVM's dump, where they are needed.
-fn directory(backend: Backend, options: &Options) -> Result<Option<Arc<ObjectDirectory>>, Error> {
-    let needed =
-        backend == Backend::Llvm && (options.target.is_foreign() || options.emit.is_some());
-    if !needed {
+/// A directory for what is wanted of LLVM's intermediate output.
+fn dump(backend: Backend, options: &Options) -> Result<Option<Dump>, Error> {
+    let Some(wanted) = options.emit.filter(|_| backend == Backend::Llvm) else {
         return Ok(None);
-    }
-    let directory = ObjectDirectory::new(options.emit);
-    directory
-        .map(|directory| Some(Arc::new(directory)))
-        .map_err(|source| Error::TemporaryDirectory {
-            path: std::env::temp_dir(),
-            source,
-        })
-}
-
-fn native_config(
-    backend: Backend,
-    options: &Options,
-    directory: Option<&ObjectDirectory>,
-) -> Result<Box<dyn CompilerConfig>, Error> {
-    let config = match directory {
-        Some(directory) => llvm::dumping_config(options, directory),
-        None => return config(backend, options),
     };
-    config.ok_or_else(|| missing(backend))
-}
-
-fn cross_config(
-    backend: Backend,
-    options: &Options,
-    directory: Option<Arc<ObjectDirectory>>,
-) -> Result<Box<dyn CompilerConfig>, Error> {
-    let (inner, code) = match directory {
-        Some(directory) => (
-            llvm::dumping_config(options, &directory),
-            Code::Objects(directory),
-        ),
-        None => (cranelift::bodies_config(options), Code::Bodies),
-    };
-    Ok(Box::new(CrossConfig {
-        inner: inner.ok_or_else(|| missing(backend))?,
-        code,
-        jobs: options.jobs,
-        debug: options.debug,
-    }))
+    let dump = Dump::new(wanted);
+    dump.map(Some).map_err(|source| Error::TemporaryDirectory {
+        path: std::env::temp_dir(),
+        source,
+    })
 }
 
 fn missing(backend: Backend) -> Error {

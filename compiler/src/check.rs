@@ -1,0 +1,231 @@
+//! `faas-wasm check`: what a module needs, who provides it, and whether a runner would take it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::build::Options;
+use crate::cuda;
+use crate::error::Error;
+use crate::features;
+use crate::imports::{self, Provider};
+use crate::input::{self, ENTRY};
+use crate::lift;
+use crate::summary::bytes;
+use crate::wrap;
+
+/// Bytes of a page of WebAssembly.
+const PAGE: u64 = 65_536;
+/// The runner's limits if it is not told others; see its CONFIGURATION.md.
+const MEMORY_LIMIT: u64 = 4 << 30;
+const TABLE_LIMIT: u64 = 1_000_000;
+
+/// What was found. [`fmt::Display`] is for people; the fields are the keys of the JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    module: PathBuf,
+    size: u64,
+    functions: usize,
+    imports: Vec<ImportReport>,
+    features: Vec<&'static str>,
+    memories: Vec<MemoryReport>,
+    tables: Vec<u64>,
+    entry: Option<&'static str>,
+    needs_cuda: bool,
+    /// Why `build` or a runner would refuse it.
+    refusals: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ImportReport {
+    module: String,
+    name: String,
+    #[serde(rename = "type")]
+    ty: String,
+    provider: &'static str,
+    remark: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemoryReport {
+    /// In bytes.
+    minimum: u64,
+    maximum: Option<u64>,
+    shared: bool,
+}
+
+impl Report {
+    /// Whether it can be built and served.
+    pub(crate) fn is_good(&self) -> bool {
+        self.refusals.is_empty()
+    }
+}
+
+/// Looks at a module as `build` would, and collects everything that is wrong with it.
+///
+/// # Errors
+///
+/// It cannot be read, or is no module.
+pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Result<Report, Error> {
+    let wasm = input::read(path)?;
+    let mut refusals = Vec::new();
+    // What the validator refuses cannot be looked at any further.
+    crate::build::validate(path, &wasm, options)?;
+    let module = crate::build::parse(path, &wasm)?;
+    let invalid = |error: wasmparser::Error| Error::Invalid {
+        path: path.into(),
+        source: error.into(),
+    };
+    let mut refuse = |error: Error| refusals.push(error.in_one_line());
+    if let Err(error) = input::check_entry(path, &module) {
+        refuse(error);
+    }
+    let imports: Vec<_> = module
+        .imports
+        .iter()
+        .map(|import| {
+            let provider = imports::provider(&module, import);
+            ImportReport {
+                module: import.module.into(),
+                name: import.name.into(),
+                ty: imports::describe(&module, import),
+                provider: provider.name(),
+                remark: match provider {
+                    Provider::Nobody(remark) => remark,
+                    Provider::Wasi | Provider::Cuda => None,
+                },
+            }
+        })
+        .collect();
+    let unknown = imports::check(path, &module);
+    let needs_cuda = imports
+        .iter()
+        .any(|import| import.provider == Provider::Cuda.name());
+    match unknown {
+        Err(Error::UnknownImports {
+            functions_only: true,
+            ..
+        }) if allow_unknown => {}
+        Err(error) => refuse(error),
+        Ok(()) => {}
+    }
+    if let Err(error) = cuda::derive(path, &module, options.cuda_abi) {
+        refuse(error);
+    }
+    if let Err(error) = lift::lift(path, &module, &[]) {
+        refuse(error);
+    }
+    if let Err(source) = wrap::wrap(&module) {
+        refuse(Error::Wrap {
+            path: path.into(),
+            source,
+        });
+    }
+    for (index, memory) in module.memories.iter().enumerate() {
+        if memory.initial * PAGE > MEMORY_LIMIT {
+            refusals.push(format!(
+                "memory {index} begins with {}, the runner's wasm_memory_limit is {}",
+                bytes(memory.initial * PAGE),
+                bytes(MEMORY_LIMIT)
+            ));
+        }
+    }
+    for (index, elements) in module.tables.iter().enumerate() {
+        if *elements > TABLE_LIMIT {
+            refusals.push(format!(
+                "table {index} begins with {elements} elements, the runner's wasm_table_limit is \
+                 {TABLE_LIMIT}"
+            ));
+        }
+    }
+    let has_entry = module.exports.iter().any(|(name, ..)| *name == ENTRY);
+    Ok(Report {
+        module: path.into(),
+        size: wasm.len() as u64,
+        functions: module.names.offsets.len(),
+        features: features::used(&module).map_err(invalid)?,
+        memories: module
+            .memories
+            .iter()
+            .map(|memory| MemoryReport {
+                minimum: memory.initial * PAGE,
+                maximum: memory.maximum.map(|pages| pages * PAGE),
+                shared: memory.shared,
+            })
+            .collect(),
+        tables: module.tables.clone(),
+        entry: has_entry.then_some(ENTRY),
+        imports,
+        needs_cuda,
+        refusals,
+    })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<10} {value}");
+        line("module", &self.module.display())?;
+        line("size", &bytes(self.size))?;
+        line("functions", &self.functions)?;
+        line("entry", &self.entry.unwrap_or("none"))?;
+        let features = self.features.join(", ");
+        line(
+            "features",
+            if features.is_empty() {
+                &"none beyond the first standard"
+            } else {
+                &features
+            },
+        )?;
+        for memory in &self.memories {
+            let maximum = match memory.maximum {
+                Some(maximum) => format!("at most {}", bytes(maximum)),
+                None => "no maximum".into(),
+            };
+            let shared = if memory.shared { ", shared" } else { "" };
+            line(
+                "memory",
+                &format_args!("{}, {maximum}{shared}", bytes(memory.minimum)),
+            )?;
+        }
+        for elements in &self.tables {
+            line("table", &format_args!("{elements} elements"))?;
+        }
+        let count = |provider: &Provider| {
+            let name = provider.name();
+            self.imports
+                .iter()
+                .filter(|import| import.provider == name)
+                .count()
+        };
+        line(
+            "imports",
+            &format_args!(
+                "{} from wasi, {} from cuda, {} from nobody",
+                count(&Provider::Wasi),
+                count(&Provider::Cuda),
+                count(&Provider::Nobody(None))
+            ),
+        )?;
+        for import in &self.imports {
+            let remark = import.remark.as_ref().map(|remark| format!(" ({remark})"));
+            writeln!(
+                f,
+                "  {:<6}   {}.{}: {}{}",
+                import.provider,
+                import.module,
+                import.name,
+                import.ty,
+                remark.unwrap_or_default()
+            )?;
+        }
+        if self.is_good() {
+            return writeln!(f, "result     can be built and served");
+        }
+        writeln!(f, "result     refused")?;
+        self.refusals
+            .iter()
+            .try_for_each(|refusal| writeln!(f, "  {refusal}"))
+    }
+}
