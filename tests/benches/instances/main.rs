@@ -4,6 +4,7 @@
 //! space), pinned to one core, in turns; the medians of the turns are compared. Ratios decide
 //! whether the benchmark passes, absolute times are for reading: they depend on the machine.
 
+mod experiments;
 mod measure;
 mod ours;
 mod report;
@@ -12,6 +13,7 @@ mod trusted;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use measure::{Measurement, Side};
 
@@ -19,6 +21,8 @@ use measure::{Measurement, Side};
 const TURNS: usize = 5;
 /// Names the side that a child process is to measure.
 const SIDE_FLAG: &str = "--side";
+/// Names the experiment that a child process is to make.
+const EXPERIMENT_FLAG: &str = "--experiment";
 
 /// The files that are measured, made once for all turns.
 struct Inputs {
@@ -31,12 +35,69 @@ impl Inputs {
     }
 }
 
-/// Guests whose instances are measured, and what they read.
-const GUESTS: [(&str, usize); 3] = [("nop", 0), ("hello", 0), ("echo", 1024)];
+/// Guests whose instances are measured.
+const FIXTURES: [&str; 4] = ["nop", "hello", "echo", "spin"];
+
+/// Runs of one guest that are measured.
+struct Workload {
+    name: &'static str,
+    fixture: &'static str,
+    /// Bytes that the runs read, in turns.
+    reads: &'static [usize],
+}
+
+/// The last one writes other pages every other time.
+const WORKLOADS: [Workload; 4] = [
+    Workload {
+        name: "nop",
+        fixture: "nop",
+        reads: &[0],
+    },
+    Workload {
+        name: "hello",
+        fixture: "hello",
+        reads: &[0],
+    },
+    Workload {
+        name: "echo",
+        fixture: "echo",
+        reads: &[1024],
+    },
+    Workload {
+        name: "echo of 1 and 48 KiB in turns",
+        fixture: "echo",
+        reads: &[1024, 48 << 10],
+    },
+];
+
+impl Workload {
+    fn inputs(&self) -> impl Iterator<Item = Arc<[u8]>> {
+        self.reads.iter().map(|length| vec![b'x'; *length].into())
+    }
+
+    fn output<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        match self.fixture {
+            "hello" => b"hello, world\n",
+            _ => input,
+        }
+    }
+
+    fn row(&self) -> String {
+        format!("instance, call and drop of {}", self.name)
+    }
+}
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(SIDE_FLAG) {
+    let flag = arguments.next();
+    if flag.as_deref() == Some(EXPERIMENT_FLAG) {
+        let name = arguments.next().expect("the parent passes a name");
+        let directory = arguments.next().map(PathBuf::from);
+        let directory = directory.expect("the parent passes both");
+        experiments::make(&name, &Inputs { directory });
+        return ExitCode::SUCCESS;
+    }
+    if flag.as_deref() == Some(SIDE_FLAG) {
         let side = arguments.next().and_then(|name| Side::parse(&name));
         let directory = arguments.next().map(PathBuf::from);
         let (side, directory) = side.zip(directory).expect("the parent passes both");
@@ -62,5 +123,6 @@ fn main() -> ExitCode {
             turns.push((side, measure::in_child(side, &inputs.directory)));
         }
     }
-    report::report(&turns)
+    let found = experiments::NAMES.map(|name| experiments::in_child(name, &inputs.directory));
+    report::report(&turns, &found.concat())
 }

@@ -37,11 +37,13 @@ impl Side {
     }
 }
 
-/// The median time of something.
+/// How long something takes.
 #[derive(Debug, Clone)]
 pub(crate) struct Measurement {
     pub(crate) name: String,
     pub(crate) median: Duration,
+    /// What one after the other takes on average: the closed loop.
+    pub(crate) mean: Duration,
 }
 
 /// Runs `step` for a while and then takes the time of each run; it says how long what counts took.
@@ -50,10 +52,16 @@ pub(crate) fn median(name: &str, runs: usize, mut step: impl FnMut() -> Duration
         step();
     }
     let mut times: Vec<_> = (0..runs).map(|_| step()).collect();
+    of_times(name, &mut times)
+}
+
+/// The measurement of these times.
+pub(crate) fn of_times(name: &str, times: &mut [Duration]) -> Measurement {
     times.sort_unstable();
     Measurement {
         name: name.to_owned(),
         median: times[times.len() / 2],
+        mean: times.iter().sum::<Duration>() / times.len() as u32,
     }
 }
 
@@ -80,36 +88,47 @@ pub(crate) fn pin_to_one_core() {
 /// Passes measurements to the parent.
 pub(crate) fn print(measurements: &[Measurement]) {
     let mut text = String::new();
-    for Measurement { name, median } in measurements {
-        writeln!(text, "{name}\t{}", median.as_nanos()).expect("a string takes everything");
+    for Measurement { name, median, mean } in measurements {
+        writeln!(text, "{name}\t{}\t{}", median.as_nanos(), mean.as_nanos())
+            .expect("a string takes everything");
     }
     let mut stdout = std::io::stdout();
     stdout.write_all(text.as_bytes()).expect("the parent reads");
 }
 
-/// Measures one side in a process of its own.
-pub(crate) fn in_child(side: Side, inputs: &Path) -> Vec<Measurement> {
+/// Lines of what this program prints in a process of its own.
+pub(crate) fn child(flag: &str, name: &str, inputs: &Path) -> Vec<String> {
     let program = std::env::current_exe().expect("a program has a file");
     let output = Command::new(program)
-        .args([SIDE_FLAG, side.name()])
+        .args([flag, name])
         .arg(inputs)
         .output()
         .expect("it can be started again");
     assert!(
         output.status.success(),
-        "{}: {}\n{}",
-        side.name(),
+        "{name}: {}\n{}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
     let text = String::from_utf8(output.stdout).expect("it prints names and numbers");
-    text.lines()
-        .map(|line| {
-            let (name, nanoseconds) = line.split_once('\t').expect("a tab is between them");
-            Measurement {
-                name: name.to_owned(),
-                median: Duration::from_nanos(nanoseconds.parse().expect("it is a number")),
-            }
-        })
-        .collect()
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Measures one side in a process of its own.
+pub(crate) fn in_child(side: Side, inputs: &Path) -> Vec<Measurement> {
+    let lines = child(SIDE_FLAG, side.name(), inputs);
+    let measurement = |line: &String| {
+        let mut fields = line.split('\t');
+        let name = fields.next().unwrap_or_default().to_owned();
+        let mut time = || {
+            let nanoseconds = fields.next().expect("a tab is between them");
+            Duration::from_nanos(nanoseconds.parse().expect("it is a number"))
+        };
+        Measurement {
+            name,
+            median: time(),
+            mean: time(),
+        }
+    };
+    lines.iter().map(measurement).collect()
 }

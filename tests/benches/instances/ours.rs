@@ -1,24 +1,26 @@
 //! Our side: the engine and WASI as the runner uses them.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use faas_wasm_engine::{Ending, Limits, Linker, Replica, RunLimits};
+use faas_wasm_engine::{Caller, Ending, Limits, Linked, Linker, Replica, RunLimits, Stop};
 use faas_wasm_tests::{Outcome, esbuild, fixture, tool};
 use faas_wasm_wasi::{
     Access, InputStream, Namespace, OutputStream, Root, StreamError, WasiContext, add_to_linker,
 };
 
-use crate::measure::{Measurement, median, time};
+use crate::measure::{Measurement, median, of_times, time};
 use crate::trusted::load;
-use crate::{GUESTS, Inputs};
+use crate::{FIXTURES, Inputs, WORKLOADS, Workload};
 
 /// Every request of the runner has a deadline.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn make_inputs(inputs: &Inputs) {
-    for (name, _) in GUESTS {
+    for name in FIXTURES {
         build(&fixture(name), &inputs.file(&format!("{name}.so")));
     }
     let module = esbuild().expect("the Makefile gets esbuild's module");
@@ -42,68 +44,148 @@ pub(crate) fn measure(inputs: &Inputs) -> Vec<Measurement> {
             time(|| load(&inputs.file("esbuild.so")))
         }),
     ];
-    for (name, input) in GUESTS {
-        measurements.extend(instances(name, input, &inputs.file(&format!("{name}.so"))));
+    for guest in &WORKLOADS {
+        let artifact = inputs.file(&format!("{}.so", guest.fixture));
+        measurements.extend(instances(guest, &artifact));
     }
+    measurements.push(before_start_up(&inputs.file("esbuild.so")));
     measurements
 }
 
-fn limits(start: Instant) -> RunLimits {
-    RunLimits {
-        deadline: Some(start + TIME_LIMIT),
-        ..RunLimits::default()
+/// A replica of an artifact, and what its runs read and write.
+pub(crate) struct Loop {
+    replica: Replica<WasiContext>,
+    namespace: Arc<Namespace>,
+    arguments: Arc<[Vec<u8>]>,
+    output: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Loop {
+    pub(crate) fn new(linked: &Arc<Linked<WasiContext>>) -> Self {
+        let root = Root::open("/").expect("there is a root");
+        Self {
+            replica: Replica::new(linked).expect("it can be made"),
+            namespace: Arc::new(Namespace::new(root, Access::CopyOnWrite)),
+            arguments: Arc::new([b"guest".to_vec()]),
+            output: Arc::default(),
+        }
+    }
+
+    /// One run, until the answer is there and until the next instance is; and how it ended.
+    pub(crate) fn run(&mut self, input: &Arc<[u8]>) -> (Duration, Duration, Ending) {
+        let (start, ending) = self.answer(input, TIME_LIMIT);
+        let answered = start.elapsed();
+        self.prepare();
+        (answered, start.elapsed(), ending)
+    }
+
+    /// One run without what comes after its answer.
+    pub(crate) fn answer(&mut self, input: &Arc<[u8]>, limit: Duration) -> (Instant, Ending) {
+        self.output.lock().expect("one thread has it").clear();
+        let start = Instant::now();
+        let mut context = WasiContext::builder(Arc::clone(&self.namespace))
+            .arguments(Arc::clone(&self.arguments))
+            .own_environment(vec![b"PWD=/".to_vec()])
+            .stdin(Box::new(Input {
+                bytes: Arc::clone(input),
+                read: 0,
+            }))
+            .stdout(Box::new(Output(Arc::clone(&self.output))))
+            .build();
+        let limits = RunLimits {
+            deadline: Some(start + limit),
+            ..RunLimits::default()
+        };
+        let ending = self.replica.run(&mut context, limits);
+        drop(context);
+        (start, ending.expect("there is an instance"))
+    }
+
+    pub(crate) fn prepare(&mut self) {
+        let prepared = self.replica.prepare();
+        prepared.expect("the next instance can be made");
+    }
+
+    pub(crate) fn has_written(&self, expected: &[u8]) -> bool {
+        *self.output.lock().expect("one thread has it") == expected
     }
 }
 
-/// The whole of a run, and the part that a request waits for: the rest happens between requests.
-fn instances(name: &str, input: usize, artifact: &Path) -> [Measurement; 2] {
-    let root = Root::open("/").expect("there is a root");
-    let namespace = Arc::new(Namespace::new(root, Access::CopyOnWrite));
+pub(crate) fn link(artifact: &Path) -> Arc<Linked<WasiContext>> {
     let mut linker = Linker::<WasiContext>::new();
     add_to_linker(&mut linker);
     let linked = linker.link(load(artifact), Limits::default());
-    let mut replica = Replica::new(&linked.expect("WASI is all it needs")).expect("it can be made");
-    let arguments: Arc<[Vec<u8>]> = Arc::new([name.into()]);
-    let input: Arc<[u8]> = vec![b'x'; input].into();
-    let output: Arc<Mutex<Vec<u8>>> = Arc::default();
-    let run = |replica: &mut Replica<WasiContext>| {
-        output.lock().expect("one thread has it").clear();
-        let start = Instant::now();
-        let mut context = WasiContext::builder(Arc::clone(&namespace))
-            .arguments(Arc::clone(&arguments))
-            .own_environment(vec![b"PWD=/".to_vec()])
-            .stdin(Box::new(Input {
-                bytes: Arc::clone(&input),
-                read: 0,
-            }))
-            .stdout(Box::new(Output(Arc::clone(&output))))
-            .build();
-        let ending = replica.run(&mut context, limits(start));
-        drop(context);
-        let answered = start.elapsed();
-        replica.prepare().expect("the next instance can be made");
-        let all = start.elapsed();
-        assert!(matches!(ending, Ok(Ending::Returned)), "{ending:?}");
-        (answered, all)
-    };
-    run(&mut replica);
-    let expected = match name {
-        "hello" => b"hello, world\n".as_slice(),
-        _ => &input,
-    };
-    assert_eq!(
-        *output.lock().expect("one thread has it"),
-        expected,
-        "it does its work"
-    );
+    linked.expect("WASI is all it needs")
+}
+
+/// The whole of a run, and the part that a request waits for: the rest happens between requests.
+fn instances(guest: &Workload, artifact: &Path) -> [Measurement; 2] {
+    let mut runs = Loop::new(&link(artifact));
+    let inputs: Vec<Arc<[u8]>> = guest.inputs().collect();
+    for input in &inputs {
+        let (_, _, ending) = runs.run(input);
+        assert_eq!(ending, Ending::Returned);
+        assert!(runs.has_written(guest.output(input)), "it does its work");
+    }
+    let (mut answered, mut all) = (Vec::new(), Vec::new());
+    for number in 0..11_000 {
+        let (waited, took, ending) = runs.run(&inputs[number % inputs.len()]);
+        assert_eq!(ending, Ending::Returned);
+        // The first ones only warm up.
+        if number >= 1000 {
+            answered.push(waited);
+            all.push(took);
+        }
+    }
     [
-        median(&format!("instance, call and drop of {name}"), 5000, || {
-            run(&mut replica).1
-        }),
-        median(&format!("what a request waits for, {name}"), 5000, || {
-            run(&mut replica).0
-        }),
+        of_times(&guest.row(), &mut all),
+        of_times(
+            &format!("what a request waits for, {}", guest.name),
+            &mut answered,
+        ),
     ]
+}
+
+/// Whether runs of esbuild end at their first call of the host, or go on to their second.
+static ENDS_AT_FIRST: AtomicBool = AtomicBool::new(false);
+
+/// What a request to an esbuild-sized module waits for before its own code does anything: until it
+/// calls the host for the first time. Every other run goes on with its start-up to the second call,
+/// and writes pages that the others do not.
+fn before_start_up(artifact: &Path) -> Measurement {
+    const WASI: &str = "wasi_snapshot_preview1";
+    fn clock(_: &mut Caller<'_, WasiContext>, _: u32, _: u64, _: u32) -> Result<u32, Stop> {
+        match ENDS_AT_FIRST.load(Relaxed) {
+            true => Err(Stop::Exit(1)),
+            false => Ok(0),
+        }
+    }
+    fn random(_: &mut Caller<'_, WasiContext>, _: u32, _: u32) -> Result<u32, Stop> {
+        Err(Stop::Exit(2))
+    }
+    let mut linker = Linker::<WasiContext>::new();
+    add_to_linker(&mut linker);
+    linker
+        .function(WASI, "clock_time_get", clock)
+        .function(WASI, "random_get", random);
+    let linked = linker.link(load(artifact), Limits::default());
+    let mut runs = Loop::new(&linked.expect("WASI is all it needs"));
+    let nothing: Arc<[u8]> = Arc::default();
+    let mut times = Vec::new();
+    for _ in 0..2000 {
+        for first in [false, true] {
+            ENDS_AT_FIRST.store(first, Relaxed);
+            let (waited, _, ending) = runs.run(&nothing);
+            assert_eq!(ending, Ending::Exited(if first { 1 } else { 2 }));
+            if first {
+                times.push(waited);
+            }
+        }
+    }
+    of_times(
+        "what a request waits for, esbuild before its start-up",
+        &mut times,
+    )
 }
 
 struct Input {

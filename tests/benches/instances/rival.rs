@@ -13,7 +13,7 @@ use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 
 use crate::measure::{Measurement, median, time};
 use crate::trusted::load_rival;
-use crate::{GUESTS, Inputs};
+use crate::{FIXTURES, Inputs, WORKLOADS, Workload};
 
 /// How a slot is made clean for the next instance.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +55,7 @@ pub(crate) fn make_inputs(inputs: &Inputs) {
         let compiled = engine.precompile_module(&wasm).expect("it compiles");
         std::fs::write(inputs.file(name), compiled).expect("it can be written");
     };
-    for (name, _) in GUESTS {
+    for name in FIXTURES {
         compile(&fixture(name), &format!("{name}.cwasm"));
     }
     let module = esbuild().expect("the Makefile gets esbuild's module");
@@ -69,24 +69,23 @@ pub(crate) fn measure(inputs: &Inputs, reset: Reset) -> Vec<Measurement> {
         median("load nop", 2000, || time(|| load("nop"))),
         median("load esbuild", 2000, || time(|| load("esbuild"))),
     ];
-    for (name, input) in GUESTS {
-        measurements.push(instances(&engine, load(name), name, input));
+    for guest in &WORKLOADS {
+        measurements.push(instances(&engine, load(guest.fixture), guest));
     }
     measurements
 }
 
-fn instances(engine: &Engine, module: Module, name: &str, input: usize) -> Measurement {
+fn instances(engine: &Engine, module: Module, guest: &Workload) -> Measurement {
     let mut linker = Linker::<WasiP1Ctx>::new(engine);
     add_to_linker_sync(&mut linker, |context| context).expect("no name is there twice");
     let instance: InstancePre<_> = linker
         .instantiate_pre(&module)
         .expect("WASI is all it needs");
-    let input = vec![b'x'; input];
     let run = |stdin: MemoryInputPipe| {
         let stdout = MemoryOutputPipe::new(1 << 20);
         let took = time(|| {
             let context = WasiCtxBuilder::new()
-                .arg(name)
+                .arg("guest")
                 .env("PWD", "/")
                 .stdin(stdin)
                 .stdout(stdout.clone())
@@ -102,13 +101,15 @@ fn instances(engine: &Engine, module: Module, name: &str, input: usize) -> Measu
         });
         (took, stdout)
     };
-    let (_, stdout) = run(MemoryInputPipe::new(input.clone()));
-    let expected = match name {
-        "hello" => b"hello, world\n".as_slice(),
-        _ => &input,
-    };
-    assert_eq!(stdout.contents(), expected, "it does its work");
-    median(&format!("instance, call and drop of {name}"), 5000, || {
-        run(MemoryInputPipe::new(input.clone())).0
+    let inputs: Vec<_> = guest.inputs().collect();
+    let pipe = |input: &[u8]| MemoryInputPipe::new(input.to_vec());
+    for input in &inputs {
+        let (_, stdout) = run(pipe(input));
+        assert_eq!(stdout.contents(), guest.output(input), "it does its work");
+    }
+    let mut number = 0;
+    median(&guest.row(), 10_000, || {
+        number += 1;
+        run(pipe(&inputs[number % inputs.len()])).0
     })
 }
