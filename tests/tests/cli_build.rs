@@ -210,8 +210,8 @@ fn rejects_bad_input_and_leaves_nothing_behind() {
         ),
         (
             "WebAssembly text",
-            b"(module)".to_vec(),
-            &["error:", "hint: run `wat2wasm bad.wasm`"],
+            b"(module (func nop2))".to_vec(),
+            &["error:", "cannot be assembled", "bad.wasm:1:"],
         ),
         (
             "cut off",
