@@ -2,7 +2,7 @@
 
 use faas_wasm_artifact::{CpuFeature, OptLevel};
 use wasmer_compiler::CompilerConfig;
-use wasmer_compiler_llvm::{LLVM, LLVMOptLevel};
+use wasmer_compiler_llvm::{LLVM, LLVMCallbacks, LLVMOptLevel};
 
 use super::Options;
 use super::dump::Dump;
@@ -39,5 +39,5 @@ fn llvm(options: &Options) -> LLVM {
             OptLevel::Default => LLVMOptLevel::Default,
             OptLevel::Aggressive => LLVMOptLevel::Aggressive,
         });
-    Some(Box::new(config))
+    config
 }
