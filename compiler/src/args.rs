@@ -11,6 +11,7 @@ use faas_wasm_artifact::{Backend, CudaAbi, OptLevel};
 
 use crate::emit::Emit;
 use crate::message::Format;
+use crate::preinit::{self, Preinit};
 use crate::run::Directory;
 use crate::target::Level;
 
@@ -117,7 +118,53 @@ pub(crate) struct BuildArguments {
     pub(crate) source_date_epoch: Option<u64>,
 
     #[command(flatten)]
+    pub(crate) preinit: PreinitArguments,
+
+    #[command(flatten)]
     pub(crate) compile: CompileArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Initialization at build time")]
+pub(crate) struct PreinitArguments {
+    /// Call an exported function now, and keep what it does to memory and globals
+    ///
+    /// Each request then begins where the function returned: a language runtime starts initialized.
+    /// The function sees nothing of this machine but what the options below give it. If the module
+    /// exports `wizer.resume`, that is what a request runs instead of `_start`. Refused where
+    /// something could not be kept: open files, tables that change, CUDA.
+    #[arg(
+        long,
+        value_name = "EXPORT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = preinit::DEFAULT_EXPORT
+    )]
+    pub(crate) preinit: Option<String>,
+
+    /// Directory that it sees; as for `run`. May be repeated
+    #[arg(long, value_name = "HOST::GUEST[:ro|cow|rw]", requires = "preinit")]
+    pub(crate) preinit_dir: Vec<Directory>,
+
+    /// Environment variable that it sees. May be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = environment_variable, requires = "preinit")]
+    pub(crate) preinit_env: Vec<String>,
+
+    /// File that is its standard input [default: an empty one]
+    #[arg(long, value_name = "FILE", requires = "preinit")]
+    pub(crate) preinit_stdin: Option<PathBuf>,
+}
+
+impl PreinitArguments {
+    /// What is to be initialized, if anything.
+    pub(crate) fn resolve(&self) -> Option<Preinit> {
+        Some(Preinit {
+            export: self.preinit.clone()?,
+            directories: self.preinit_dir.clone(),
+            environment: self.preinit_env.clone(),
+            stdin: self.preinit_stdin.clone(),
+        })
+    }
 }
 
 #[derive(Debug, Args)]

@@ -23,6 +23,7 @@ use crate::lift;
 use crate::lines;
 use crate::module::Module;
 use crate::output::Output;
+use crate::preinit::{self, Preinit};
 use crate::progress::Progress;
 use crate::sbom::{self, Subject};
 use crate::summary::Summary;
@@ -168,6 +169,28 @@ fn file_sha256(path: &Path) -> Result<[u8; 32], Error> {
     Ok(hash.finalize().into())
 }
 
+impl Options {
+    /// Options for code that runs here, once, and soon.
+    fn quick_for_host(other: &Self) -> Result<Self, Error> {
+        let quick = Backend::Cranelift;
+        Self::resolve(&RawOptions {
+            backend: backend::version(quick).map(|_| quick),
+            targets: &[],
+            levels: &[],
+            features: None,
+            opt_level: OptLevel::None,
+            debug: false,
+            jobs: Some(other.jobs),
+            cuda_abi: None,
+            allow_unknown_imports: other.allow_unknown_imports,
+            cache: Wish {
+                off: true,
+                ..Wish::default()
+            },
+        })
+    }
+}
+
 /// The default name of an artifact: `foo.so` for `foo.wasm`, in the same directory.
 pub(crate) fn default_output(input: &Path) -> PathBuf {
     input.with_extension("so")
@@ -181,11 +204,16 @@ pub(crate) fn default_output(input: &Path) -> PathBuf {
 pub(crate) fn build(
     input: &Path,
     output: &Path,
+    preinit: Option<&Preinit>,
     options: &Options,
     extras: &Extras,
     quiet: bool,
 ) -> Result<Summary, Error> {
-    let wasm = input::read(input)?;
+    let mut wasm = input::read(input)?;
+    if let Some(preinit) = preinit {
+        validate(input, &wasm, options)?;
+        wasm = preinit::initialize(input, &wasm, preinit, &Options::quick_for_host(options)?)?;
+    }
     build_from(input, &wasm, output, options, extras, quiet)
 }
 
@@ -513,7 +541,7 @@ pub(crate) mod tests {
         let wasm = wat::parse_str(text).expect("the text is correct");
         std::fs::write(&input, wasm).expect("it can be written");
         let output = default_output(&input);
-        build(&input, &output, options, &Extras::default(), true)
+        build(&input, &output, None, options, &Extras::default(), true)
             .unwrap_or_else(|error| panic!("{}", error.report()));
         std::fs::read(output).expect("it was written")
     }

@@ -236,6 +236,13 @@ pub(crate) enum Error {
         source: io::Error,
     },
 
+    #[error("{} cannot be initialized ahead", path.display())]
+    Preinit {
+        path: PathBuf,
+        #[source]
+        source: Box<crate::preinit::PreinitError>,
+    },
+
     // Ours.
     #[error("internal error: the missing imports of {} cannot be replaced", path.display())]
     TrapImports {
@@ -391,6 +398,7 @@ impl Error {
             Self::AlreadyCompiled { path } => {
                 format!("look at it with `faas-wasm inspect {}`", path.display())
             }
+            Self::Preinit { source, .. } => return source.hint(),
             Self::Component { path } => format!(
                 "build for `wasm32-wasip1` instead of `wasm32-wasip2`; or, if the component was \
                  made from a core module, get that back with `wasm-tools component unbundle {} \

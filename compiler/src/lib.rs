@@ -30,6 +30,7 @@ mod manual;
 mod message;
 mod module;
 mod output;
+mod preinit;
 mod progress;
 mod run;
 mod sbom;
@@ -146,9 +147,11 @@ fn build(arguments: &BuildArguments, options: &Options, format: Format) -> Resul
         }),
         time: arguments.source_date_epoch,
     };
+    let preinit = arguments.preinit.resolve();
     // Progress is for people.
     let quiet = arguments.quiet || format == Format::Json;
-    let summary = build::build(&arguments.module, &output, options, &extras, quiet)?;
+    let module = &arguments.module;
+    let summary = build::build(module, &output, preinit.as_ref(), options, &extras, quiet)?;
     if arguments.quiet {
         return Ok(());
     }

@@ -127,7 +127,7 @@ pub(crate) fn run(
     })
 }
 
-fn one_shot_arguments(file: &Path, artifact: &Path, guest: &Guest) -> Vec<OsString> {
+pub(crate) fn one_shot_arguments(file: &Path, artifact: &Path, guest: &Guest) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--one-shot".into()];
     for Directory { host, guest, mode } in &guest.directories {
         arguments.push("--dir".into());

@@ -122,8 +122,10 @@ mod tests {
 
     #[test]
     fn chosen_functions_come_first_and_the_rest_keeps_its_order() {
-        let mut module = ModuleInfo::default();
-        module.num_imported_functions = 2;
+        let mut module = ModuleInfo {
+            num_imported_functions: 2,
+            ..ModuleInfo::default()
+        };
         for ty in [7, 7, 0, 1, 2, 3] {
             module
                 .functions
