@@ -133,11 +133,12 @@ impl Census {
         count.unwrap_or_else(|| panic!("no kind {kind} in {:#}", self.0))
     }
 
-    /// Whether nothing is live but so many contexts.
+    /// Whether nothing is live but so many contexts, each with the stream and the staging buffer that it is made with.
     pub fn is_empty(&self, contexts: u64) -> bool {
         let live = self.0["live"].as_object().expect("an object");
         live.iter().all(|(kind, count)| {
-            let most = if kind == "contexts" { contexts } else { 0 };
+            let kept = matches!(kind.as_str(), "contexts" | "streams" | "pinned");
+            let most = if kept { contexts } else { 0 };
             count.as_u64().is_some_and(|count| count <= most)
         })
     }

@@ -6,6 +6,7 @@
 //! of sleeping. A runner ends when its handle is dropped.
 
 mod cuda;
+mod gpu;
 mod guest;
 pub mod http;
 mod outcome;
@@ -14,10 +15,11 @@ mod runner;
 mod surroundings;
 
 pub use cuda::{Census, FakeCuda};
+pub use gpu::Gpu;
 pub use guest::{Backend, Guest, Work};
 pub use outcome::Outcome;
 pub use runner::{Runner, RunnerCommand};
 pub use surroundings::{
-    esbuild, fake_cuda, fixture, guests, native_cuda_guest, runner_program, skip, tool,
-    tool_program, wasi_errno_guest,
+    cuda_fixtures, esbuild, fake_cuda, fixture, guests, native_cuda_guest, runner_program, skip,
+    tool, tool_program, wasi_errno_guest,
 };

@@ -62,6 +62,11 @@ pub fn tool() -> Command {
     command
 }
 
+/// Directory of the CUDA guests.
+pub fn cuda_fixtures() -> PathBuf {
+    required(FIXTURES).join("cuda")
+}
+
 /// The module of a fixture.
 pub fn fixture(name: &str) -> PathBuf {
     let path = required(FIXTURES).join(format!("{name}.wasm"));

@@ -1,0 +1,118 @@
+//! Guests that use a GPU, over the stand-in for the driver: they run real kernels, in three data models each.
+//!
+//! Every test ends with an empty census: nothing of a guest is left on the device, and the driver was asked for nothing
+//! that it must not be.
+
+use faas_wasm_tests::{Backend, Gpu, Guest, cuda_fixtures};
+
+/// 4-byte device pointers, 8-byte ones, and kernels whose text does not say which parameters are pointers.
+const MODELS: [&str; 3] = ["", "64", "-bare"];
+
+fn guest(name: &str) -> Guest {
+    Guest::compiled(
+        &cuda_fixtures().join(format!("{name}.wasm")),
+        Backend::Cranelift,
+    )
+}
+
+/// Runs a guest in each model and isolation; all of its own checks must pass.
+#[track_caller]
+fn passes(name: &str, arguments: &[&str]) {
+    for model in MODELS {
+        let name = format!("{name}{model}");
+        let guest = guest(&name);
+        for isolation in ["context", "shared"] {
+            let gpu = Gpu::new().env("cuda_isolation", isolation);
+            let outcome = gpu.run(guest.artifact(), Some(&cuda_fixtures()), arguments);
+            let text = outcome.text();
+            assert_eq!(
+                outcome.code(),
+                0,
+                "{name}, {isolation}:\n{text}\n{}",
+                outcome.stderr
+            );
+            assert!(
+                text.contains(" checks, 0 failed"),
+                "{name}, {isolation}: {text}"
+            );
+            gpu.is_empty_but_for(0);
+        }
+    }
+}
+
+#[test]
+fn devices_are_described() {
+    passes("device", &[]);
+}
+
+#[test]
+fn memory_is_copied_and_set() {
+    passes("memory", &[]);
+}
+
+#[test]
+fn vectors_are_added() {
+    passes("vecadd", &[]);
+    passes("vecadd", &["kernels.ptx"]);
+}
+
+#[test]
+fn matrices_are_multiplied() {
+    passes("matmul", &["24"]);
+}
+
+#[test]
+fn every_kind_of_parameter_arrives() {
+    passes("launches", &[]);
+}
+
+#[test]
+fn streams_and_events_order_work() {
+    passes("streams", &[]);
+}
+
+#[test]
+fn graphs_are_captured_and_launched() {
+    passes("graphs", &[]);
+}
+
+#[test]
+fn forged_and_stale_values_are_refused() {
+    passes("hostile", &[]);
+}
+
+#[test]
+fn a_function_multiplies_matrices_over_http() {
+    let guest = guest("product");
+    let gpu = Gpu::new().env("use_cuda", "required");
+    let runner = gpu.runner(guest.serve()).start();
+    let begun = std::time::Instant::now();
+    while runner.get("/_/ready").status != 200 {
+        assert!(begun.elapsed().as_secs() < 60, "{}", runner.log());
+    }
+    let (n, k, m) = (5_u32, 3_u32, 4_u32);
+    let a: Vec<f32> = (0..n * k).map(|at| at as f32).collect();
+    let b: Vec<f32> = (0..k * m).map(|at| (at % 5) as f32 - 2.0).collect();
+    let mut body: Vec<u8> = [n, k, m]
+        .iter()
+        .flat_map(|size| size.to_le_bytes())
+        .collect();
+    body.extend(a.iter().chain(&b).flat_map(|value| value.to_le_bytes()));
+    let mut expected = Vec::new();
+    for row in 0..n as usize {
+        for column in 0..m as usize {
+            let sum: f32 = (0..k as usize)
+                .map(|at| a[row * k as usize + at] * b[at * m as usize + column])
+                .sum();
+            expected.extend(sum.to_le_bytes());
+        }
+    }
+    for _ in 0..3 {
+        let response = runner.post("/", body.clone());
+        assert_eq!(response.status, 200, "{}", runner.log());
+        assert_eq!(response.body, expected);
+    }
+    gpu.is_empty_but_for(1);
+    runner.stop();
+    gpu.is_empty_but_for(0);
+}

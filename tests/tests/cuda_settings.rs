@@ -1,0 +1,229 @@
+//! `use_cuda` and `cuda_*`, as an operator meets them; and what the build says of CUDA imports.
+
+use faas_wasm_tests::{Backend, FakeCuda, Gpu, Guest, Outcome, Work, cuda_fixtures, tool};
+
+fn guest(name: &str) -> Guest {
+    Guest::compiled(
+        &cuda_fixtures().join(format!("{name}.wasm")),
+        Backend::Cranelift,
+    )
+}
+
+#[test]
+fn without_use_cuda_a_guest_that_needs_it_is_refused() {
+    let outcome = guest("device").serve().run_to_end();
+    assert_eq!(outcome.code(), 1);
+    assert!(
+        outcome.stderr.contains("hint: set use_cuda=true"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn without_a_driver_calls_fail_and_the_runner_starts() {
+    let guest = guest("device");
+    let runner = guest
+        .serve()
+        .env("use_cuda", "true")
+        .env("cuda_driver_library", "/nonexistent/libcuda.so.1")
+        .start();
+    assert_eq!(runner.get("/_/ready").status, 200);
+    let response = runner.get("/");
+    assert_eq!(response.status, 500, "the guest's own exit code is 2");
+    assert!(
+        runner
+            .log()
+            .contains("cannot open the CUDA driver /nonexistent/libcuda.so.1"),
+        "{}",
+        runner.log()
+    );
+    let work = Work::new();
+    let gpu = Gpu::new().env("cuda_driver_library", work.join("absent"));
+    let outcome = gpu.run(guest.artifact(), None, &[]);
+    assert!(
+        outcome.text().contains("gave 100, wanted 0"),
+        "{}",
+        outcome.text()
+    );
+}
+
+#[test]
+fn required_means_no_start_without_a_driver() {
+    let outcome = guest("device")
+        .serve()
+        .env("use_cuda", "required")
+        .env("cuda_driver_library", "/nonexistent/libcuda.so.1")
+        .run_to_end();
+    assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+    assert!(
+        outcome
+            .stderr
+            .contains("use_cuda=required, but there is no CUDA"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn readiness_waits_for_the_device_where_it_is_required() {
+    let guest = guest("device");
+    let gpu = Gpu::of(FakeCuda::new().with("latency", "cuInit=1s")).env("use_cuda", "required");
+    let mut runner = gpu.runner(guest.serve()).start();
+    if runner.get("/_/ready").status == 200 {
+        assert!(
+            gpu.calls("cuCtxCreate_v2") > 0,
+            "ready before there is a context"
+        );
+    }
+    runner.wait_for_log("CUDA driver 13.0");
+    let begun = std::time::Instant::now();
+    while runner.get("/_/ready").status != 200 {
+        assert!(begun.elapsed().as_secs() < 60, "{}", runner.log());
+    }
+    runner.stop();
+    gpu.is_empty_but_for(0);
+}
+
+#[test]
+fn limits_are_the_guests_errors() {
+    let guest = guest("memory");
+    for (name, value) in [("cuda_mem_limit", "4Ki"), ("cuda_max_allocations", "1")] {
+        let gpu = Gpu::new().env(name, value);
+        let outcome = gpu.run(guest.artifact(), None, &[]);
+        assert!(
+            outcome.text().contains("gave 2, wanted 0"),
+            "{name}: {}",
+            outcome.text()
+        );
+        gpu.is_empty_but_for(0);
+    }
+    for (guest, name) in [
+        ("streams", "cuda_max_streams"),
+        ("streams", "cuda_max_events"),
+        ("graphs", "cuda_max_graphs"),
+        ("vecadd", "cuda_max_modules"),
+    ] {
+        let gpu = Gpu::new().env(name, "0");
+        let outcome = gpu.run(self::guest(guest).artifact(), None, &[]);
+        assert!(
+            outcome.text().contains("gave 2, wanted 0"),
+            "{name}: {}",
+            outcome.text()
+        );
+        gpu.is_empty_but_for(0);
+    }
+    let gpu = Gpu::new().env("cuda_max_module_size", "16");
+    let outcome = gpu.run(self::guest("vecadd").artifact(), None, &[]);
+    assert!(
+        outcome.text().contains("gave 1, wanted 0"),
+        "{}",
+        outcome.text()
+    );
+    gpu.is_empty_but_for(0);
+}
+
+#[test]
+fn strict_parameters_refuse_what_nothing_tells() {
+    let gpu = Gpu::new().env("cuda_strict_params", "true");
+    let outcome = gpu.run(guest("launches-bare").artifact(), None, &[]);
+    assert!(
+        outcome.text().contains("gave 801, wanted 0"),
+        "{}",
+        outcome.text()
+    );
+    assert!(
+        outcome.stderr.contains("cuda_strict_params"),
+        "{}",
+        outcome.stderr
+    );
+    gpu.is_empty_but_for(0);
+    // What the kernel's text says needs no guess.
+    let gpu = Gpu::new().env("cuda_strict_params", "true");
+    let outcome = gpu.run(guest("vecadd").artifact(), None, &[]);
+    assert_eq!(outcome.code(), 0, "{}", outcome.text());
+    gpu.is_empty_but_for(0);
+}
+
+#[test]
+fn compiled_device_code_is_kept_in_a_directory() {
+    let cache = Work::new();
+    let guest = guest("vecadd");
+    for (run, compiled) in [(1, 1), (2, 0)] {
+        let gpu = Gpu::new().env("cuda_module_cache", cache.path());
+        let outcome = gpu.run(guest.artifact(), None, &[]);
+        assert_eq!(outcome.code(), 0, "{}", outcome.text());
+        assert_eq!(
+            gpu.calls("cuLinkCreate_v2"),
+            compiled,
+            "run {run}: {:#?}",
+            gpu.census()
+        );
+        gpu.is_empty_but_for(0);
+    }
+}
+
+#[test]
+fn an_older_driver_leaves_the_layout_to_us() {
+    for model in ["launches", "launches64"] {
+        let driver = FakeCuda::new();
+        let old = driver.lacking("cuFuncGetParamInfo");
+        let gpu = Gpu::of(driver).env("cuda_driver_library", &old);
+        let outcome = gpu.run(guest(model).artifact(), None, &[]);
+        assert_eq!(outcome.code(), 0, "{}", outcome.text());
+        gpu.is_empty_but_for(0);
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_told_by_name_once() {
+    let work = Work::new();
+    let text = r#"(module
+        (import "env" "cuInit" (func $init (param i32) (result i32)))
+        (import "env" "cuMemAllocManaged" (func $managed (param i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func (export "_start")
+            (drop (call $init (i32.const 0)))
+            (drop (call $managed (i32.const 8) (i32.const 4) (i32.const 1)))
+            (call $exit (i32.eq (call $managed (i32.const 8) (i32.const 4) (i32.const 1)) (i32.const 801)))))"#;
+    let module = work.write("a.wasm", wat::parse_str(text).expect("the text is correct"));
+    let guest = Guest::compiled(&module, Backend::Cranelift);
+    let gpu = Gpu::new();
+    let outcome = gpu.run(guest.artifact(), None, &[]);
+    assert_eq!(outcome.code(), 1, "it got 801: {}", outcome.stderr);
+    assert_eq!(
+        outcome.stderr.matches("cuMemAllocManaged").count(),
+        1,
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn the_build_reports_imports_that_contradict_each_other() {
+    let work = Work::new();
+    let text = r#"(module
+        (import "env" "cuMemFree_v2" (func (param i64) (result i32)))
+        (import "env" "cuMemsetD8_v2" (func (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "_start")))"#;
+    let module = work.write("a.wasm", wat::parse_str(text).expect("the text is correct"));
+    let outcome = Outcome::of(tool().arg("build").arg(&module));
+    assert_eq!(outcome.code(), 1);
+    assert!(
+        outcome
+            .stderr
+            .contains("four bytes in the import cuMemsetD8_v2 and eight in cuMemFree_v2"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(outcome.stderr.contains("hint: "), "{}", outcome.stderr);
+    for (name, model) in [("device", "w32, "), ("memory64", "w32p64, ")] {
+        let outcome = Outcome::of(tool().arg("inspect").arg(guest(name).artifact()));
+        assert!(
+            outcome.success().contains(&format!("needed ({model}")),
+            "{name}"
+        );
+    }
+}
