@@ -18,31 +18,56 @@ fn guest(name: &str) -> Guest {
 /// Runs a guest in each model and isolation; all of its own checks must pass.
 #[track_caller]
 fn passes(name: &str, arguments: &[&str]) {
+    for isolation in ["context", "shared"] {
+        passes_in(isolation, name, arguments);
+    }
+}
+
+#[track_caller]
+fn passes_in(isolation: &str, name: &str, arguments: &[&str]) {
     for model in MODELS {
         let name = format!("{name}{model}");
         let guest = guest(&name);
-        for isolation in ["context", "shared"] {
-            let gpu = Gpu::new().env("cuda_isolation", isolation);
-            let outcome = gpu.run(guest.artifact(), Some(&cuda_fixtures()), arguments);
-            let text = outcome.text();
-            assert_eq!(
-                outcome.code(),
-                0,
-                "{name}, {isolation}:\n{text}\n{}",
-                outcome.stderr
-            );
-            assert!(
-                text.contains(" checks, 0 failed"),
-                "{name}, {isolation}: {text}"
-            );
-            gpu.is_empty_but_for(0);
-        }
+        let gpu = Gpu::new().env("cuda_isolation", isolation);
+        let outcome = gpu.run(guest.artifact(), Some(&cuda_fixtures()), arguments);
+        let text = outcome.text();
+        assert_eq!(
+            outcome.code(),
+            0,
+            "{name}, {isolation}:\n{text}\n{}",
+            outcome.stderr
+        );
+        assert!(
+            text.contains(" checks, 0 failed"),
+            "{name}, {isolation}: {text}"
+        );
+        gpu.is_empty_but_for(0);
     }
 }
 
 #[test]
 fn devices_are_described() {
-    passes("device", &[]);
+    passes_in("context", "device", &[]);
+}
+
+#[test]
+fn limits_of_a_shared_context_are_not_one_guests_to_set() {
+    let gpu = Gpu::new().env("cuda_isolation", "shared");
+    let outcome = gpu.run(guest("device").artifact(), None, &[]);
+    let text = outcome.text();
+    let failed: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("FAIL "))
+        .collect();
+    let expected = [
+        "FAIL cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 2048)",
+        "FAIL size >= 2048",
+    ];
+    assert_eq!(failed, expected, "{text}");
+    assert!(text.contains("gave 215, wanted 0"), "{text}");
+    // Each context gets a limit from the host, when it is made.
+    assert_eq!(gpu.calls("cuCtxSetLimit"), gpu.calls("cuCtxCreate_v2"));
+    gpu.is_empty_but_for(0);
 }
 
 #[test]

@@ -126,7 +126,8 @@ fn pack_buffer(call: &mut Call<'_>, layout: &Layout, extra: Pointer) -> Outcome 
     let mut arguments = std::mem::take(&mut call.state.arguments);
     let result = (|| {
         prepare(&mut arguments, layout);
-        let given = call.bytes(buffer, layout.size as u64)?;
+        // All that the guest says is there must be its own, though a kernel takes no more than its layout.
+        let given = &call.bytes(buffer, size)?[..layout.size];
         arguments.bytes_mut()[..layout.size].copy_from_slice(given);
         for parameter in layout
             .parameters
