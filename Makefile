@@ -238,7 +238,6 @@ $(QUICKJS): tests/benches/preinit/quickjs.c
 test: build fixtures fake-cuda esbuild guests kubernetes-validate ## Run all tests: units, and black-box tests over both programs
 	@rm -f $(BUILD)/skipped
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --features faas-wasm-tests/isolation --no-fail-fast
-	$(TEST_ENVIRONMENT) .ci/test-aarch64
 	@# A test whose toolchain is missing says so here; nothing is left out silently.
 	@if [ -s $(BUILD)/skipped ]; then sort $(BUILD)/skipped; fi; \
 	echo "$$(cat $(BUILD)/skipped 2>/dev/null | wc -l) tests left out for want of a tool or a device"

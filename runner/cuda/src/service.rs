@@ -63,11 +63,14 @@ struct Shared {
     stopping: bool,
 }
 
+/// See [`Cuda::start`].
+type OnLoss = dyn Fn(&str, bool) + Send + Sync;
+
 /// See the module's text.
 pub struct Cuda {
     settings: Settings,
     log: Log,
-    on_loss: Box<dyn Fn(&str, bool) + Send + Sync>,
+    on_loss: Box<OnLoss>,
     shared: Mutex<Shared>,
     changed: Condvar,
     reported: Mutex<HashSet<String>>,

@@ -83,7 +83,9 @@ pub enum Level {
 
 /// Where messages go.
 #[derive(Clone)]
-pub struct Log(Arc<dyn Fn(Level, &str) + Send + Sync>);
+pub struct Log(Arc<Write>);
+
+type Write = dyn Fn(Level, &str) + Send + Sync;
 
 impl Log {
     /// A log that calls `write` for each message.

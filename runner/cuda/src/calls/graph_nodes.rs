@@ -117,7 +117,7 @@ pub(crate) fn add_memset(
             fields.next(call, Kind::Size)?,
             fields.next(call, Kind::Size)?,
         );
-        if !matches!(element, 1 | 2 | 4) || width == 0 || to.0 % u64::from(element) != 0 {
+        if !matches!(element, 1 | 2 | 4) || width == 0 || !to.0.is_multiple_of(u64::from(element)) {
             return fail(Code::INVALID_VALUE);
         }
         let bytes = width

@@ -15,6 +15,10 @@ const LONGEST_NAME: u64 = 64 << 10;
 const MOST_OPTIONS: u32 = 64;
 
 /// `cuLibraryLoadData`. The options concern how it is compiled, which is ours to say.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "as many as the driver's function has"
+)]
 pub(crate) fn load_data(
     call: &mut Call<'_>,
     library: Pointer,

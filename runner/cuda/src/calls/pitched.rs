@@ -68,7 +68,7 @@ fn side(call: &Call<'_>, fields: &mut Fields, has_planes: bool) -> Outcome<Side>
     if has_planes {
         height = fields.next(call, Kind::Size)?;
     }
-    let plane = pitch.checked_mul(height).unwrap_or(u64::MAX);
+    let plane = pitch.saturating_mul(height);
     let before = |count: u64, size: u64| count.checked_mul(size);
     let start = before(y, pitch)
         .and_then(|rows| rows.checked_add(x))
@@ -151,7 +151,7 @@ fn run(call: &mut Call<'_>, from: Side, to: Side, extent: Extent, stream: Handle
                     real: real + z * from.plane,
                     pitch: from.pitch,
                 };
-                rows.from_device(call, named, extent)
+                rows.copy_from_device(call, named, extent)
             })
         }
         (Place::Host(source), Place::Host(target)) => {
@@ -256,7 +256,7 @@ impl Rows {
         Ok(())
     }
 
-    fn from_device(&self, call: &mut Call<'_>, named: Named, extent: Extent) -> Outcome {
+    fn copy_from_device(&self, call: &mut Call<'_>, named: Named, extent: Extent) -> Outcome {
         let at_once = Self::at_once(call, named, extent);
         let width = extent.width as usize;
         let mut y = 0;

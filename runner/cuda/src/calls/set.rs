@@ -35,7 +35,7 @@ fn row(call: &mut Call<'_>, to: Device, element: Element, count: Size, stream: H
     if bytes == 0 {
         return Ok(());
     }
-    if to.0 % element.size() != 0 {
+    if !to.0.is_multiple_of(element.size()) {
         return fail(Code::INVALID_VALUE);
     }
     let real = translate(call, to, bytes)?;
@@ -73,7 +73,7 @@ fn rows(
     if bytes == 0 || height.0 == 0 {
         return Ok(());
     }
-    let aligned = to.0 % element.size() == 0 && pitch.0 % element.size() == 0;
+    let aligned = to.0.is_multiple_of(element.size()) && pitch.0.is_multiple_of(element.size());
     let Some(extent) = extent(pitch.0, bytes, height.0).filter(|_| aligned) else {
         return fail(Code::INVALID_VALUE);
     };

@@ -102,8 +102,8 @@ fn present<F>(entry: Option<F>) -> Result<F, Code> {
 ///
 /// `text` must be null or a C string.
 unsafe fn owned(text: *const c_char) -> Option<String> {
-    // SAFETY: the caller's promise.
     (!text.is_null()).then(|| {
+        // SAFETY: the caller's promise.
         unsafe { CStr::from_ptr(text) }
             .to_string_lossy()
             .into_owned()

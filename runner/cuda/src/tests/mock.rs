@@ -3,6 +3,10 @@
 //! It keeps the ranges of device memory that it has given out, and notes every address that is in none of them.
 
 #![allow(unsafe_code, reason = "it has the driver's C functions")]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "all for one reason: callers give places for results, as the driver's interface says"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
@@ -92,7 +96,7 @@ functions! {
     b"cuDeviceGetCount" => fn count(out: *mut i32) { unsafe { *out = 1 }; 0 }
     b"cuDeviceGet" => fn device(out: *mut i32, ordinal: i32) { unsafe { *out = ordinal }; 0 }
     b"cuDeviceGetName" => fn name(out: *mut u8, _length: i32, _device: i32) {
-        unsafe { out.copy_from(b"mock\0".as_ptr(), 5) };
+        unsafe { out.copy_from(c"mock".as_ptr().cast(), 5) };
         0
     }
     b"cuDeviceGetAttribute" => fn attribute(out: *mut i32, _attribute: u32, _device: i32) { unsafe { *out = 1024 }; 0 }
