@@ -235,12 +235,12 @@ fn the_cache_stays_within_its_limit() {
             .sum()
     };
     let _ = cached(&work, &module, Backend::Cranelift);
-    assert!(size() > 30 << 10, "{} bytes", size());
+    assert!(size() > 20 << 10, "{} bytes", size());
     let other = work.write("b.wat", "(module (func (export \"_start\")))");
     let mut command = build(&work, &other, "b.so", Backend::Cranelift);
-    command.args(["--cache-dir", "cache", "--cache-limit", "30Ki"]);
+    command.args(["--cache-dir", "cache", "--cache-limit", "20Ki"]);
     Outcome::of(&mut command).success();
-    assert!(size() <= 30 << 10, "{} bytes", size());
+    assert!(size() <= 20 << 10, "{} bytes", size());
 }
 
 #[test]

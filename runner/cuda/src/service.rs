@@ -346,7 +346,12 @@ impl Cuda {
             return Err(Code::INVALID_DEVICE);
         };
         let taken = Arc::clone(place.get_or_insert_with(|| Arc::clone(&made)));
+        // One may have been made ahead while this was on its way; nobody will ask for it.
+        let spare = shared.pool.get_mut(device).map(std::mem::take);
         drop(shared);
+        for prepared in spare.into_iter().flatten() {
+            destroy(backend, prepared);
+        }
         if !Arc::ptr_eq(&taken, &made) {
             let _ = backend.driver.context_destroy(context);
         }
@@ -470,7 +475,15 @@ impl Cuda {
             let made = backend.prepare(missing);
             let mut shared = self.lock();
             shared.preparing = false;
+            // An instance has made the shared one meanwhile.
+            let late =
+                self.settings.isolation == Isolation::Shared && shared.contexts[missing].is_some();
             match made {
+                Ok(prepared) if late => {
+                    drop(shared);
+                    destroy(backend, prepared);
+                    shared = self.lock();
+                }
                 // `stop` waits for it, and takes it out of the pool.
                 Ok(prepared) => shared.pool[missing].push(prepared),
                 Err(code) => {

@@ -34,14 +34,14 @@ use crate::slot::{self, Slot, SlotError, WASM_PAGE};
 use crate::state::{Beginning, PassiveSegment, State, Table};
 use crate::stop::{Stop, TrapKind};
 
-/// What a run has used, and which of its [`Limits`] it met.
+/// What a run has used, and which of its [`Limits`](crate::link::Limits) it met.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes of its linear memories at their largest: they never shrink.
     pub memory: u64,
-    /// `memory.grow` was refused because of [`Limits::memory`].
+    /// `memory.grow` was refused because of [`Limits::memory`](crate::link::Limits::memory).
     pub memory_limited: bool,
-    /// `table.grow` was refused because of [`Limits::table`].
+    /// `table.grow` was refused because of [`Limits::table`](crate::link::Limits::table).
     pub table_limited: bool,
 }
 

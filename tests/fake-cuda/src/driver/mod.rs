@@ -48,6 +48,7 @@ pub(crate) static SHARED: LazyLock<Shared> = LazyLock::new(|| Shared {
 /// Page-locked memory of the caller.
 #[derive(Debug)]
 pub(crate) struct Pinned {
+    pub(crate) context: u64,
     pub(crate) length: usize,
     pub(crate) flags: u32,
     /// Set where the driver allocated it, and so has to free it.

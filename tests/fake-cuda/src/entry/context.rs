@@ -60,6 +60,11 @@ impl Driver {
             .remove_where(|_, module| module.context == context);
         self.functions
             .remove_where(|_, function| function.context == context);
+        // cuMemAllocHost's memory is the context's, too, and must not be freed once the context is gone.
+        let pinned = self.pinned.len();
+        self.pinned
+            .retain(|_, region| region.context != context || region.bytes.is_none());
+        left += pinned - self.pinned.len();
         let mut memory = SHARED.memory.lock();
         left += memory.count(|one| one.context == context && one.purpose == Purpose::Linear);
         // Memory of pools outlives contexts, unless the device's state is lost anyway.

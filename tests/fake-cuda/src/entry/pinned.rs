@@ -8,7 +8,7 @@ const PAGE: usize = 4096;
 
 fn allocate(call: &mut Call<'_>, out: Out<usize>, size: usize, flags: u32) -> Result {
     let out = out.required()?;
-    call.driver().context()?;
+    let context = call.driver().context()?;
     if size == 0 || flags & !7 != 0 {
         return Err(Code::INVALID_VALUE);
     }
@@ -21,6 +21,7 @@ fn allocate(call: &mut Call<'_>, out: Out<usize>, size: usize, flags: u32) -> Re
     call.driver().pinned.insert(
         address,
         Pinned {
+            context,
             length: size,
             flags,
             bytes: Some(bytes),
@@ -55,7 +56,7 @@ entries! {
 
     fn cuMemHostRegister_v2(address: Host, bytes: usize, flags: u32) |call| {
         let driver = call.driver();
-        driver.context()?;
+        let context = driver.context()?;
         if address.is_null() || bytes == 0 || flags & !15 != 0 {
             return Err(Code::INVALID_VALUE);
         }
@@ -67,6 +68,7 @@ entries! {
         driver.pinned.insert(
             address.0,
             Pinned {
+                context,
                 length: bytes,
                 flags,
                 bytes: None,
