@@ -389,7 +389,7 @@ mod tests {
                 ..CudaAbi::W32P64
             }
         );
-        let w64 = r#"(memory i64 1)"#.to_owned() + &import("cuMemAlloc_v2", "i64 i64");
+        let w64 = import("cuMemAlloc_v2", "i64 i64") + "(memory i64 1)";
         assert_eq!(abi(&w64), CudaAbi::W64);
     }
 

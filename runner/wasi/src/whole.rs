@@ -71,12 +71,7 @@ mod tests {
         let root = Root::open(directory.path()).unwrap();
         let mut context =
             WasiContext::builder(Arc::new(Namespace::new(root, Access::CopyOnWrite))).build();
-        for path in [
-            "d/kernel.ptx",
-            "/d/kernel.ptx",
-            "//d/../d/kernel.ptx",
-            "../d/kernel.ptx",
-        ] {
+        for path in ["d/kernel.ptx", "/d/kernel.ptx", "//d/../d/kernel.ptx"] {
             let read = context.read_file(path.as_bytes(), 1 << 20);
             assert_eq!(read.map(|contents| contents.len()), Ok(PIECE + 1), "{path}");
         }
@@ -86,10 +81,11 @@ mod tests {
         );
         assert_eq!(context.read_file(b"d", 10), Err(Errno::Isdir));
         assert_eq!(context.read_file(b"missing", 10), Err(Errno::Noent));
+        // As for any call of the guest, nothing leads above its root: a path is refused, a link ends there.
         assert_eq!(
-            context.read_file(b"out", 1 << 20),
-            Err(Errno::Noent),
-            "it leads to the guest's own /etc"
+            context.read_file(b"../d/kernel.ptx", 1 << 20),
+            Err(Errno::Perm)
         );
+        assert_eq!(context.read_file(b"out", 1 << 20), Err(Errno::Noent));
     }
 }
