@@ -242,8 +242,19 @@ impl Exchange {
         begun
     }
 
-    /// Looks at held output, and releases it if it is time.
-    pub(super) fn poll_held(&self, context: &mut Context<'_>, now: Instant) -> Held {
+    /// How long output may be held.
+    pub(super) fn hold_time(&self) -> Duration {
+        self.hold.time
+    }
+
+    /// Looks at held output, and releases it if it is time. If not, the reader is woken when it is released or at its
+    /// end, and with `wake_at_first` also when there is the first of it.
+    pub(super) fn poll_held(
+        &self,
+        context: &mut Context<'_>,
+        now: Instant,
+        wake_at_first: bool,
+    ) -> Held {
         let mut state = self.lock();
         if let Some(outcome) = state.outcome {
             return Held::Complete(state.output.split().freeze(), outcome);
@@ -255,7 +266,7 @@ impl Exchange {
             return Held::Released;
         }
         state.reader = Some(context.waker().clone());
-        state.wake_at_first = due.is_none();
+        state.wake_at_first = wake_at_first;
         Held::Wait(due)
     }
 

@@ -376,30 +376,25 @@ async fn feed(exchange: Arc<Exchange>, mut body: RequestBody) {
 
 /// Waits until the output is complete or released.
 async fn first_output(exchange: &Exchange) -> Held {
+    // Nothing is due before then, so that a short run wakes its reader once: at its end.
+    let mut until = Some(Instant::now() + exchange.hold_time());
     loop {
-        let mut until = None;
-        let held = poll_fn(
-            |context| match exchange.poll_held(context, Instant::now()) {
-                Held::Wait(Some(due)) if until.is_none() => {
-                    until = Some(due);
-                    Poll::Ready(None)
-                }
-                Held::Wait(_) => Poll::Pending,
-                held => Poll::Ready(Some(held)),
-            },
-        );
-        if let Some(held) = held.await {
-            return held;
-        }
-        let Some(until) = until else { continue };
-        let again = poll_fn(
-            |context| match exchange.poll_held(context, Instant::now()) {
-                Held::Wait(_) => Poll::Pending,
-                held => Poll::Ready(held),
-            },
-        );
-        if let Ok(held) = tokio::time::timeout_at(until.into(), again).await {
-            return held;
+        let look =
+            poll_fn(
+                |context| match exchange.poll_held(context, Instant::now(), until.is_none()) {
+                    Held::Wait(Some(due)) if until.is_none() => Poll::Ready(Err(due)),
+                    Held::Wait(_) => Poll::Pending,
+                    held => Poll::Ready(Ok(held)),
+                },
+            );
+        let seen = match until {
+            Some(until) => tokio::time::timeout_at(until.into(), look).await.ok(),
+            None => Some(look.await),
+        };
+        match seen {
+            Some(Ok(held)) => return held,
+            Some(Err(due)) => until = Some(due),
+            None => until = None,
         }
     }
 }
