@@ -10,6 +10,7 @@
 //! what instances leave (`remains.rs`), which can block for as long as a driver likes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,8 @@ pub struct Cuda {
     on_loss: Box<OnLoss>,
     shared: Mutex<Shared>,
     changed: Condvar,
+    /// Whether `dead` is set, for those who ask often.
+    lost: AtomicBool,
     reported: Mutex<HashSet<String>>,
     /// Device code compiled from PTX, by the image's hash.
     pub(crate) compiled: Mutex<HashMap<[u8; 32], Arc<Vec<u8>>>>,
@@ -128,6 +131,7 @@ impl Cuda {
                 stopping: false,
             }),
             changed: Condvar::new(),
+            lost: AtomicBool::new(false),
             reported: Mutex::default(),
             compiled: Mutex::default(),
         });
@@ -174,6 +178,11 @@ impl Cuda {
             (None, Opened::Ready(_)) if shared.warm => Health::Ready,
             _ => Health::Starting,
         }
+    }
+
+    /// Whether the process has lost the device. It is so before anything is logged or told of it.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
     }
 
     /// Waits until the driver is open.
@@ -566,6 +575,7 @@ impl Cuda {
             return;
         }
         shared.dead = Some(cause.to_owned());
+        self.lost.store(true, Ordering::SeqCst);
         drop(shared);
         self.changed.notify_all();
         self.log(

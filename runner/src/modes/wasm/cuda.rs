@@ -30,7 +30,6 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(60);
 pub(super) struct GuestCuda {
     pub(super) provider: Option<Provider>,
     required: bool,
-    lost: Arc<AtomicBool>,
 }
 
 impl GuestCuda {
@@ -45,11 +44,9 @@ impl GuestCuda {
     ) -> Result<Self, StartError> {
         let settings = &config.wasm.cuda;
         let required = settings.use_cuda == UseCuda::Required;
-        let lost = Arc::new(AtomicBool::new(false));
         let none = Self {
             provider: None,
             required,
-            lost: Arc::clone(&lost),
         };
         if settings.use_cuda == UseCuda::Off {
             return Ok(none);
@@ -67,7 +64,7 @@ impl GuestCuda {
             return Ok(none);
         };
         let on_loss = {
-            let (lost, running) = (Arc::clone(&lost), running.clone());
+            let running = running.clone();
             let drain = config
                 .exec_timeout
                 .limit()
@@ -83,7 +80,6 @@ impl GuestCuda {
                     }
                     return;
                 }
-                lost.store(true, Ordering::SeqCst);
                 if began.swap(true, Ordering::SeqCst) {
                     return;
                 }
@@ -103,13 +99,13 @@ impl GuestCuda {
         Ok(Self {
             provider: Some(provider),
             required,
-            lost,
         })
     }
 
     /// Whether the probes may succeed as far as CUDA goes.
     pub(super) fn is_healthy(&self) -> bool {
-        !self.lost.load(Ordering::SeqCst)
+        let provider = self.provider.as_ref();
+        !provider.is_some_and(|provider| provider.cuda.is_lost())
     }
 
     /// Whether requests may come.
