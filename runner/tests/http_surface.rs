@@ -142,6 +142,73 @@ fn large_heads_pass() {
     assert_eq!(runner.send("GET", "/", &headers, b"").status, 200);
 }
 
+/// Requests on one connection, some with more header lines than the parser takes at first, in one piece and in several.
+#[test]
+fn heads_of_any_size_follow_each_other() {
+    // A mode whose bodies come in one piece.
+    let mode = ("mode", "serializing");
+    let runner = start(&[("fprocess", "cat"), mode], &[]);
+    let request = |lines: usize, body: &str| {
+        let lines: String = (0..lines).map(|i| format!("X-{i}: v\r\n")).collect();
+        let length = body.len();
+        format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}Content-Length: {length}\r\n\r\n{body}")
+    };
+    let close = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\n<end>";
+    let large = format!("<{}>", "large".repeat(1 << 20));
+    for (sent, bodies) in [
+        (
+            vec![request(2, "<a>"), request(500, "<b>"), request(2, "<c>")],
+            "<a><b><c>",
+        ),
+        (
+            vec![request(500, "<a>") + &request(2, "<b>") + &request(500, "<c>")],
+            "<a><b><c>",
+        ),
+        (vec![request(2, "<a>") + &request(500, "<b>")], "<a><b>"),
+        (
+            vec![request(2, &large) + &request(500, "<b>") + &request(0, "<c>")],
+            &*(large.clone() + "<b><c>"),
+        ),
+        // The end that was asked for is the end, whatever came along.
+        (
+            vec![request(2, "<a>") + close + &request(500, "<b>")],
+            "<a><end>",
+        ),
+        (vec![close.to_owned() + &request(2, "<b>")], "<end>"),
+    ] {
+        for piece in [usize::MAX, 1000, 7] {
+            if piece == 7 && sent[0].len() > 1 << 20 {
+                continue;
+            }
+            let mut stream = runner.connect();
+            let mut reader = stream.try_clone().expect("a second handle");
+            let received = std::thread::spawn(move || {
+                let mut received = Vec::new();
+                // It may be cut off when it has answered what it wanted to.
+                let _ = reader.read_to_end(&mut received);
+                received
+            });
+            for bytes in sent.iter().flat_map(|text| text.as_bytes().chunks(piece)) {
+                if stream.write_all(bytes).is_err() {
+                    break;
+                }
+            }
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let received = received.join().expect("read");
+            let received = String::from_utf8_lossy(&received);
+            assert_eq!(
+                received.matches("HTTP/1.1 200").count(),
+                bodies.matches('<').count()
+            );
+            let answers = received.split("HTTP/1.1 200").skip(1);
+            for (answer, body) in answers.zip(bodies.split_inclusive('>')) {
+                assert!(answer.contains(body), "{} bytes", answer.len());
+            }
+        }
+    }
+    assert_eq!(runner.get("/").status, 200);
+}
+
 #[test]
 fn slow_and_idle_connections_are_closed() {
     let runner = start(&[("fprocess", "true"), ("read_timeout", "300ms")], &[]);

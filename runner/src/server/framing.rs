@@ -95,11 +95,27 @@ impl FramingTracker {
         }
     }
 
-    /// Follows the next bytes of the connection.
+    /// Follows the next bytes of the connection, and says how many of them to hand on.
+    ///
+    /// These are all of them unless `most_lines` is given. Then a head that is not complete in `data`, or has more
+    /// header lines, is left out with all that follows it, as if it had not been seen.
     ///
     /// Where their framing is ambiguous and the request's head has not been handed on completely, the rest of `data`
     /// is overwritten with NUL bytes, which no HTTP parser accepts: the client gets 400 and the connection ends.
-    pub(super) fn inspect(&mut self, data: &mut [u8]) {
+    pub(super) fn inspect(&mut self, data: &mut [u8], most_lines: Option<u32>) -> usize {
+        let seen = self.follow(data, most_lines);
+        if seen < data.len() {
+            // What is left out begins with a request.
+            self.state = State::Idle;
+            self.line.clear();
+            self.line_overflowed = false;
+        }
+        seen
+    }
+
+    /// Does the work of [`inspect`](Self::inspect), but for forgetting what is left out.
+    fn follow(&mut self, data: &mut [u8], most_lines: Option<u32>) -> usize {
+        let whole = data.len();
         let mut position = 0;
         // Where the current request begins in `data`; 0 if it began before.
         let mut request_start = 0;
@@ -107,10 +123,10 @@ impl FramingTracker {
         while position < data.len() {
             let rest = &data[position..];
             match self.state {
-                State::Opaque => return,
+                State::Opaque => return whole,
                 State::Rejected => {
                     data[position..].fill(0);
-                    return;
+                    return whole;
                 }
                 State::Idle => {
                     request_start = position;
@@ -140,7 +156,7 @@ impl FramingTracker {
                 State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
                     let Some(end) = memchr::memchr(b'\n', rest) else {
                         self.keep(rest);
-                        return;
+                        break;
                     };
                     let next = if self.line.is_empty() && !self.line_overflowed {
                         line_end(self.state, &mut self.head, &rest[..end], false)
@@ -154,6 +170,10 @@ impl FramingTracker {
                     };
                     position += end + 1;
                     if self.state == State::Head && !matches!(next, State::Head | State::Rejected) {
+                        // The first line is the request's.
+                        if most_lines.is_some_and(|most| self.head.lines > most.saturating_add(1)) {
+                            return request_start;
+                        }
                         self.complete_heads += 1;
                     }
                     self.state = next;
@@ -161,11 +181,15 @@ impl FramingTracker {
                         if head_is_here {
                             data[request_start..].fill(0);
                         }
-                        return;
+                        return whole;
                     }
                 }
             }
         }
+        if self.state == State::Head && most_lines.is_some() {
+            return request_start;
+        }
+        whole
     }
 
     fn keep(&mut self, piece: &[u8]) {
@@ -267,12 +291,12 @@ mod tests {
     fn check(text: &str) -> (Phase, bool) {
         let mut whole = FramingTracker::new();
         let mut data = text.as_bytes().to_vec();
-        whole.inspect(&mut data);
+        assert_eq!(whole.inspect(&mut data, None), text.len());
         let rejected = data != text.as_bytes();
 
         let mut cut = FramingTracker::new();
         for byte in text.bytes() {
-            cut.inspect(&mut [byte]);
+            cut.inspect(&mut [byte], None);
         }
         assert_eq!(whole.state, cut.state, "{text:?} depends on how it is cut");
         (whole.phase(), rejected)
@@ -351,11 +375,38 @@ mod tests {
     }
 
     #[test]
+    fn leaves_out_heads_that_are_long_or_not_complete() {
+        let short = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+        let long = "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\nY: 2\r\n\r\n";
+        for (text, handed_on) in [
+            (short.to_owned(), short.len()),
+            (long.to_owned(), 0),
+            (format!("{short}{short}"), 2 * short.len()),
+            (format!("{short}{long}{short}"), short.len()),
+            (format!("{short}GET / HT"), short.len()),
+            (format!("{short}\r\n"), short.len()),
+            ("GET / HTTP/1.1\r\nHost: a\r\n".to_owned(), 0),
+        ] {
+            let mut tracker = FramingTracker::new();
+            let mut data = text.clone().into_bytes();
+            assert_eq!(tracker.inspect(&mut data, Some(2)), handed_on, "{text:?}");
+            assert_eq!(tracker.phase(), Phase::Idle, "{text:?}");
+            assert_eq!(data, text.as_bytes(), "nothing is overwritten");
+            // What was left out is followed as if it were new.
+            let mut cut = FramingTracker::new();
+            cut.inspect(&mut data.clone(), None);
+            tracker.inspect(&mut data[handed_on..], None);
+            assert_eq!(tracker.state, cut.state, "{text:?}");
+            assert_eq!(tracker.complete_heads(), cut.complete_heads(), "{text:?}");
+        }
+    }
+
+    #[test]
     fn overwrites_only_the_rejected_request() {
         let good = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
         let bad = "GET /bad HTTP/1.1\r\nContent-Length: x\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n";
         let mut data = format!("{good}{bad}").into_bytes();
-        FramingTracker::new().inspect(&mut data);
+        FramingTracker::new().inspect(&mut data, None);
         assert_eq!(&data[..good.len()], good.as_bytes());
         assert!(data[good.len()..].iter().all(|b| *b == 0));
     }

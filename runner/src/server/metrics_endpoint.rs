@@ -34,7 +34,7 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, logger: Logg
         let metrics = metrics.clone();
         tokio::spawn(async move {
             let state = Arc::new(ConnectionState::new());
-            let transport = Transport::new(stream, Arc::clone(&state), Some(TIMEOUT));
+            let transport = Transport::new(stream, Arc::clone(&state), Some(TIMEOUT), None);
             let _ = hyper::server::conn::http1::Builder::new()
                 .header_read_timeout(None)
                 .title_case_headers(true)

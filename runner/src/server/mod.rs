@@ -18,13 +18,11 @@ mod transport;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{HttpService, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -38,14 +36,16 @@ pub use service::{Service, ServiceOptions};
 pub use ticket::Ticket;
 
 use crate::log::Logger;
-use service::TrackedBody;
 use transport::Transport;
 
 /// Largest head of a request, with the slack that Go's server grants.
 const MAX_HEAD_BYTES: usize = (1 << 20) + 4096;
 
-/// Most header lines of a request; the parser makes room for so many, each time.
+/// Most header lines of a request.
 const MAX_HEADER_LINES: usize = 2048;
+
+/// Header lines that hyper takes if nothing else is said, without allocating room for them.
+const USUAL_HEADER_LINES: u32 = 100;
 
 /// The function server.
 #[derive(Debug)]
@@ -150,58 +150,46 @@ async fn serve_connection(
         },
         () = stopped(&mut stopping) => return,
     }
-    let mut connection = parse_requests(stream, peer, local, service, read_timeout);
-    // How a connection ends is the client's business: resets, cut bodies and time-outs are not logged.
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = stopped(&mut stopping) => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+    let state = Arc::new(ConnectionState::new());
+    let usual = Some(USUAL_HEADER_LINES);
+    let mut transport = Transport::new(stream, Arc::clone(&state), read_timeout, usual);
+    let mut parser = parser(&service);
+    loop {
+        let (service, state) = (Arc::clone(&service), Arc::clone(&state));
+        let respond = service_fn(move |request| {
+            let (service, state) = (Arc::clone(&service), Arc::clone(&state));
+            async move { Ok::<_, Infallible>(service.respond(request, state, peer, local).await) }
+        });
+        let connection = parser.serve_connection(TokioIo::new(transport), respond);
+        // Boxed, so that connections that wait for their first byte do not have room for it.
+        let mut connection = Box::new(connection.with_upgrades());
+        // How a connection ends is the client's business: resets, cut bodies and time-outs are not logged.
+        tokio::select! {
+            _ = &mut connection => {}
+            () = stopped(&mut stopping) => {
+                std::pin::Pin::new(&mut *connection).graceful_shutdown();
+                let _ = connection.await;
+                return;
+            }
         }
+        match connection.into_parts().map(|parts| parts.io.into_inner()) {
+            Some(ended) if ended.wants_larger_parser() => transport = ended.accept_all_heads(),
+            _ => return,
+        }
+        parser.max_headers(MAX_HEADER_LINES);
     }
 }
 
-type Connection<S> = Pin<Box<http1::UpgradeableConnection<TokioIo<Transport>, S>>>;
-
-/// Puts the HTTP parser onto a connection. Boxed, so that waiting connections do not have room for it.
-fn parse_requests(
-    stream: TcpStream,
-    peer: SocketAddr,
-    local: SocketAddr,
-    service: Arc<Service>,
-    read_timeout: Option<Duration>,
-) -> Connection<impl RequestService> {
-    let state = Arc::new(ConnectionState::new());
-    let transport = Transport::new(stream, Arc::clone(&state), read_timeout);
-    let half_close = service.survives_disconnect();
-    let connection = http1::Builder::new()
-        .half_close(half_close)
+/// The HTTP parser of a connection.
+fn parser(service: &Service) -> http1::Builder {
+    let mut parser = http1::Builder::new();
+    parser
+        .half_close(service.survives_disconnect())
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_header_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADER_LINES)
-        .title_case_headers(true)
-        .serve_connection(
-            TokioIo::new(transport),
-            service_fn(move |request| {
-                let service = Arc::clone(&service);
-                let state = Arc::clone(&state);
-                async move { Ok(service.respond(request, state, peer, local).await) }
-            }),
-        )
-        .with_upgrades();
-    Box::pin(connection)
-}
-
-/// What the parser hands requests to.
-trait RequestService:
-    HttpService<Incoming, ResBody = TrackedBody, Error = Infallible, Future: Send> + Send
-{
-}
-
-impl<S> RequestService for S where
-    S: HttpService<Incoming, ResBody = TrackedBody, Error = Infallible, Future: Send> + Send
-{
+        .title_case_headers(true);
+    parser
 }
 
 /// Waits for the first byte of a connection; false if none comes in time.

@@ -1,5 +1,9 @@
 //! The byte stream under the HTTP parser: it applies the read and write time-outs of Go's server, lets the framing
 //! tracker see every byte first, and closes so that a client that is still sending can read the answer.
+//!
+//! The parser makes room for the most header lines that it takes at each request, used or not. So a connection begins
+//! with a parser for as many as are usual. When a head comes that has more, or does not come in one piece, the
+//! transport keeps it back and ends that parser, between two requests; the next parser takes as many as are allowed.
 
 use std::future::Future as _;
 use std::io;
@@ -24,6 +28,14 @@ pub(super) struct Transport {
     stream: TcpStream,
     state: Arc<ConnectionState>,
     framing: FramingTracker,
+    /// Most header lines of the heads that are handed on; without it all are, also in pieces.
+    most_lines: Option<u32>,
+    /// What was read and is kept back: a head and what follows it.
+    kept: Vec<u8>,
+    /// The parser was told of an end, so that there can be another one for what is kept.
+    parser_ended: bool,
+    /// The last write has to wait for the client.
+    write_waits: bool,
     read_timeout: Option<Duration>,
     /// When the request that is being read began.
     request_began: Instant,
@@ -39,11 +51,16 @@ impl Transport {
         stream: TcpStream,
         state: Arc<ConnectionState>,
         read_timeout: Option<Duration>,
+        most_lines: Option<u32>,
     ) -> Self {
         Self {
             stream,
             state,
             framing: FramingTracker::new(),
+            most_lines,
+            kept: Vec::new(),
+            parser_ended: false,
+            write_waits: false,
             read_timeout,
             request_began: Instant::now(),
             end_held_for: 0,
@@ -51,6 +68,58 @@ impl Transport {
             write_timer: None,
             linger: None,
         }
+    }
+
+    /// Whether the parser ended for no other reason than a head that was not for it.
+    pub(super) fn wants_larger_parser(&self) -> bool {
+        self.parser_ended
+    }
+
+    /// Hands on every head from now on.
+    pub(super) fn accept_all_heads(mut self) -> Self {
+        self.most_lines = None;
+        self.parser_ended = false;
+        self
+    }
+
+    /// Gives what was kept back to the parser that takes it, and lets another one end.
+    fn poll_read_kept(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.most_lines.is_some() {
+            let answered = self.framing.complete_heads() == self.state.begun()
+                && !self.state.is_serving()
+                && !self.write_waits;
+            if !answered {
+                // The parser looks again when it has answered, and `written` makes it look when it has written that.
+                return Poll::Pending;
+            }
+            self.parser_ended = true;
+            return Poll::Ready(Ok(()));
+        }
+        let length = self.kept.len().min(buf.remaining());
+        let before = buf.filled().len();
+        buf.put_slice(&self.kept[..length]);
+        self.kept.drain(..length);
+        self.request_began = Instant::now();
+        self.framing.inspect(&mut buf.filled_mut()[before..], None);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes note of how a write went.
+    fn written(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.write_waits = result.is_pending();
+        if self.write_waits {
+            return self
+                .poll_write_deadline(cx)
+                .map(|()| Err(io::ErrorKind::TimedOut.into()));
+        }
+        if !self.kept.is_empty() {
+            cx.waker().wake_by_ref();
+        }
+        result
     }
 
     /// Until when the read that is pending may wait.
@@ -116,6 +185,9 @@ impl AsyncRead for Transport {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.kept.is_empty() {
+            return this.poll_read_kept(buf);
+        }
         let phase = this.framing.phase();
         // A slow sender must not outrun the limit byte by byte, so it is checked even when there is data.
         let expired = matches!(phase, Phase::Head | Phase::Body)
@@ -145,10 +217,17 @@ impl AsyncRead for Transport {
         if phase == Phase::Idle && !data.is_empty() {
             this.request_began = Instant::now();
         }
-        this.framing.inspect(data);
+        let handed_on = this.framing.inspect(data, this.most_lines);
         if phase == Phase::Body && this.framing.phase() == Phase::Head {
             // Bytes of the next request came along with the end of this one.
             this.request_began = Instant::now();
+        }
+        if handed_on < data.len() {
+            this.kept.extend_from_slice(&data[handed_on..]);
+            buf.set_filled(before + handed_on);
+            if handed_on == 0 {
+                return this.poll_read_kept(buf);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -161,12 +240,8 @@ impl AsyncWrite for Transport {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check_write_deadline()?;
-        match Pin::new(&mut self.stream).poll_write(cx, data) {
-            Poll::Pending => self
-                .poll_write_deadline(cx)
-                .map(|()| Err(io::ErrorKind::TimedOut.into())),
-            ready => ready,
-        }
+        let result = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.written(result, cx)
     }
 
     fn poll_write_vectored(
@@ -175,12 +250,8 @@ impl AsyncWrite for Transport {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_write_deadline()?;
-        match Pin::new(&mut self.stream).poll_write_vectored(cx, data) {
-            Poll::Pending => self
-                .poll_write_deadline(cx)
-                .map(|()| Err(io::ErrorKind::TimedOut.into())),
-            ready => ready,
-        }
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.written(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -195,6 +266,10 @@ impl AsyncWrite for Transport {
     /// unread bytes would reset the connection and could take the answer with it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.parser_ended {
+            // The connection goes on.
+            return Poll::Ready(Ok(()));
+        }
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             if matches!(this.framing.phase(), Phase::Idle | Phase::Opaque) {
