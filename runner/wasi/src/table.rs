@@ -108,6 +108,9 @@ impl Descriptor {
     }
 }
 
+/// Stdin, stdout and stderr have the numbers below this one.
+const STANDARD_STREAMS: u32 = 3;
+
 /// Descriptors by number.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -175,14 +178,15 @@ impl Table {
         slot.and_then(Option::take).ok_or(Errno::Badf)
     }
 
-    /// Moves a descriptor to another number that is or was in use; gives back what is there.
+    /// Moves a descriptor to another number; gives back what is there.
     ///
-    /// Programs that redirect their stdout move it away and then another descriptor to its number,
-    /// which is free at that time.
+    /// A number that is free is none, as the specification has it, but for those of the standard
+    /// streams: programs that redirect their stdout move it away, and then another descriptor to its
+    /// number.
     pub(crate) fn renumber(&mut self, from: u32, to: u32) -> Result<Option<Descriptor>, Errno> {
         self.get(from)?;
-        if to as usize >= self.slots.len() {
-            return Err(Errno::Badf);
+        if to >= STANDARD_STREAMS {
+            self.get(to)?;
         }
         if from == to {
             return Ok(None);
