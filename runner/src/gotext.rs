@@ -198,14 +198,27 @@ impl fmt::Display for Decimal {
     }
 }
 
+/// Why a text is no integer; the texts are Go's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AtoiError {
+    /// Not a sign and digits.
+    #[error("invalid syntax")]
+    Syntax,
+    /// More than 64 bits.
+    #[error("value out of range")]
+    Range,
+}
+
 /// Go's `strconv.Atoi`: an optional sign and decimal digits within 64 bits.
-#[must_use]
-pub fn atoi(text: &str) -> Option<i64> {
+///
+/// # Errors
+/// See [`AtoiError`].
+pub fn atoi(text: &str) -> Result<i64, AtoiError> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
+        return Err(AtoiError::Syntax);
     }
-    text.parse().ok()
+    text.parse().map_err(|_| AtoiError::Range)
 }
 
 /// Go's `strconv.ParseBool`.
@@ -237,12 +250,25 @@ pub fn quote(text: &str) -> String {
             '\x0b' => quoted.push_str("\\v"),
             // Writing to a String cannot fail.
             c if (c as u32) < 0x20 || c == '\x7f' => drop(write!(quoted, "\\x{:02x}", c as u32)),
-            c if c.is_control() => drop(write!(quoted, "\\u{:04x}", c as u32)),
-            c => quoted.push(c),
+            c if is_printable(c) => quoted.push(c),
+            c if (c as u32) < 0x1_0000 => drop(write!(quoted, "\\u{:04x}", c as u32)),
+            c => drop(write!(quoted, "\\U{:08x}", c as u32)),
         }
     }
     quoted.push('"');
     quoted
+}
+
+/// Whether a character is a letter, mark, number, punctuation or symbol, or the ASCII space.
+fn is_printable(c: char) -> bool {
+    if c.is_ascii() {
+        return matches!(c, ' '..='~');
+    }
+    // The standard library escapes in a debug text what is not; marks only at its beginning.
+    let mut text = [b'a'; 5];
+    let length = c.encode_utf8(&mut text[1..]).len();
+    let text = str::from_utf8(&text[..=length]).unwrap_or_default();
+    text.escape_debug().nth(1) == Some(c)
 }
 
 /// Go's canonical form of a header name: upper case at the start and after each hyphen, lower case elsewhere.
@@ -368,16 +394,16 @@ mod tests {
     #[test]
     fn reads_integers_as_atoi() {
         for (text, value) in [
-            ("5", Some(5)),
-            ("+5", Some(5)),
-            ("-5", Some(-5)),
-            ("", None),
-            ("+", None),
-            ("1_0", None),
+            ("5", Ok(5)),
+            ("+5", Ok(5)),
+            ("-5", Ok(-5)),
+            ("", Err(AtoiError::Syntax)),
+            ("+", Err(AtoiError::Syntax)),
+            ("1_0", Err(AtoiError::Syntax)),
+            ("9223372036854775808", Err(AtoiError::Range)),
         ] {
             assert_eq!(atoi(text), value, "{text:?}");
         }
-        assert_eq!(atoi("9223372036854775808"), None);
     }
 
     #[test]
@@ -386,6 +412,11 @@ mod tests {
             ("cat", r#""cat""#),
             ("a \"b\" \\ \t", r#""a \"b\" \\ \t""#),
             ("\u{1}\u{7f}é", r#""\x01\x7fé""#),
+            ("it's\u{85}\u{a0}\u{200b}", r#""it's\u0085\u00a0\u200b""#),
+            (
+                "e\u{301}\u{1f600}\u{e0001}",
+                "\"e\u{301}\u{1f600}\\U000e0001\"",
+            ),
         ] {
             assert_eq!(quote(text), quoted);
         }

@@ -68,7 +68,7 @@ impl Metrics {
     /// Notes that a request has ended.
     pub fn end(&self, method: &http::Method, code: u16, elapsed: Duration) {
         self.in_flight.dec();
-        let code = code.to_string();
+        let code = code_label(code);
         let labels = [code.as_str(), method_label(method)];
         self.requests.with_label_values(&labels).inc();
         self.durations
@@ -93,18 +93,25 @@ impl Metrics {
     }
 }
 
+fn code_label(code: u16) -> String {
+    match code {
+        100..=599 => code.to_string(),
+        _ => "unknown".to_owned(),
+    }
+}
+
 fn method_label(method: &http::Method) -> &'static str {
     match method.as_str() {
-        "GET" => "get",
-        "PUT" => "put",
-        "HEAD" => "head",
-        "POST" => "post",
-        "DELETE" => "delete",
-        "CONNECT" => "connect",
-        "OPTIONS" => "options",
-        "NOTIFY" => "notify",
-        "TRACE" => "trace",
-        "PATCH" => "patch",
+        "GET" | "get" => "get",
+        "PUT" | "put" => "put",
+        "HEAD" | "head" => "head",
+        "POST" | "post" => "post",
+        "DELETE" | "delete" => "delete",
+        "CONNECT" | "connect" => "connect",
+        "OPTIONS" | "options" => "options",
+        "NOTIFY" | "notify" => "notify",
+        "TRACE" | "trace" => "trace",
+        "PATCH" | "patch" => "patch",
         _ => "unknown",
     }
 }
@@ -134,8 +141,15 @@ mod tests {
             404,
             Duration::from_secs(20),
         );
+        for (method, code) in [("get", 599), ("GET", 600)] {
+            metrics.begin();
+            let method = http::Method::from_bytes(method.as_bytes()).expect("a token");
+            metrics.end(&method, code, Duration::ZERO);
+        }
         let after = text(&metrics);
         for line in [
+            "http_requests_total{code=\"599\",method=\"get\"} 1",
+            "http_requests_total{code=\"unknown\",method=\"get\"} 1",
             "# TYPE http_requests_total counter",
             "http_requests_total{code=\"200\",method=\"post\"} 1",
             "http_requests_total{code=\"404\",method=\"unknown\"} 1",

@@ -22,6 +22,9 @@ pub enum StartError {
     /// Not found in PATH.
     #[error("exec: {quoted}: executable file not found in $PATH", quoted = crate::gotext::quote(.0))]
     NotInPath(String),
+    /// A value that no environment can hold.
+    #[error("exec: environment variable contains NUL")]
+    NulInEnvironment,
     /// The kernel refused.
     #[error("fork/exec {path}: {}", errno_text(*.cause))]
     Fork {
@@ -129,6 +132,22 @@ fn signal_text(signal: i32) -> String {
         13 => "broken pipe",
         14 => "alarm clock",
         15 => "terminated",
+        16 => "stack fault",
+        17 => "child exited",
+        18 => "continued",
+        19 => "stopped (signal)",
+        20 => "stopped",
+        21 => "stopped (tty input)",
+        22 => "stopped (tty output)",
+        23 => "urgent I/O condition",
+        24 => "CPU time limit exceeded",
+        25 => "file size limit exceeded",
+        26 => "virtual timer expired",
+        27 => "profiling timer expired",
+        28 => "window changed",
+        29 => "I/O possible",
+        30 => "power failure",
+        31 => "bad system call",
         other => return format!("signal {other}"),
     };
     text.to_owned()

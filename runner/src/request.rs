@@ -2,6 +2,7 @@
 //! from the head alone (environment of the function, time limit).
 
 mod body;
+pub(crate) mod target;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,10 +43,19 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// Another target that begins with a slash, with its path and query.
+    pub(crate) fn set_target(&mut self, target: String) {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
+            None => (target.clone(), None),
+        };
+        (self.target, self.path, self.query) = (target, path, query);
+    }
+
     /// The path with its percent escapes decoded; escapes that are not valid stay as they are.
     #[must_use]
     pub fn decoded_path(&self) -> Vec<u8> {
-        percent_decode(self.path.as_bytes())
+        target::percent_decode(self.path.as_bytes())
     }
 
     /// Whether the body has no announced length.
@@ -114,7 +124,7 @@ pub struct Request {
 /// For every header `Http_<Name>` with its first value, the name in Go's canonical form with underscores for hyphens;
 /// then `Http_Method`, `Http_Query` if there is one, `Http_Path` percent-decoded, and
 /// `Http_Transfer_Encoding=chunked` for a chunked body. Values are bytes: neither headers nor decoded paths need be
-/// text.
+/// text, and a path can have a NUL in it.
 #[must_use]
 pub fn request_environment(head: &RequestHead) -> Vec<(String, Vec<u8>)> {
     let mut variables = Vec::with_capacity(head.headers.keys_len() + 4);
@@ -134,12 +144,7 @@ pub fn request_environment(head: &RequestHead) -> Vec<(String, Vec<u8>)> {
     if let Some(query) = head.query.as_deref().filter(|query| !query.is_empty()) {
         variables.push(("Http_Query".to_owned(), query.as_bytes().to_vec()));
     }
-    // A NUL cannot be in an environment; the path ends there for the function, as it would for any C program.
-    let mut path = head.decoded_path();
-    if let Some(end) = path.iter().position(|b| *b == 0) {
-        path.truncate(end);
-    }
-    variables.push(("Http_Path".to_owned(), path));
+    variables.push(("Http_Path".to_owned(), head.decoded_path()));
     if head.is_chunked() {
         variables.push(("Http_Transfer_Encoding".to_owned(), b"chunked".to_vec()));
     }
@@ -149,36 +154,6 @@ pub fn request_environment(head: &RequestHead) -> Vec<(String, Vec<u8>)> {
 /// Headers that Go's server takes out of the header set.
 fn is_outside_header_set(name: &HeaderName) -> bool {
     *name == HOST || *name == TRANSFER_ENCODING || *name == TRAILER
-}
-
-/// Decodes percent escapes; text after a lone `%` stays as it is.
-#[must_use]
-pub fn percent_decode(text: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, after)) = rest.split_first() {
-        match (first, after) {
-            (b'%', [high, low, tail @ ..])
-                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                decoded.push(hex_value(*high) << 4 | hex_value(*low));
-                rest = tail;
-            }
-            _ => {
-                decoded.push(*first);
-                rest = after;
-            }
-        }
-    }
-    decoded
-}
-
-/// The value of a hexadecimal digit; other bytes count as zero.
-fn hex_value(digit: u8) -> u8 {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
-        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -222,7 +197,7 @@ pub(crate) mod tests {
     #[test]
     fn names_variables_after_canonical_headers() {
         let head = head(
-            "/a%2fb%00c?x=%20",
+            "/a%2fb?x=%20",
             &[
                 ("x-call-id", "7"),
                 ("foo_bar", ""),
@@ -291,22 +266,6 @@ pub(crate) mod tests {
             ("1s", "0s", None),
         ] {
             assert_eq!(limit(header, exec), expected, "{header} {exec}");
-        }
-    }
-
-    #[test]
-    fn decodes_escapes() {
-        for (text, decoded) in [
-            ("/a%20b", "/a b"),
-            ("%zz%4", "%zz%4"),
-            ("%2E%2e", ".."),
-            ("", ""),
-        ] {
-            assert_eq!(
-                percent_decode(text.as_bytes()),
-                decoded.as_bytes(),
-                "{text}"
-            );
         }
     }
 }

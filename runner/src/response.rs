@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use hyper::ext::ReasonPhrase;
 
 /// The error of a response body; it aborts the connection, so that the client sees the body cut off.
 pub type ResponseError = Box<dyn std::error::Error + Send + Sync>;
@@ -173,6 +174,24 @@ pub fn error(status: StatusCode, message: String) -> Response {
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// Says the status in Go's words where the HTTP library has others or none.
+pub fn set_reason(response: &mut Response) {
+    let status = response.status();
+    let reason = match status.as_u16() {
+        203 => ReasonPhrase::from_static(b"Non-Authoritative Information"),
+        413 => ReasonPhrase::from_static(b"Request Entity Too Large"),
+        414 => ReasonPhrase::from_static(b"Request URI Too Long"),
+        416 => ReasonPhrase::from_static(b"Requested Range Not Satisfiable"),
+        _ if status.canonical_reason().is_some() => return,
+        // Letters and digits are a reason phrase.
+        code => match ReasonPhrase::try_from(format!("status code {code}")) {
+            Ok(reason) => reason,
+            Err(_) => return,
+        },
+    };
+    response.extensions_mut().insert(reason);
 }
 
 /// Announces the length of a body.

@@ -167,6 +167,19 @@ fn failures_are_told() {
 }
 
 #[test]
+fn what_no_environment_can_hold_is_a_failure() {
+    const FAILURE: &str = "exec: environment variable contains NUL";
+    let runner = start(&[("fprocess", "env")], &[]);
+    let answer = runner.get("/a%00b");
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""));
+    runner.wait_for_log("GET /a%00b - 500 - ContentLength: 0B");
+    runner.wait_for_log(FAILURE);
+    let runner = start(&[("fprocess", "env"), SERIALIZING], &[]);
+    let answer = runner.get("/a%00b");
+    assert_eq!((answer.status, answer.text().as_str()), (500, FAILURE));
+}
+
+#[test]
 fn the_time_limit_kills() {
     let script = [("f.sh", "echo begun; exec sleep 30")];
     let variables = [("fprocess", "sh f.sh"), ("exec_timeout", "200ms")];

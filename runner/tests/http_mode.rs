@@ -83,6 +83,15 @@ fn serve(stream: TcpStream, hanging: &AtomicUsize, cancelled: &AtomicUsize) -> O
             "/redirect" => {
                 writer.write_all(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n").ok()?;
             }
+            "/trailed" => writer
+                .write_all(
+                    format!(
+                        "{}0\r\nX-Sum: 5\r\n\r\n",
+                        chunk.replacen("\r\n\r\n", "\r\nTrailer: X-Sum\r\n\r\n", 1)
+                    )
+                    .as_bytes(),
+                )
+                .ok()?,
             "/odd" => writer
                 .write_all(b"HTTP/1.1 299 Odd Enough\r\nContent-Length: 0\r\n\r\n")
                 .ok()?,
@@ -301,6 +310,36 @@ fn failures_are_told() {
 }
 
 #[test]
+fn the_own_question_for_readiness_has_no_body_and_no_foreign_host() {
+    let upstream = Upstream::new();
+    let runner = start_http(&upstream.url(), &[("ready_path", "/is-it?x")]);
+    for accept in ["text/plain", "text/event-stream"] {
+        let answer = runner.send("GET", "/_/ready", &[("Accept", accept)], b"probe");
+        let asked = answer.text().to_ascii_lowercase();
+        assert!(asked.starts_with("get /is-it?x http/1.1\r\n"), "{asked}");
+        assert!(
+            asked.contains(&format!("host: 127.0.0.1:{}\r\n", upstream.port)),
+            "{asked}"
+        );
+        assert!(!asked.contains("content-length"), "{asked}");
+    }
+}
+
+#[test]
+fn targets_that_are_no_uris_are_escaped() {
+    let upstream = Upstream::new();
+    let runner = start_http(&upstream.url(), &[]);
+    for accept in ["text/plain", "text/event-stream"] {
+        let answer = runner.send("GET", "/<ä>?`<", &[("Accept", accept)], b"");
+        let asked = answer.text();
+        assert!(
+            asked.starts_with("GET /%3C%C3%A4%3E?%60%3C HTTP/1.1\r\n"),
+            "{asked}"
+        );
+    }
+}
+
+#[test]
 fn probes_may_close_their_sending_side() {
     let runner = start_http("http://127.0.0.1:1", &[]);
     for _ in 0..50 {
@@ -416,6 +455,21 @@ fn streams_follow_a_proxys_rules() {
         "{sent}"
     );
     runner.wait_for_log("GET /lines?x - 200 - Bytes: ");
+
+    let trailed = runner.exchange(
+        b"GET /trailed HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\nTE: trailers\r\nConnection: close\r\n\r\n",
+    );
+    let trailed = String::from_utf8_lossy(&trailed);
+    assert!(
+        trailed.contains("Trailer: X-Sum\r\n") && trailed.ends_with("\r\n0\r\nX-Sum: 5\r\n\r\n"),
+        "{trailed}"
+    );
+    let plain = [("Accept", "text/event-stream"), ("Upgrade", "websocket")];
+    let sent = runner.send("GET", "/lines", &plain, b"").text();
+    assert!(
+        !sent.to_ascii_lowercase().contains("upgrade"),
+        "Connection does not name it: {sent}"
+    );
 
     let mut connection = runner.connect();
     connection

@@ -30,6 +30,7 @@ fn unclean_paths_are_redirected() {
                 (307, Some(location)),
                 "{method} {target}"
             );
+            assert_eq!(answer.body.is_empty(), method == "POST", "{target}");
         }
     }
     for (target, path) in [
@@ -43,6 +44,11 @@ fn unclean_paths_are_redirected() {
             "{target}: {text}"
         );
     }
+    assert_eq!(
+        runner.get("//<a>").header("location"),
+        Some("/%3Ca%3E"),
+        "a place is a URI"
+    );
     assert!(!runner.log().contains("//a"), "redirects are not logged");
     assert!(
         !runner.metrics().contains("307"),
@@ -59,6 +65,8 @@ fn special_targets() {
     };
     assert_eq!(answer("OPTIONS * HTTP/1.1\r\nHost: a").status, 200);
     assert_eq!(answer("CONNECT a:80 HTTP/1.1\r\nHost: a").status, 404);
+    assert_eq!(answer("CONNECT /x HTTP/1.1\r\nHost: a").status, 200);
+    runner.wait_for_log("CONNECT /x - 200");
     assert_eq!(answer("GET / HTTP/1.0").status, 200);
     let kept = parse(&runner.exchange(b"POST / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
     assert_eq!(
@@ -70,6 +78,42 @@ fn special_targets() {
     assert!(
         absolute.contains("Http_Path=/x/y\n") && absolute.contains("Http_Query=z\n"),
         "{absolute}"
+    );
+}
+
+#[test]
+fn targets_need_not_be_uris() {
+    let runner = start(&[("fprocess", "env")], &[]);
+    let path = "/<a>`\"#ä|^{}[]\\";
+    // The second head does not come in one piece with the first, nor in one itself.
+    let mut connection = runner.connect();
+    for (number, piece) in [2, 8, 1000].into_iter().enumerate() {
+        let query = format!("{number}=<b>&\"c\"");
+        let close = if number == 2 {
+            "Connection: close\r\n"
+        } else {
+            ""
+        };
+        let head = format!("GET {path}?{query} HTTP/1.1\r\nHost: a\r\n{close}\r\n");
+        for piece in head.as_bytes().chunks(head.len().min(piece * 4)) {
+            connection.write_all(piece).expect("sent");
+        }
+        let log = format!("GET {path}?{query} - 200");
+        runner.wait_for_log(&log);
+    }
+    let mut answers = Vec::new();
+    connection.read_to_end(&mut answers).expect("read");
+    let answers = String::from_utf8_lossy(&answers);
+    for number in 0..3 {
+        assert!(answers.contains(&format!("Http_Query={number}=<b>&\"c\"\n")));
+    }
+    assert_eq!(answers.matches(&format!("Http_Path={path}\n")).count(), 3);
+    let no_text = parse(&runner.exchange(b"GET /\xe4 HTTP/1.0\r\n\r\n"));
+    assert!(
+        no_text
+            .body
+            .windows(13)
+            .any(|found| found == b"Http_Path=/\xe4\n")
     );
 }
 

@@ -137,6 +137,11 @@ fn ranges_and_conditions_apply() {
         (beyond.status, beyond.header("content-range")),
         (416, Some("bytes */11"))
     );
+    assert!(
+        beyond
+            .head
+            .starts_with("HTTP/1.1 416 Requested Range Not Satisfiable\r\n")
+    );
     let modified = runner
         .get("/hello.txt")
         .header("last-modified")

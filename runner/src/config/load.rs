@@ -33,10 +33,12 @@ pub fn load(environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigErro
         errors: Vec::new(),
     };
 
-    let log_buffer_size = match source.text(&table::LOG_BUFFER_SIZE).as_str() {
-        "" => 65_536,
-        text => gotext::atoi(text).ok_or_else(|| ConfigError::LogBufferSize(text.to_owned()))?,
-    };
+    let log_buffer_size = source.text(&table::LOG_BUFFER_SIZE);
+    let log_buffer_size =
+        gotext::atoi(&log_buffer_size).map_err(|cause| ConfigError::LogBufferSize {
+            text: log_buffer_size,
+            cause,
+        })?;
     let write_timeout = source.go_duration(&table::WRITE_TIMEOUT, GoDuration::default());
     if write_timeout.is_zero() {
         return Err(ConfigError::WriteTimeout);
@@ -72,7 +74,7 @@ pub fn load(environment: &BTreeMap<String, String>) -> Result<Loaded, ConfigErro
         ready_path: source.text(&table::READY_PATH),
         log_call_id: source.bool_b(&table::LOG_CALLID),
         jwt: jwt(&mut source),
-        lock_file: PathBuf::from(source.text(&table::TMPDIR)).join(".lock"),
+        lock_file: PathBuf::from(source.text_or_default(&table::TMPDIR)).join(".lock"),
         log_format: source.strict(
             &table::LOG_FORMAT,
             |text| match text {
@@ -296,15 +298,10 @@ impl Source<'_> {
         })
     }
 
-    /// An integer of of-watchdog: junk is 0, not the default; only absent and empty give the default.
+    /// An integer of of-watchdog: junk is 0, not the default, and so is what is present but empty.
     fn lenient_integer(&mut self, variable: &Variable) -> i64 {
         let (_, text) = self.lookup(variable);
-        let text = if text.is_empty() {
-            variable.default
-        } else {
-            text
-        };
-        gotext::atoi(text).unwrap_or_else(|| {
+        gotext::atoi(text).unwrap_or_else(|_| {
             self.fell_back(variable, &0);
             0
         })
@@ -406,7 +403,7 @@ impl Source<'_> {
 /// A bare integer counts seconds; anything else must be a Go duration.
 fn parse_go_duration(text: &str) -> Option<GoDuration> {
     match gotext::atoi(text) {
-        Some(seconds) if seconds >= 0 => Some(GoDuration::from_secs(seconds)),
+        Ok(seconds) if seconds >= 0 => Some(GoDuration::from_secs(seconds)),
         _ => GoDuration::parse(text),
     }
 }
@@ -472,6 +469,8 @@ mod tests {
         assert_eq!(config.content_type, "application/octet-stream");
         assert_eq!(config.static_path, "/home/app/public");
         assert_eq!(config.lock_file, PathBuf::from("/tmp/.lock"));
+        let empty = loaded(&[("TMPDIR", "")]).config;
+        assert_eq!(empty.lock_file, config.lock_file);
         assert_eq!(
             (
                 config.max_inflight,
@@ -511,11 +510,12 @@ mod tests {
     #[test]
     fn lenient_junk_falls_back_with_a_warning() {
         type Get = fn(&Config) -> String;
-        let cases: [(&str, &str, Get, &str); 9] = [
+        let cases: [(&str, &str, Get, &str); 10] = [
             ("exec_timeout", "abc", |c| c.exec_timeout.to_string(), "30s"),
             ("exec_timeout", "-5", |c| c.exec_timeout.to_string(), "30s"),
             ("exec_timeout", "", |c| c.exec_timeout.to_string(), "30s"),
             ("port", "abc", |c| c.port.to_string(), "0"),
+            ("port", "", |c| c.port.to_string(), "0"),
             (
                 "max_inflight",
                 "many",
@@ -583,6 +583,14 @@ mod tests {
         let message =
             "invalid log_buffer_size value: x, error: strconv.Atoi: parsing \"x\": invalid syntax";
         assert_eq!(load(&all).expect_err("junk").to_string(), message);
+        for (text, cause) in [
+            ("", "invalid syntax"),
+            ("9223372036854775808", "value out of range"),
+        ] {
+            all.insert("log_buffer_size".to_owned(), text.to_owned());
+            let message = load(&all).expect_err("junk").to_string();
+            assert!(message.ends_with(cause), "{text}: {message}");
+        }
         all.remove("log_buffer_size");
         assert_eq!(load(&all).expect_err("zero"), ConfigError::WriteTimeout);
         all.remove("write_timeout");

@@ -300,8 +300,14 @@ pub struct CudaSettings {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// `log_buffer_size` is not a number.
-    #[error("invalid log_buffer_size value: {0}, error: strconv.Atoi: parsing {quoted}: invalid syntax", quoted = crate::gotext::quote(.0))]
-    LogBufferSize(String),
+    #[error("invalid log_buffer_size value: {text}, error: strconv.Atoi: parsing {quoted}: {cause}", quoted = crate::gotext::quote(text))]
+    LogBufferSize {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        cause: crate::gotext::AtoiError,
+    },
     /// `write_timeout` is exactly zero.
     #[error("HTTP write timeout must be over 0s")]
     WriteTimeout,

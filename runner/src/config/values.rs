@@ -59,9 +59,9 @@ pub(super) fn size(text: &str) -> Result<u64, Expected> {
 pub(super) fn duration(text: &str) -> Result<Duration, Expected> {
     const EXPECTED: Expected = "a duration such as 5, 50ms or 1m30s";
     let duration = match gotext::atoi(text) {
-        Some(seconds) if seconds >= 0 => GoDuration::from_secs(seconds),
-        Some(_) => return Err(EXPECTED),
-        None => GoDuration::parse(text).ok_or(EXPECTED)?,
+        Ok(seconds) if seconds >= 0 => GoDuration::from_secs(seconds),
+        Ok(_) => return Err(EXPECTED),
+        Err(_) => GoDuration::parse(text).ok_or(EXPECTED)?,
     };
     if duration.is_zero() {
         return Ok(Duration::ZERO);

@@ -106,6 +106,9 @@ impl Forking {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         for (name, value) in request_environment(head) {
+            if value.contains(&0) {
+                return Err(process::StartError::NulInEnvironment);
+            }
             command.env(name, OsString::from_vec(value));
         }
         self.children

@@ -2,7 +2,10 @@
 //! its response may be written, and whether the connection has become a raw one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::disguise::Disguise;
 
 /// The shared state of one client connection.
 #[derive(Debug)]
@@ -14,6 +17,10 @@ pub struct ConnectionState {
     serving: AtomicBool,
     begun: AtomicU64,
     raw: AtomicBool,
+    /// Of requests that have not begun, each with its number.
+    disguises: Mutex<Vec<(u64, Disguise)>>,
+    /// There are some.
+    disguised: AtomicBool,
 }
 
 impl ConnectionState {
@@ -25,6 +32,8 @@ impl ConnectionState {
             serving: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             raw: AtomicBool::new(false),
+            disguises: Mutex::default(),
+            disguised: AtomicBool::new(false),
         }
     }
 
@@ -34,11 +43,35 @@ impl ConnectionState {
         self.write_deadline.store(0, Ordering::Relaxed);
     }
 
-    pub(super) fn begin_request(&self, received: Instant, write_timeout: Option<Duration>) {
+    /// Takes note of targets that are not as they were sent.
+    pub(super) fn add_disguises(&self, disguises: Vec<(u64, Disguise)>) {
+        self.lock_disguises().extend(disguises);
+        self.disguised.store(true, Ordering::Relaxed);
+    }
+
+    /// Begins the next request; gives what its target was disguised with.
+    pub(super) fn begin_request(
+        &self,
+        received: Instant,
+        write_timeout: Option<Duration>,
+    ) -> Option<Disguise> {
         self.serving.store(true, Ordering::Relaxed);
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let deadline = write_timeout.map_or(0, |timeout| self.nanos(received + timeout).max(1));
         self.write_deadline.store(deadline, Ordering::Relaxed);
+        if !self.disguised.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut disguises = self.lock_disguises();
+        let place = disguises.iter().position(|(of, _)| *of == number)?;
+        Some(disguises.swap_remove(place).1)
+    }
+
+    fn lock_disguises(&self) -> MutexGuard<'_, Vec<(u64, Disguise)>> {
+        // Nothing panics while it is held.
+        self.disguises
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn end_request(&self) {

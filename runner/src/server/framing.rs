@@ -15,6 +15,8 @@
 //! The HTTP parser behind it drops a Content-Length that it finds beside chunked, as RFC 9112 allows; that is why
 //! the check has to see the bytes first.
 
+use super::disguise::{Disguise, RequestLine};
+
 /// Longest prefix of a line that is kept across reads; no line that matters is longer.
 const LINE_PREFIX: usize = 128;
 
@@ -64,6 +66,9 @@ pub(super) struct FramingTracker {
     line: Vec<u8>,
     line_overflowed: bool,
     complete_heads: u64,
+    request_line: RequestLine,
+    /// Disguised targets that nobody has been told of, each with the number of its head.
+    disguises: Vec<(u64, Disguise)>,
 }
 
 impl FramingTracker {
@@ -74,12 +79,19 @@ impl FramingTracker {
             line: Vec::new(),
             line_overflowed: false,
             complete_heads: 0,
+            request_line: RequestLine::default(),
+            disguises: Vec::new(),
         }
     }
 
     /// How many request heads have come to their end.
     pub(super) fn complete_heads(&self) -> u64 {
         self.complete_heads
+    }
+
+    /// Tells once of targets in complete heads that are not as they were sent.
+    pub(super) fn take_disguises(&mut self) -> Vec<(u64, Disguise)> {
+        std::mem::take(&mut self.disguises)
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -106,6 +118,9 @@ impl FramingTracker {
         let seen = self.follow(data, most_lines);
         if seen < data.len() {
             // What is left out begins with a request.
+            let line = seen + data[seen..].iter().take_while(|b| is_line_end(**b)).count();
+            self.request_line.reveal(&mut data[line..]);
+            self.request_line.take();
             self.state = State::Idle;
             self.line.clear();
             self.line_overflowed = false;
@@ -154,7 +169,13 @@ impl FramingTracker {
                     position += step as usize;
                 }
                 State::Head | State::ChunkSize | State::ChunkEnd | State::Trailers => {
-                    let Some(end) = memchr::memchr(b'\n', rest) else {
+                    let end = memchr::memchr(b'\n', rest);
+                    if self.state == State::Head && self.head.lines == 0 {
+                        let line_end = end.map_or(whole, |end| position + end);
+                        self.request_line.disguise(&mut data[position..line_end]);
+                    }
+                    let rest = &data[position..];
+                    let Some(end) = end else {
                         self.keep(rest);
                         break;
                     };
@@ -168,6 +189,10 @@ impl FramingTracker {
                         self.line_overflowed = false;
                         next
                     };
+                    if self.state == State::Head && self.head.lines == 0 {
+                        // The line was empty, and the request's own is still to come.
+                        self.request_line.take();
+                    }
                     position += end + 1;
                     if self.state == State::Head && !matches!(next, State::Head | State::Rejected) {
                         // The first line is the request's.
@@ -175,6 +200,10 @@ impl FramingTracker {
                             return request_start;
                         }
                         self.complete_heads += 1;
+                        let disguise = self.request_line.take();
+                        if !disguise.is_empty() {
+                            self.disguises.push((self.complete_heads, disguise));
+                        }
                     }
                     self.state = next;
                     if next == State::Rejected {
@@ -197,6 +226,10 @@ impl FramingTracker {
         self.line_overflowed |= piece.len() > room;
         self.line.extend_from_slice(&piece[..piece.len().min(room)]);
     }
+}
+
+fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
 }
 
 /// The state after a line, which is given without its newline.
@@ -372,6 +405,34 @@ mod tests {
         ] {
             assert_eq!(check(text), (Phase::Head, true), "{text:?}");
         }
+    }
+
+    #[test]
+    fn disguises_what_no_uri_has() {
+        let odd = "\r\nGET /<a> HTTP/1.1\r\nHost: <a>\r\n\r\n";
+        let seen = odd.replacen("<a>", "_a_", 1);
+        let mut tracker = FramingTracker::new();
+        let mut data = format!("{odd}{odd}").into_bytes();
+        assert_eq!(tracker.inspect(&mut data, None), 2 * odd.len());
+        assert_eq!(data, format!("{seen}{seen}").as_bytes());
+        let told = tracker.take_disguises();
+        let told: Vec<_> = told
+            .iter()
+            .map(|(head, disguise)| (*head, disguise.undo("/_a_")))
+            .collect();
+        assert_eq!(told, [(1, "/<a>".to_owned()), (2, "/<a>".to_owned())]);
+        assert_eq!(tracker.take_disguises(), []);
+
+        // What is left out is seen again later.
+        for (text, most) in [(odd, 0), (&odd[..30], 9), (&odd[..14], 9)] {
+            let mut data = text.as_bytes().to_vec();
+            assert_eq!(tracker.inspect(&mut data, Some(most)), 0, "{text:?}");
+            assert_eq!(data, text.as_bytes());
+        }
+        let mut data = odd.as_bytes().to_vec();
+        assert_eq!(tracker.inspect(&mut data, None), odd.len());
+        assert_eq!(data, seen.as_bytes());
+        assert_eq!(tracker.take_disguises().len(), 1);
     }
 
     #[test]

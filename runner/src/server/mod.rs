@@ -7,6 +7,7 @@
 //! It knows nothing of what a mode does with a request.
 
 mod connection;
+mod disguise;
 mod framing;
 mod health;
 mod listen;

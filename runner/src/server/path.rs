@@ -1,6 +1,6 @@
 //! Go's path cleaning, as its request router does it before any handler sees a request: on the path as sent.
 
-use crate::request::percent_decode;
+use crate::request::target::percent_decode;
 
 /// The clean form of a path that is not clean; `None` where nothing has to change.
 pub(super) fn cleaned(path: &str) -> Option<String> {
@@ -21,13 +21,6 @@ pub(super) fn cleaned(path: &str) -> Option<String> {
         clean.push('/');
     }
     (clean != path).then_some(clean)
-}
-
-/// Whether every percent escape is a well-formed one.
-pub(super) fn has_valid_escapes(path: &str) -> bool {
-    path.split('%')
-        .skip(1)
-        .all(|after| after.len() >= 2 && after.bytes().take(2).all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Whether a path as sent is `wanted`, where each segment may be written with escapes.
@@ -74,20 +67,6 @@ mod tests {
             ("/a/%2e/b", None),
         ] {
             assert_eq!(cleaned(path).as_deref(), clean, "{path}");
-        }
-    }
-
-    #[test]
-    fn checks_escapes() {
-        for (path, valid) in [
-            ("/a", true),
-            ("/%20", true),
-            ("/%2", false),
-            ("/%", false),
-            ("/%zz", false),
-            ("/%%20", false),
-        ] {
-            assert_eq!(has_valid_escapes(path), valid, "{path}");
         }
     }
 

@@ -14,13 +14,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::connection::ConnectionState;
+use super::disguise::Disguise;
 use super::health::Health;
 use super::path;
 use super::ticket::{Limiter, Place, Ticket};
 use crate::jwt::Authenticator;
 use crate::metrics::Metrics;
 use crate::modes::Mode;
-use crate::request::{Request, RequestBody, RequestHead};
+use crate::request::{Request, RequestBody, RequestHead, target};
 use crate::response::{self, Response, ResponseBody, ResponseError, X_OPENFAAS_INTERNAL};
 
 const HEALTH_PATH: &str = "/_/health";
@@ -91,16 +92,19 @@ impl Service {
         local: SocketAddr,
     ) -> http::Response<TrackedBody> {
         let received = Instant::now();
-        connection.begin_request(received, self.write_timeout);
+        let disguise = connection.begin_request(received, self.write_timeout);
         let tracked = Arc::clone(&connection);
         let version = request.version();
-        let (mut response, ticket) = self.route(request, connection, received, peer, local).await;
+        let (mut response, ticket) = self
+            .route(request, disguise, connection, received, peer, local)
+            .await;
         if version == Version::HTTP_10 && !has_known_length(&response) {
             // The end of the connection is the end of the body, also for a client that asked to keep it. The version
             // keeps the connection layer from promising to.
             response = closing(response);
             *response.version_mut() = Version::HTTP_10;
         }
+        response::set_reason(&mut response);
         if let Some(ticket) = &ticket {
             ticket.set_code(response.status());
         }
@@ -118,6 +122,7 @@ impl Service {
     async fn route(
         &self,
         mut request: http::Request<Incoming>,
+        disguise: Option<Disguise>,
         connection: Arc<ConnectionState>,
         received: Instant,
         peer: SocketAddr,
@@ -128,10 +133,13 @@ impl Service {
             .contains_key(http::header::UPGRADE)
             .then(|| hyper::upgrade::on(&mut request));
         let (parts, incoming) = request.into_parts();
-        let head = match check_head(parts, received, peer, local) {
+        let mut head = match check_head(parts, received, peer, local) {
             Ok(head) => head,
             Err(response) => return (*response, None),
         };
+        if let Some(disguise) = disguise {
+            head.set_target(disguise.undo(&head.target));
+        }
         if let Some(location) = path::cleaned(&head.path) {
             return (redirect(&head, location), None);
         }
@@ -239,6 +247,8 @@ impl Service {
             target: ready_path.clone(),
             path: ready_path.clone(),
             query: None,
+            // It is the runner that asks, and not for the host of the probe.
+            host: None,
             ..head
         };
         let ticket = Ticket::uncounted(place);
@@ -250,7 +260,7 @@ impl Service {
             ticket,
             connection: None,
         };
-        let response = self.authorized(request).await;
+        let response = Arc::clone(&self.mode).handle(request).await;
         drop(kept);
         response
     }
@@ -270,7 +280,8 @@ fn check_head(
         mut headers,
         ..
     } = parts;
-    if method == Method::CONNECT {
+    // Without a path; with one it is a method as any other.
+    if method == Method::CONNECT && uri.path_and_query().is_none() {
         return Err(Box::new(response::error(
             StatusCode::NOT_FOUND,
             "404 page not found".to_owned(),
@@ -292,7 +303,7 @@ fn check_head(
             closing(response::empty(StatusCode::BAD_REQUEST))
         }));
     }
-    if !path::has_valid_escapes(uri.path()) || !uri.path().starts_with('/') {
+    if !target::has_valid_escapes(uri.path()) || !uri.path().starts_with('/') {
         return Err(Box::new(bad_request("")));
     }
     let target = match (uri.scheme(), uri.path_and_query()) {
@@ -320,7 +331,7 @@ fn check_host(
     headers: &mut HeaderMap,
 ) -> Result<Option<HeaderValue>, &'static str> {
     if headers.get_all(HOST).iter().count() > 1 {
-        return Err("too many Host headers");
+        return Err("");
     }
     let header = headers.remove(HOST);
     if header.is_none() && version == Version::HTTP_11 {
@@ -363,20 +374,23 @@ fn closing(mut response: Response) -> Response {
     response
 }
 
-fn redirect(head: &RequestHead, mut location: String) -> Response {
+fn redirect(head: &RequestHead, location: String) -> Response {
+    let mut location = target::within_uri(&location).into_owned();
     if let Some(query) = &head.query {
         location.push('?');
-        location.push_str(query);
+        location.push_str(&target::within_uri(query));
     }
-    let body = format!(
-        "<a href=\"{}\">Temporary Redirect</a>.\n\n",
-        escape_html(&location)
-    );
-    let mut response = response::with_body(StatusCode::TEMPORARY_REDIRECT, body.into());
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/html; charset=utf-8"),
-    );
+    let mut response = response::empty(StatusCode::TEMPORARY_REDIRECT);
+    if matches!(head.method, Method::GET | Method::HEAD) {
+        response.headers_mut().insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        );
+    }
+    if head.method == Method::GET {
+        let place = escape_html(&location);
+        *response.body_mut() = format!("<a href=\"{place}\">Temporary Redirect</a>.\n\n").into();
+    }
     // A request target holds no control characters.
     if let Ok(location) = HeaderValue::from_bytes(location.as_bytes()) {
         response.headers_mut().insert(LOCATION, location);

@@ -100,8 +100,18 @@ impl Transport {
         buf.put_slice(&self.kept[..length]);
         self.kept.drain(..length);
         self.request_began = Instant::now();
-        self.framing.inspect(&mut buf.filled_mut()[before..], None);
+        self.inspect(&mut buf.filled_mut()[before..]);
         Poll::Ready(Ok(()))
+    }
+
+    /// Follows what was read; says how much of it to hand on.
+    fn inspect(&mut self, data: &mut [u8]) -> usize {
+        let handed_on = self.framing.inspect(data, self.most_lines);
+        let disguises = self.framing.take_disguises();
+        if !disguises.is_empty() {
+            self.state.add_disguises(disguises);
+        }
+        handed_on
     }
 
     /// Takes note of how a write went.
@@ -217,7 +227,7 @@ impl AsyncRead for Transport {
         if phase == Phase::Idle && !data.is_empty() {
             this.request_began = Instant::now();
         }
-        let handed_on = this.framing.inspect(data, this.most_lines);
+        let handed_on = this.inspect(data);
         if phase == Phase::Body && this.framing.phase() == Phase::Head {
             // Bytes of the next request came along with the end of this one.
             this.request_began = Instant::now();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
@@ -21,7 +21,7 @@ use crate::log::Logger;
 use crate::modes::access::{self, Answer};
 use crate::modes::duration_value;
 use crate::process::io_error_text;
-use crate::request::{BodyError, Request, RequestHead};
+use crate::request::{BodyError, Request, RequestHead, target};
 use crate::response::{
     self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL,
 };
@@ -117,7 +117,7 @@ impl Account {
         let url = exchange.upstream.url_of(&self.head.target);
         let mut outgoing = http::Request::builder()
             .method(self.head.method.clone())
-            .uri(url)
+            .uri(&*target::within_uri(&url))
             .body(body)
             .map_err(|cause| Failure::Upstream(cause.to_string()))?;
         let headers = outgoing.headers_mut();
@@ -125,11 +125,7 @@ impl Account {
         upstream::remove_hop_by_hop(headers);
         // The client is told to continue when its body is first read, which is now.
         headers.remove(EXPECT);
-        if let Some(host) = &self.head.host {
-            headers.insert(HOST, host.clone());
-        } else if let Ok(host) = HeaderValue::from_str(exchange.upstream.authority().as_str()) {
-            headers.insert(HOST, host);
-        }
+        exchange.upstream.set_host(headers, self.head.host.as_ref());
         exchange
             .upstream
             .send(outgoing)

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, EXPECT, TRAILER, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
@@ -71,7 +71,8 @@ impl Tunnel {
             status: StatusCode::OK.as_u16(),
             bytes: 0,
         };
-        let wants_websocket = head.header(UPGRADE) == Some("websocket");
+        let wants_websocket =
+            head.header(UPGRADE) == Some("websocket") && upstream::wants_upgrade(&head.headers);
         let answer = match self.send(&head, body, wants_websocket).await {
             Ok(answer) => answer,
             Err(failure) => {
@@ -120,6 +121,8 @@ impl Tunnel {
         *outgoing.uri_mut() = uri;
         *outgoing.headers_mut() = outgoing_headers(head, wants_websocket);
         self.upstream
+            .set_host(outgoing.headers_mut(), head.host.as_ref());
+        self.upstream
             .send(outgoing)
             .await
             .map_err(|error| upstream::classify(&error, self.upstream.authority()))
@@ -129,13 +132,11 @@ impl Tunnel {
 fn outgoing_headers(head: &RequestHead, wants_websocket: bool) -> HeaderMap {
     let mut headers = head.headers.clone();
     upstream::remove_all_hop_by_hop(&mut headers);
-    headers.remove(http::header::EXPECT);
+    headers.remove(TRAILER);
+    headers.remove(EXPECT);
     if wants_websocket {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    }
-    if let Some(host) = &head.host {
-        headers.insert(HOST, host.clone());
     }
     let mut forwarded: Vec<u8> = Vec::new();
     for value in headers.get_all(FORWARDED_FOR) {

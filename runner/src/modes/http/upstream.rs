@@ -3,9 +3,9 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
@@ -14,7 +14,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::StartError;
 use super::connector::{self, Connector};
+use crate::gotext;
 use crate::process::io_error_text;
+use crate::request::target::{has_valid_escapes, within_uri};
 use crate::request::{BodyError, RequestBody};
 
 /// How long an unused connection to the child is kept.
@@ -78,8 +80,17 @@ impl Upstream {
         Uri::builder()
             .scheme(Scheme::HTTP)
             .authority(self.authority.clone())
-            .path_and_query(path_and_query)
+            .path_and_query(&*within_uri(path_and_query))
             .build()
+    }
+
+    /// Asks for the host that the client has asked for; without one for the child's own.
+    pub(super) fn set_host(&self, headers: &mut HeaderMap, asked: Option<&HeaderValue>) {
+        let own = || HeaderValue::from_str(self.authority.as_str()).ok();
+        // An authority is made of bytes that a header value may hold.
+        if let Some(host) = asked.cloned().or_else(own) {
+            headers.insert(HOST, host);
+        }
     }
 
     pub(super) fn authority(&self) -> &Authority {
@@ -92,6 +103,10 @@ impl Upstream {
         &self,
         mut request: http::Request<RequestBody>,
     ) -> Result<http::Response<Incoming>, ClientError> {
+        if request.body().is_end_stream() && announces_body(request.headers()) {
+            // The runner's own question for the readiness has the headers of a probe and none of its body.
+            request.headers_mut().remove(CONTENT_LENGTH);
+        }
         let second = repeated(&request);
         let capture = capture_connection(&mut request);
         match (self.client.request(request).await, second) {
@@ -105,6 +120,12 @@ impl Upstream {
             (Err(error), _) => Err(error),
         }
     }
+}
+
+fn announces_body(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_LENGTH)
+        .is_some_and(|length| length != "0")
 }
 
 /// The same request once more, if it is idempotent and has no body.
@@ -124,7 +145,7 @@ fn repeated(request: &http::Request<RequestBody>) -> Option<http::Request<Reques
 }
 
 fn parse_url(url: &str) -> Result<Authority, String> {
-    let quoted = crate::gotext::quote(url);
+    let quoted = gotext::quote(url);
     let uri: Uri = url
         .parse()
         .map_err(|cause| format!("parse {quoted}: {cause}"))?;
@@ -141,10 +162,21 @@ fn parse_url(url: &str) -> Result<Authority, String> {
             ));
         }
     }
-    uri.authority()
-        .cloned()
+    if !has_valid_escapes(url) {
+        return Err(format!("parse {quoted}: invalid URL escape"));
+    }
+    let authority = uri
+        .authority()
         .filter(|authority| !authority.host().is_empty())
-        .ok_or_else(|| format!("parse {quoted}: no host"))
+        .ok_or_else(|| format!("parse {quoted}: no host"))?;
+    let port = authority.as_str().rsplit_once(':').map(|(_, port)| port);
+    match port.filter(|port| !port.ends_with(']')) {
+        Some(port) if !port.bytes().all(|byte| byte.is_ascii_digit()) => Err(format!(
+            "parse {quoted}: invalid port {} after host",
+            gotext::quote(&format!(":{port}"))
+        )),
+        _ => Ok(authority.clone()),
+    }
 }
 
 /// Why a request got no answer.
@@ -168,7 +200,10 @@ pub(super) fn classify(error: &ClientError, authority: &Authority) -> Failure {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
             io_cause = Some(io_error_text(io));
         }
-        deepest = cause.to_string();
+        deepest = match cause.downcast_ref::<hyper::Error>() {
+            Some(error) if error.is_incomplete_message() => "EOF".to_owned(),
+            _ => cause.to_string(),
+        };
         source = cause.source();
     }
     let cause = io_cause.unwrap_or(deepest);
@@ -179,6 +214,21 @@ pub(super) fn classify(error: &ClientError, authority: &Authority) -> Failure {
     })
 }
 
+/// The headers that `Connection` names.
+fn named_by_connection(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+}
+
+/// Whether `Upgrade` is meant for the next hop, as it is only if `Connection` says so.
+pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
+    named_by_connection(headers).any(|name| name == UPGRADE)
+}
+
 /// Removes what concerns one connection only, and what `Connection` names.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     const ALWAYS: [HeaderName; 4] = [
@@ -187,19 +237,14 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         TRANSFER_ENCODING,
         UPGRADE,
     ];
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .collect();
+    let named: Vec<HeaderName> = named_by_connection(headers).collect();
     for name in ALWAYS.iter().chain(&named) {
         headers.remove(name);
     }
 }
 
-/// Removes all hop-by-hop headers, as Go's reverse proxy does; `Te: trailers` stays.
+/// Removes all hop-by-hop headers, as Go's reverse proxy does; `Te: trailers` stays, and so does the announcement of
+/// trailers, which are passed on.
 pub(super) fn remove_all_hop_by_hop(headers: &mut HeaderMap) {
     let wants_trailers = headers
         .get_all(TE)
@@ -216,12 +261,11 @@ pub(super) fn remove_all_hop_by_hop(headers: &mut HeaderMap) {
         "proxy-authenticate",
         "proxy-authorization",
         "te",
-        "trailer",
     ] {
         headers.remove(name);
     }
     if wants_trailers {
-        headers.insert(TE, http::HeaderValue::from_static("trailers"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -238,6 +282,8 @@ mod tests {
             (":bad", ""),
             ("http://", ""),
             ("http://[::1", ""),
+            ("http://localhost:port", "invalid port \":port\" after host"),
+            ("http://localhost/%zz", "invalid URL escape"),
         ] {
             let error = parse_url(url).expect_err(url);
             assert!(
@@ -263,7 +309,7 @@ mod tests {
             ("keep-alive", "5"),
             ("x-other", "2"),
         ] {
-            headers.insert(name, http::HeaderValue::from_static(value));
+            headers.insert(name, HeaderValue::from_static(value));
         }
         remove_all_hop_by_hop(&mut headers);
         let left: Vec<_> = headers

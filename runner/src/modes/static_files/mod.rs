@@ -64,6 +64,9 @@ impl StaticFiles {
     }
 
     fn serve(&self, head: &RequestHead, path: &[u8]) -> io::Result<Response> {
+        if path.contains(&0) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let (parts, ends_in_slash) = clean(path);
         let mut file_path = self.root.clone();
         file_path.extend(parts.iter().map(|part| OsStr::from_bytes(part)));
@@ -168,16 +171,14 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
 
 fn list(head: &RequestHead, directory: &Path, metadata: &Metadata) -> io::Result<Response> {
     let modified = Modified::of(metadata);
-    let mut response = if conditions::is_not_modified_since(head, modified) {
-        response::empty(StatusCode::NOT_MODIFIED)
-    } else {
-        let mut response = response::with_body(StatusCode::OK, listing::html(directory)?.into());
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/html; charset=utf-8"),
-        );
-        response
-    };
+    if conditions::is_not_modified_since(head, modified) {
+        return Ok(response::empty(StatusCode::NOT_MODIFIED));
+    }
+    let mut response = response::with_body(StatusCode::OK, listing::html(directory)?.into());
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
     set_last_modified(&mut response, modified);
     Ok(response)
 }
@@ -267,7 +268,7 @@ mod tests {
             ("/", 200, None),
             ("/missing", 404, None),
             ("/hello.txt/x", 404, None),
-            ("/%00", 500, None),
+            ("/%00", 404, None),
             ("/plain", 301, Some("plain/")),
             ("/plain?a=1", 301, Some("plain/?a=1")),
             ("/with%20index", 301, Some("with%20index/")),

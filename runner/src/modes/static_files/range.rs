@@ -102,9 +102,8 @@ fn trim(text: &str) -> &str {
 }
 
 fn number(text: &str) -> Result<u64, RangeError> {
-    gotext::atoi(text)
-        .and_then(|number| u64::try_from(number).ok())
-        .ok_or(RangeError::Invalid)
+    let number = gotext::atoi(text).map_err(|_| RangeError::Invalid)?;
+    u64::try_from(number).map_err(|_| RangeError::Invalid)
 }
 
 /// The answer to ranges that cannot be served.

@@ -292,7 +292,8 @@ fn own_environment(head: &RequestHead) -> Vec<Vec<u8>> {
         if seen.insert(name.clone()) {
             let mut variable = name.into_bytes();
             variable.push(b'=');
-            variable.extend_from_slice(&value);
+            // In a guest's environment, too, a NUL is the end of a value.
+            variable.extend(value.into_iter().take_while(|byte| *byte != 0));
             variables.push(variable);
         }
     }
