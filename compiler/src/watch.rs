@@ -1,14 +1,16 @@
 //! Waits until a file has new content.
 //!
 //! Its directory is watched, not the file: compilers write a new file and rename it. What counts is
-//! that somebody has closed a file of this name after writing it, or given one this name.
+//! that somebody has closed a file of this name after writing it, or given one this name: by a
+//! rename, or by a second link, as cargo does.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify;
 
@@ -19,7 +21,8 @@ const BUFFER: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Watch {
     events: OwnedFd,
-    name: OsString,
+    /// Without links in it.
+    path: PathBuf,
 }
 
 impl Watch {
@@ -34,12 +37,11 @@ impl Watch {
         let directory = path.parent().unwrap_or(Path::new("/"));
         let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
         let events = inotify::init(flags)?;
-        let wanted = inotify::WatchFlags::CLOSE_WRITE | inotify::WatchFlags::MOVED_TO;
+        let wanted = inotify::WatchFlags::CLOSE_WRITE
+            | inotify::WatchFlags::MOVED_TO
+            | inotify::WatchFlags::CREATE;
         inotify::add_watch(&events, directory, wanted)?;
-        Ok(Self {
-            events,
-            name: path.file_name().unwrap_or_default().into(),
-        })
+        Ok(Self { events, path })
     }
 
     /// Readable when something has happened.
@@ -62,9 +64,12 @@ impl Watch {
                     let name = event
                         .file_name()
                         .map(|name| OsStr::from_bytes(name.to_bytes()));
+                    let events = event.events();
                     // Lost events may have been about the file.
-                    let lost = event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
-                    changed |= lost || name == Some(&self.name);
+                    let lost = events.contains(inotify::ReadFlags::QUEUE_OVERFLOW);
+                    let is_whole =
+                        !events.contains(inotify::ReadFlags::CREATE) || is_link(&self.path);
+                    changed |= lost || (is_whole && name == self.path.file_name());
                 }
                 Err(rustix::io::Errno::AGAIN) => return Ok(changed),
                 Err(rustix::io::Errno::INTR) => {}
@@ -72,6 +77,12 @@ impl Watch {
             }
         }
     }
+}
+
+/// Whether a file that has just appeared is another name for one that was there.
+fn is_link(path: &Path) -> bool {
+    let metadata = path.symlink_metadata();
+    metadata.is_ok_and(|found| found.is_symlink() || found.nlink() > 1)
 }
 
 #[cfg(test)]
@@ -93,6 +104,16 @@ mod tests {
         std::fs::write(&other, "two").expect("it can be written");
         assert!(!watch.take().expect("it can be read"), "another file");
         std::fs::rename(&other, &path).expect("it can be renamed");
+        assert!(watch.take().expect("it can be read"));
+        std::fs::write(&other, "three").expect("it can be written");
+        std::fs::remove_file(&path).expect("it is there");
+        assert!(!watch.take().expect("it can be read"), "it is gone");
+        std::fs::hard_link(&other, &path).expect("it can be linked");
+        assert!(watch.take().expect("it can be read"));
+        std::fs::remove_file(&path).expect("it is there");
+        let file = std::fs::File::create(&path).expect("it can be made");
+        assert!(!watch.take().expect("it can be read"), "it is empty yet");
+        drop(file);
         assert!(watch.take().expect("it can be read"));
     }
 }
