@@ -1,7 +1,9 @@
 //! What to compile for: triples and the CPU features that the code may use.
 
 use faas_wasm_artifact::{Backend, CpuFeature, MAX_VARIANTS, host_features, host_triple};
-use target_lexicon::{Architecture, OperatingSystem, Triple};
+use target_lexicon::{
+    Aarch64Architecture, Architecture, Environment, OperatingSystem, Riscv64Architecture, Triple,
+};
 
 use crate::backend;
 use crate::error::Error;
@@ -185,7 +187,13 @@ impl Target {
 
 /// Resolves a triple or one of Docker's architecture names.
 fn parse_triple(name: &str) -> Result<Triple, Error> {
-    let full = match name {
+    // Docker's platforms: linux/amd64, linux/arm64/v8.
+    let short = name.strip_prefix("linux/").unwrap_or(name);
+    let short = match short.split_once('/') {
+        Some(("arm64", "v8")) => "arm64",
+        _ => short,
+    };
+    let full = match short {
         "amd64" | "x86_64" | "x86-64" => "x86_64-unknown-linux-gnu",
         "arm64" | "aarch64" => "aarch64-unknown-linux-gnu",
         "riscv64" | "riscv64gc" => "riscv64gc-unknown-linux-gnu",
@@ -193,16 +201,24 @@ fn parse_triple(name: &str) -> Result<Triple, Error> {
     };
     let unknown = || Error::UnknownTarget { name: name.into() };
     let triple: Triple = full.parse().map_err(|_| unknown())?;
+    // Not those of other byte orders, or of RISC-V without doubles.
     let normal = match triple.architecture {
         Architecture::X86_64 => "x86_64-unknown-linux-gnu",
-        Architecture::Aarch64(_) => "aarch64-unknown-linux-gnu",
-        Architecture::Riscv64(_) => "riscv64gc-unknown-linux-gnu",
+        Architecture::Aarch64(Aarch64Architecture::Aarch64) => "aarch64-unknown-linux-gnu",
+        Architecture::Riscv64(Riscv64Architecture::Riscv64 | Riscv64Architecture::Riscv64gc) => {
+            "riscv64gc-unknown-linux-gnu"
+        }
         _ => return Err(unknown()),
     };
     if triple.operating_system != OperatingSystem::Linux {
         return Err(Error::NotLinux {
             triple: name.into(),
         });
+    }
+    // Not those with pointers of four bytes, or a system that is Linux by its kernel alone.
+    match triple.environment {
+        Environment::Unknown | Environment::Gnu | Environment::Musl => {}
+        _ => return Err(unknown()),
     }
     normal.parse().map_err(|_| unknown())
 }
@@ -375,6 +391,7 @@ mod tests {
     fn foreign_targets_default_to_their_baseline() {
         for (triple, expected) in [
             ("arm64", "neon"),
+            ("linux/arm64/v8", "neon"),
             ("aarch64-unknown-linux-musl", "neon"),
             ("riscv64", ""),
         ] {
@@ -420,6 +437,7 @@ mod tests {
     fn names_normalize() {
         for name in [
             "amd64",
+            "linux/amd64",
             "x86_64-unknown-linux-gnu",
             "x86_64-linux-musl",
             "x86_64-pc-linux-gnu",
@@ -437,6 +455,11 @@ mod tests {
         for (triple, levels, features, message) in [
             ("vax", &[][..], None, "unknown target `vax`"),
             ("i686-unknown-linux-gnu", &[], None, "unknown target"),
+            ("x86_64-unknown-linux-gnux32", &[], None, "unknown target"),
+            ("aarch64_be-unknown-linux-gnu", &[], None, "unknown target"),
+            ("riscv64imac-unknown-linux-gnu", &[], None, "unknown target"),
+            ("aarch64-linux-android", &[], None, "unknown target"),
+            ("linux/riscv", &[], None, "unknown target"),
             ("x86_64-apple-darwin", &[], None, "for Linux only"),
             ("arm64", &[Level::Native], None, "the target is aarch64"),
             ("arm64", &[Level::V2], None, "`x86-64-v2` is of x86_64"),
