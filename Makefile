@@ -278,6 +278,8 @@ fuzz-smoke: build fixtures ## Feed many random damages to everything that reads 
 # What the benchmarks found, for BENCHMARKS.md; see tests/src/results.rs.
 RESULTS := $(BUILD)/results
 
+BENCHES := instances load release preinit
+
 .PHONY: soak
 soak: build fixtures ## Send a million mixed requests (N=20000 for fewer); what the runner holds must not grow
 	$(TEST_ENVIRONMENT) FAAS_WASM_SOAK_REQUESTS=$(or $(N),1000000) \
@@ -293,15 +295,18 @@ test-gpu: build fixtures ## Run the CUDA guests on this machine's GPU; fails wit
 	done
 
 .PHONY: bench-build
-bench-build: build fixtures esbuild guests ## Print what builds take in time, memory and size; takes half an hour or more
+bench-build: build fixtures esbuild guests ## Print what builds and rebuilds take in time, memory and size; takes an hour
 	.ci/bench-build $(TOOL) $(BUILD)/fixtures $(ESBUILD) $(GUESTS)
+	$(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) \
+	  cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --bench rebuild
 
 .PHONY: bench
 bench: build fixtures esbuild $(QUICKJS) ## Measure against rivals, write BENCHMARKS.md; fails on ratios, reports times
-	@rm -rf $(RESULTS)
+	@# What `make bench-build` found stays: it goes into the document too.
+	@rm -f $(foreach bench,$(BENCHES),$(RESULTS)/$(bench).json)
 	@# The document is written even if a ratio is not kept.
 	@status=0; \
-	for bench in instances load release preinit; do \
+	for bench in $(BENCHES); do \
 	  $(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) \
 	    cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --features bench --bench $$bench || status=1; \
 	done; \
