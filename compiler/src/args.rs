@@ -10,30 +10,35 @@ use clap::{Args, Parser, Subcommand};
 use faas_wasm_artifact::{Backend, CudaAbi, OptLevel};
 
 use crate::emit::Emit;
+use crate::error::Exit;
 use crate::message::Format;
 use crate::preinit::{self, Preinit};
 use crate::run::Directory;
 use crate::target::Level;
 
-const AFTER_HELP: &str = "\
-Exit codes:
-  0    done
-  1    the input was rejected, the compilation failed, or a file could not be read or written
-  2    wrong usage
-  3    internal error
-`faas-wasm run` exits with the guest's own code, with 134 if the guest trapped, and with 125 if \
-the guest could not be started. `faas-wasm serve` exits with the runner's code, and with 0 after \
-Ctrl-C.
+/// Most threads to compile with.
+const MOST_JOBS: usize = 1024;
 
-Environment:
+/// What the manual says behind the options.
+fn after_help() -> String {
+    let mut text = String::from("Exit codes:\n");
+    for exit in Exit::ALL {
+        text += &format!("  {:<4} {}\n", exit as u8, exit.meaning());
+    }
+    text + "\
+Otherwise `faas-wasm run` exits with the guest's own code. `faas-wasm serve` exits with the runner's \
+code, and with 0 after Ctrl-C. A signal that ends a build is its status.
+
+Environment (a variable that is empty counts as none):
   wasm_c_target         default of --target
   wasm_c_cpu_features   default of --cpu-features
   FAAS_WASM_CACHE_DIR   default of --cache-dir
   FAAS_WASM_CACHE_LIMIT default of --cache-limit
   SOURCE_DATE_EPOCH     default of --source-date-epoch
-  NO_COLOR              if it is set and not empty, no color is used
-  FAAS_WASM_RUNNER      the runner that `run` and `serve` execute if there is none beside this program;
-                        else it is looked for on PATH";
+  NO_COLOR              if it is set, no color is used
+  FAAS_WASM_RUNNER      the runner for `run`, `serve` and `--preinit` if there is none beside this
+                        program; else it is looked for on PATH"
+}
 
 /// Compile WebAssembly (WASI preview1) to native artifacts for faas-wasm-runner.
 #[derive(Debug, Parser)]
@@ -42,7 +47,7 @@ Environment:
     disable_version_flag = true,
     arg_required_else_help = true,
     max_term_width = 100,
-    after_long_help = AFTER_HELP
+    after_long_help = after_help()
 )]
 pub(crate) struct Arguments {
     /// Print the version; with --verbose also the backends and their licences
@@ -54,6 +59,10 @@ pub(crate) struct Arguments {
     pub(crate) verbose: bool,
 
     /// Whom messages are for
+    ///
+    /// json: each is one object on a line, results on standard output, errors and notes on standard
+    /// error. `reason` says what it is: artifact, check, inspect, intact, version, serve, note or
+    /// error. Keys are stable: new ones may appear, none changes its meaning.
     #[arg(
         long,
         global = true,
@@ -88,7 +97,7 @@ pub(crate) enum Command {
 /// Prints a summary on standard output, everything else on standard error.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// The WebAssembly module, binary or text
+    /// The WebAssembly module, binary or text; `-` is standard input
     #[arg(value_name = "MODULE.wasm")]
     pub(crate) module: PathBuf,
 
@@ -180,6 +189,9 @@ pub(crate) struct CompileArguments {
 
     /// Target triple, or amd64, arm64, riscv64 [default: this machine's]
     ///
+    /// Docker's names of platforms, such as linux/arm64, are understood too. Artifacts call nothing
+    /// but the runner, so that triples with gnu and musl are the same.
+    ///
     /// May be repeated or a list separated by commas: the artifact then has a variant for each.
     #[arg(
         long,
@@ -222,8 +234,8 @@ pub(crate) struct CompileArguments {
     #[arg(long)]
     pub(crate) debug: bool,
 
-    /// Threads to compile with [default: the number of CPUs]
-    #[arg(short, long, value_name = "N")]
+    /// Threads to compile with, 1 to 1024 [default: the number of CPUs]
+    #[arg(short, long, value_name = "N", value_parser = jobs)]
     pub(crate) jobs: Option<NonZero<usize>>,
 
     /// Data model of the guest's cuda.h [default: what its imports tell]
@@ -311,7 +323,7 @@ pub(crate) struct RunArguments {
 /// `build` makes the same checks first. Exits with 1 if the module would be refused.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
-    /// The WebAssembly module, binary or text
+    /// The WebAssembly module, binary or text; `-` is standard input
     #[arg(value_name = "MODULE.wasm")]
     pub(crate) module: PathBuf,
 
@@ -416,6 +428,16 @@ fn opt_level(digit: u8) -> OptLevel {
     }
 }
 
+/// A number of threads. Each has a stack and a code generator: many more than there are CPUs only
+/// take memory.
+fn jobs(text: &str) -> Result<NonZero<usize>, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number: &NonZero<usize>| number.get() <= MOST_JOBS);
+    number.ok_or_else(|| format!("expected a number from 1 to {MOST_JOBS}"))
+}
+
 /// Bytes, or a number with `Ki`, `Mi` or `Gi`.
 fn size(text: &str) -> Result<u64, &'static str> {
     let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
@@ -478,6 +500,7 @@ mod tests {
             &["faas-wasm", "build", "a.wasm", "--backend", "gcc"],
             &["faas-wasm", "build", "a.wasm", "-O4"],
             &["faas-wasm", "build", "a.wasm", "--jobs", "0"],
+            &["faas-wasm", "build", "a.wasm", "--jobs", "1025"],
             &["faas-wasm", "build", "a.wasm", "--cpu", "x86-64-v9"],
             &["faas-wasm", "run", "--env", "A", "a.wasm"],
             &["faas-wasm", "run", "--dir", "/tmp", "a.wasm"],

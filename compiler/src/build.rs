@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::backend;
 use crate::cache::{Cache, Wish};
+use crate::check;
 use crate::convert::{self, Parts};
 use crate::cuda;
 use crate::emit::Emit;
@@ -170,11 +171,21 @@ fn file_sha256(path: &Path) -> Result<[u8; 32], Error> {
 }
 
 impl Options {
-    /// Options for code that runs here, once, and soon.
-    fn quick_for_host(other: &Self) -> Result<Self, Error> {
-        let quick = Backend::Cranelift;
+    /// Options for code of a module that runs here, once, and soon.
+    fn quick_for_host(other: &Self, path: &Path, wasm: &[u8]) -> Result<Self, Error> {
+        let by = |backend| Self::for_host(other, backend);
+        match backend::version(Backend::Cranelift) {
+            // It may lack what the module uses.
+            Some(_) => by(Backend::Cranelift)
+                .and_then(|quick| validate(path, wasm, &quick).map(|()| quick))
+                .or_else(|_| by(other.backend)),
+            None => by(other.backend),
+        }
+    }
+
+    fn for_host(other: &Self, backend: Backend) -> Result<Self, Error> {
         Self::resolve(&RawOptions {
-            backend: backend::version(quick).map(|_| quick),
+            backend: Some(backend),
             targets: &[],
             levels: &[],
             features: None,
@@ -212,7 +223,8 @@ pub(crate) fn build(
     let mut wasm = input::read(input)?;
     if let Some(preinit) = preinit {
         validate(input, &wasm, options)?;
-        wasm = preinit::initialize(input, &wasm, preinit, &Options::quick_for_host(options)?)?;
+        let quick = Options::quick_for_host(options, input, &wasm)?;
+        wasm = preinit::initialize(input, &wasm, preinit, &quick)?;
     }
     build_from(input, &wasm, output, options, extras, quiet)
 }
@@ -232,6 +244,13 @@ pub(crate) fn build_from(
 ) -> Result<Summary, Error> {
     let started = Instant::now();
     let output = Output::prepare(output, input)?;
+    let sbom_output = match &extras.sbom {
+        Some(path) => Some(Output::prepare(path, input)?),
+        None => None,
+    };
+    if let Some(sbom) = &sbom_output {
+        sbom.differs_from(&output)?;
+    }
     let original = wasm;
     validate(input, original, options)?;
     let without_traps = parse(input, original)?;
@@ -260,6 +279,7 @@ pub(crate) fn build_from(
     };
     let rewritten = rewritten.as_ref().unwrap_or(&module);
     let functions = rewritten.names.offsets.len();
+    let beyond_limits = check::beyond_limits(rewritten);
     // Wrappers can move the functions, which DWARF would not know.
     let debug = if options.debug && rewritten.first_body() == module.first_body() {
         &module.debug[..]
@@ -313,13 +333,14 @@ pub(crate) fn build_from(
         images: lifted.images,
         passive_data: lifted.passive_data,
     })?;
+    // Before what can fail: the disk may be full because of it.
+    options.cache.prune(None);
     output.save(|file| {
         written.save(file)?;
         set_time(file, extras.time)
     })?;
-    options.cache.prune();
     let sha256 = file_sha256(output.path())?;
-    if let Some(path) = &extras.sbom {
+    if let Some(sbom_output) = &sbom_output {
         let subject = Subject {
             artifact: &file_name(output.path()),
             module: &file_name(input),
@@ -329,7 +350,7 @@ pub(crate) fn build_from(
             time: extras.time,
         };
         let text = sbom::document(&subject);
-        Output::prepare(path, input)?.save(|mut file| {
+        sbom_output.save(|mut file| {
             io::Write::write_all(&mut file, text.as_bytes())?;
             set_time(file, extras.time)
         })?;
@@ -344,6 +365,7 @@ pub(crate) fn build_from(
         trapping: replaced
             .map(|replaced| replaced.functions)
             .unwrap_or_default(),
+        beyond_limits,
         reused: options
             .cache
             .is_on()

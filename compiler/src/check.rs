@@ -1,7 +1,7 @@
 //! `faas-wasm check`: what a module needs, who provides it, and whether a runner would take it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -12,7 +12,10 @@ use crate::features;
 use crate::imports::{self, Provider};
 use crate::input::{self, ENTRY};
 use crate::lift;
+use crate::message;
+use crate::module::Module;
 use crate::summary::bytes;
+use crate::text;
 use crate::wrap;
 
 /// Bytes of a page of WebAssembly.
@@ -24,7 +27,7 @@ const TABLE_LIMIT: u64 = 1_000_000;
 /// What was found. [`fmt::Display`] is for people; the fields are the keys of the JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    module: PathBuf,
+    module: String,
     size: u64,
     functions: usize,
     imports: Vec<ImportReport>,
@@ -122,26 +125,10 @@ pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Resu
             source,
         });
     }
-    for (index, memory) in module.memories.iter().enumerate() {
-        if memory.initial * PAGE > MEMORY_LIMIT {
-            refusals.push(format!(
-                "memory {index} begins with {}, the runner's wasm_memory_limit is {}",
-                bytes(memory.initial * PAGE),
-                bytes(MEMORY_LIMIT)
-            ));
-        }
-    }
-    for (index, elements) in module.tables.iter().enumerate() {
-        if *elements > TABLE_LIMIT {
-            refusals.push(format!(
-                "table {index} begins with {elements} elements, the runner's wasm_table_limit is \
-                 {TABLE_LIMIT}"
-            ));
-        }
-    }
+    refusals.extend(beyond_limits(&module));
     let has_entry = module.exports.iter().any(|(name, ..)| *name == ENTRY);
     Ok(Report {
-        module: path.into(),
+        module: message::path(path),
         size: wasm.len() as u64,
         functions: module.names.offsets.len(),
         features: features::used(&module).map_err(invalid)?,
@@ -162,10 +149,35 @@ pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Resu
     })
 }
 
+/// What a runner refuses if it is not told other limits.
+pub(crate) fn beyond_limits(module: &Module<'_>) -> Vec<String> {
+    let mut beyond = Vec::new();
+    for (index, memory) in module.memories.iter().enumerate() {
+        let size = memory.initial * PAGE;
+        if size > MEMORY_LIMIT {
+            beyond.push(format!(
+                "memory {index} begins with {}, the runner's wasm_memory_limit is {}",
+                bytes(size),
+                bytes(MEMORY_LIMIT)
+            ));
+        }
+    }
+    for (index, elements) in module.tables.iter().enumerate() {
+        if *elements > TABLE_LIMIT {
+            beyond.push(format!(
+                "table {index} begins with {elements} elements, the runner's wasm_table_limit is \
+                 {TABLE_LIMIT}"
+            ));
+        }
+    }
+    beyond
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<10} {value}");
-        line("module", &self.module.display())?;
+        let mut line =
+            |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<10} {}", text::line(value));
+        line("module", &self.module)?;
         line("size", &bytes(self.size))?;
         line("functions", &self.functions)?;
         line("entry", &self.entry.unwrap_or("none"))?;
@@ -210,15 +222,9 @@ impl fmt::Display for Report {
         )?;
         for import in &self.imports {
             let remark = import.remark.as_ref().map(|remark| format!(" ({remark})"));
-            writeln!(
-                f,
-                "  {:<6}   {}.{}: {}{}",
-                import.provider,
-                import.module,
-                import.name,
-                import.ty,
-                remark.unwrap_or_default()
-            )?;
+            let remark = remark.unwrap_or_default();
+            let import_of = format!("{}.{}: {}{remark}", import.module, import.name, import.ty);
+            writeln!(f, "  {:<6}   {}", import.provider, text::line(import_of))?;
         }
         if self.is_good() {
             return writeln!(f, "result     can be built and served");
@@ -226,6 +232,6 @@ impl fmt::Display for Report {
         writeln!(f, "result     refused")?;
         self.refusals
             .iter()
-            .try_for_each(|refusal| writeln!(f, "  {refusal}"))
+            .try_for_each(|refusal| writeln!(f, "  {}", text::line(refusal)))
     }
 }

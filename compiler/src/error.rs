@@ -10,21 +10,47 @@ use std::process::ExitCode;
 
 use faas_wasm_artifact::{CpuFeature, ReadError, VerifyError, WriteError};
 
+use crate::text;
+
 /// The exit codes: a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// Done.
     Success = 0,
-    /// The input was rejected, the compilation failed, or a file could not be read or written.
     Failed = 1,
-    /// The command line or an environment variable is wrong. clap exits with it too.
+    /// clap exits with it too.
     Usage = 2,
-    /// A bug of ours: the message says where to report it.
     Internal = 3,
-    /// `run` failed before the guest did anything. A guest that runs decides the exit code
-    /// itself; the runner exits with 134 if it traps.
     RunFailed = 125,
+    /// The runner exits with it, in place of this program.
+    Trapped = 134,
+}
+
+impl Exit {
+    /// All of them, ascending.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Success,
+        Self::Failed,
+        Self::Usage,
+        Self::Internal,
+        Self::RunFailed,
+        Self::Trapped,
+    ];
+
+    /// What the manual says of it.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Self::Success => "done",
+            Self::Failed => {
+                "the input was rejected, the compilation failed, or a file could not be read or \
+                 written"
+            }
+            Self::Usage => "wrong usage: of options, or of a variable of the environment",
+            Self::Internal => "internal error, or the code generator crashed",
+            Self::RunFailed => "`run`: the guest could not be started",
+            Self::Trapped => "`run`: the guest trapped",
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -43,6 +69,8 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("{} is not a regular file", path.display())]
+    NotFile { path: PathBuf },
     #[error("{} is empty", path.display())]
     Empty { path: PathBuf },
     #[error("{} is not a WebAssembly module: it starts with {}", path.display(), found)]
@@ -176,10 +204,14 @@ pub(crate) enum Error {
     // Output.
     #[error("{} is a directory", path.display())]
     OutputIsDirectory { path: PathBuf },
-    #[error("{} is not a regular file", path.display())]
-    OutputNotFile { path: PathBuf },
     #[error("the output {} is the input", path.display())]
     OutputIsInput { path: PathBuf },
+    #[error("two outputs are {}", path.display())]
+    OutputTwice { path: PathBuf },
+    #[error("a module from standard input has no name that its artifact could have")]
+    NoOutputName,
+    #[error("an artifact cannot be written to standard output")]
+    OutputIsStdout,
     #[error("cannot write {}", path.display())]
     Write {
         path: PathBuf,
@@ -363,6 +395,9 @@ impl Error {
             | Self::EmitBackend { .. }
             | Self::EmitVariants { .. }
             | Self::OutputIsInput { .. }
+            | Self::OutputTwice { .. }
+            | Self::NoOutputName
+            | Self::OutputIsStdout
             | Self::ServeWord { .. } => Exit::Usage,
             Self::Crashed { .. }
             | Self::TrapImports { .. }
@@ -499,6 +534,8 @@ impl Error {
             }
             Self::OutputIsDirectory { .. } => "name a file: `-o DIRECTORY/NAME.so`".into(),
             Self::OutputIsInput { .. } => "give another name with `-o NAME.so`".into(),
+            Self::OutputTwice { .. } => "give another name with `--emit-sbom=FILE`".into(),
+            Self::NoOutputName | Self::OutputIsStdout => "name a file: `-o NAME.so`".into(),
             Self::Write { .. } => "name another place with `-o`".into(),
             Self::Artifact {
                 source: ReadError::Wasm,
@@ -543,13 +580,13 @@ impl Error {
 
     /// The message, its causes and the hint, as printed on standard error.
     pub(crate) fn report(&self) -> String {
-        let mut report = format!("error: {self}\n");
+        let mut report = format!("error: {}\n", text::line(self));
         for cause in self.causes() {
             // Writing to a string cannot fail.
-            let _ = writeln!(report, "  {cause}");
+            let _ = writeln!(report, "  {}", text::line(cause));
         }
         if let Some(hint) = self.hint() {
-            let _ = writeln!(report, "hint: {hint}");
+            let _ = writeln!(report, "hint: {}", text::line(hint));
         }
         report
     }

@@ -7,6 +7,8 @@ use faas_wasm_artifact::{Artifact, FunctionNames};
 use object::{Object as _, ObjectSymbol as _};
 use serde::Serialize;
 
+use crate::text;
+
 /// A function that the module defines, or that the build added.
 #[derive(Debug, Serialize)]
 pub(crate) struct Function {
@@ -64,18 +66,17 @@ fn sizes(elf: &[u8]) -> HashMap<u64, u64> {
 
 /// A table for people.
 pub(crate) fn as_text(functions: &[Function]) -> String {
-    let mut text = format!("{:>10} {:>8} {:>10}  name\n", "size", "index", "address");
+    let mut table = format!("{:>10} {:>8} {:>10}  name\n", "size", "index", "address");
     for function in functions {
         // Writing to a string cannot fail.
         let _ = writeln!(
-            text,
+            table,
             "{:>10} {:>8} {:>#10x}  {}",
             function.size,
             function.index,
             function.address,
-            // Names come from the guest: nothing in them may look like a line or a color.
-            function.name.as_deref().unwrap_or("-").escape_debug()
+            text::line(function.name.as_deref().unwrap_or("-"))
         );
     }
-    text
+    table
 }

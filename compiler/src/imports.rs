@@ -10,6 +10,7 @@ use wasmparser::{FuncType, Import, TypeRef, ValType};
 use crate::cuda;
 use crate::error::{Error, ImportList};
 use crate::module::{Module, describe_function};
+use crate::text;
 
 /// Both spellings of preview1. Their functions have the same types.
 const WASI_MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
@@ -125,7 +126,8 @@ pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<(), Error> {
             let remark = remark
                 .map(|remark| format!(" ({remark})"))
                 .unwrap_or_default();
-            wrong.push(format!("{}.{}: {ty}{remark}", import.module, import.name));
+            let name = text::line(format_args!("{}.{}", import.module, import.name));
+            wrong.push(format!("{name}: {ty}{remark}"));
             functions_only &= matches!(import.ty, TypeRef::Func(_));
         }
     }

@@ -3,6 +3,8 @@
 //! The backend does not validate: whatever passes here must be valid, use only what the backend
 //! supports, have something to run, and import only what hosts provide.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use wasmer_types::Features;
@@ -20,16 +22,27 @@ const WASM_MAGIC: &[u8] = b"\0asm";
 /// Version 1, then layer 0 for a core module and 1 for a component.
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 
+/// The path that means standard input.
+pub(crate) const STDIN: &str = "-";
+/// Bytes that tell what a file is.
+const START: u64 = 4096;
+
 /// Reads a file that should be a core WebAssembly module, and assembles it if it is text.
 ///
 /// # Errors
 ///
 /// What the file system says, or what the file is instead.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let mut bytes = std::fs::read(path).map_err(|source| Error::Read {
+    let read_error = |source| Error::Read {
         path: path.into(),
         source,
-    })?;
+    };
+    let mut bytes = if path == Path::new(STDIN) {
+        read_module(path, std::io::stdin().lock())
+    } else {
+        File::open(path).and_then(|file| read_module(path, file))
+    }
+    .map_err(read_error)?;
     if is_text(path, &bytes) {
         bytes = wat::Parser::new()
             .parse_bytes(Some(path), &bytes)
@@ -40,6 +53,17 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
             })?;
     }
     recognize(path, &bytes)?;
+    Ok(bytes)
+}
+
+/// All of a file that looks like a module, and the start of any other: that can be of any length.
+fn read_module(path: &Path, mut file: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.by_ref().take(START).read_to_end(&mut bytes)?;
+    let is_elf = faas_wasm_artifact::is_elf(&bytes);
+    if is_elf || bytes.starts_with(WASM_MAGIC) || is_text(path, &bytes) {
+        file.read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
 }
 
@@ -84,7 +108,8 @@ fn is_text(path: &Path, bytes: &[u8]) -> bool {
     if named && !bytes.is_empty() && !bytes.starts_with(b"\0") {
         return true;
     }
-    start.starts_with(b"(module") || start.starts_with(b"(component") || start.starts_with(b";;")
+    let starts: [&[u8]; 4] = [b"(module", b"(component", b";;", b"(;"];
+    starts.iter().any(|text| start.starts_with(text))
 }
 
 /// The first bytes of a file, named where they are well known.

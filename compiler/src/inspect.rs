@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::functions::{self, Function};
+use crate::message;
 use crate::summary::{backend, bytes, features};
+use crate::text;
 
 /// The JSON form, see the module's documentation. Sizes are bytes, memory limits pages of 64 KiB.
 #[derive(Debug, Serialize)]
@@ -76,13 +78,24 @@ struct JsonImport<'a> {
     r#type: &'a str,
 }
 
+/// What a description looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// For people.
+    Text,
+    /// JSON on several lines.
+    Json,
+    /// A message for programs.
+    Line,
+}
+
 /// Describes an artifact, for people or as JSON, with a list of its functions if that is wanted.
 /// Ends with a newline.
 ///
 /// # Errors
 ///
 /// If the file cannot be read or is no intact artifact.
-pub(crate) fn inspect(path: &Path, json: bool, functions: bool) -> Result<String, Error> {
+pub(crate) fn inspect(path: &Path, style: Style, functions: bool) -> Result<String, Error> {
     let file = read(path)?;
     let not_usable = |source| Error::Artifact {
         path: path.into(),
@@ -93,10 +106,11 @@ pub(crate) fn inspect(path: &Path, json: bool, functions: bool) -> Result<String
     let [first, ..] = &artifacts[..] else {
         return Err(not_usable(ReadError::Empty));
     };
-    Ok(if json {
-        as_json(first, &artifacts, sha256, functions)
-    } else {
-        as_text(first, &artifacts, sha256) + &function_lists(&artifacts, functions)
+    let json = || as_json(first, &artifacts, sha256, functions);
+    Ok(match style {
+        Style::Text => as_text(first, &artifacts, sha256) + &function_lists(&artifacts, functions),
+        Style::Json => crate::json(&json()),
+        Style::Line => message::object("inspect", json()),
     })
 }
 
@@ -116,10 +130,15 @@ pub(crate) fn verify(path: &Path) -> Result<(), Error> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::Read {
+    let read_error = |source| Error::Read {
         path: path.into(),
         source,
-    })
+    };
+    // Of other things there may be no end.
+    if !path.metadata().map_err(read_error)?.is_file() {
+        return Err(Error::NotFile { path: path.into() });
+    }
+    std::fs::read(path).map_err(read_error)
 }
 
 /// The functions of all variants, if they are wanted.
@@ -140,14 +159,14 @@ fn function_lists(variants: &[Artifact<'_>], wanted: bool) -> String {
     lists.collect()
 }
 
-fn as_json(
-    artifact: &Artifact<'_>,
-    variants: &[Artifact<'_>],
+fn as_json<'a>(
+    artifact: &'a Artifact<'_>,
+    variants: &'a [Artifact<'_>],
     sha256: [u8; 32],
     functions: bool,
-) -> String {
+) -> Json<'a> {
     let manifest = &artifact.manifest;
-    let json = Json {
+    Json {
         format: artifact.header.format,
         file_size: artifact.header.file_size,
         sha256: hexadecimal(&sha256),
@@ -200,11 +219,7 @@ fn as_json(
             .iter()
             .map(|variant| json_variant(variant, functions))
             .collect(),
-    };
-    // Strings, numbers and lists always serialize.
-    let mut text = serde_json::to_string_pretty(&json).unwrap_or_default();
-    text.push('\n');
-    text
+    }
 }
 
 fn json_variant<'a>(artifact: &'a Artifact<'_>, functions: bool) -> JsonVariant<'a> {
@@ -226,10 +241,10 @@ fn feature_names(artifact: &Artifact<'_>) -> Vec<&'static str> {
 fn as_text(artifact: &Artifact<'_>, variants: &[Artifact<'_>], sha256: [u8; 32]) -> String {
     let manifest = &artifact.manifest;
     let header = &artifact.header;
-    let mut text = String::new();
+    let mut description = String::new();
     let mut line = |name: &str, value: &dyn std::fmt::Display| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<10} {value}");
+        let _ = writeln!(description, "{name:<10} {}", text::line(value));
     };
     line("format", &header.format);
     line("size", &bytes(header.file_size));
@@ -282,7 +297,7 @@ fn as_text(artifact: &Artifact<'_>, variants: &[Artifact<'_>], sha256: [u8; 32])
             &format_args!("{}.{}: {}", import.module, import.name, import.ty),
         );
     }
-    text
+    description
 }
 
 fn describe_run(run: &ImageRun) -> String {
@@ -350,7 +365,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn text_is_aligned_and_complete() {
         let file = saved();
-        let text = inspect(file.path(), false, false).expect("it is intact");
+        let text = inspect(file.path(), Style::Text, false).expect("it is intact");
         let version = env!("CARGO_PKG_VERSION");
         let engine = wasmer_compiler::VERSION;
         let zeros = "0".repeat(64);
@@ -388,7 +403,7 @@ imports    2
     #[test]
     fn json_keys_are_stable() {
         let file = saved();
-        let text = inspect(file.path(), true, false).expect("it is intact");
+        let text = inspect(file.path(), Style::Json, false).expect("it is intact");
         let json: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
         let keys: Vec<_> = json.as_object().expect("an object").keys().collect();
         assert_eq!(

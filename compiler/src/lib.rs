@@ -39,6 +39,7 @@ mod summary;
 mod supervise;
 mod target;
 mod temporary;
+mod text;
 mod trap_imports;
 mod version;
 mod watch;
@@ -49,6 +50,7 @@ mod fuzz_smoke;
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::parser::ValueSource;
@@ -68,22 +70,56 @@ use crate::message::Format;
 pub fn main() -> ExitCode {
     // The hook has told the panic; what is missing is our exit code for a bug.
     std::panic::catch_unwind(|| {
-        let matches = Arguments::command().get_matches();
-        match Arguments::from_arg_matches(&matches) {
-            Ok(arguments) => dispatch(arguments, &matches),
-            Err(error) => error.exit(),
+        let parsed = command().try_get_matches().and_then(|matches| {
+            let arguments = Arguments::from_arg_matches(&matches)?;
+            Ok((arguments, matches))
+        });
+        match parsed {
+            Ok((arguments, matches)) => dispatch(arguments, &matches),
+            Err(error) => refuse(&error),
         }
     })
     .unwrap_or_else(|_| {
-        print_error("error: internal error\nhint: please report this with the command line\n");
+        print_error(&message::internal(asked_format()));
         Exit::Internal.into()
     })
+}
+
+/// The definition of the command line. Images set variables to nothing where there is nothing to
+/// say: such a variable is none.
+fn command() -> clap::Command {
+    let unset = |arg: clap::Arg| {
+        let variable = arg.get_env().and_then(std::env::var_os);
+        match variable {
+            Some(value) if value.is_empty() => arg.env(None::<&str>),
+            _ => arg,
+        }
+    };
+    Arguments::command().mut_subcommands(|command| command.mut_args(unset))
+}
+
+/// Tells what is wrong with the command line, or prints the help that it asks for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && asked_format() == Format::Json {
+        print_error(&message::usage(error));
+        return Exit::Usage.into();
+    }
+    error.exit()
+}
+
+fn asked_format() -> Format {
+    Format::of_arguments(std::env::args_os())
 }
 
 fn dispatch(arguments: Arguments, matches: &ArgMatches) -> ExitCode {
     let format = arguments.message_format;
     if arguments.version {
-        return finish(format, print(&version::describe(arguments.verbose)));
+        let version = version::Version::new();
+        let text = match format {
+            Format::Human => version.describe(arguments.verbose),
+            Format::Json => message::object("version", &version),
+        };
+        return finish(format, print(&text));
     }
     match arguments.command {
         // clap does this itself where there is no argument at all.
@@ -94,20 +130,25 @@ fn dispatch(arguments: Arguments, matches: &ArgMatches) -> ExitCode {
         Some(Command::Build(arguments)) => supervised_build(&arguments, format),
         Some(Command::Check(arguments)) => check(&arguments, format),
         Some(Command::Inspect(arguments)) => {
-            let text = inspect::inspect(&arguments.artifact, arguments.json, arguments.functions);
+            let style = match (format, arguments.json) {
+                (Format::Json, _) => inspect::Style::Line,
+                (Format::Human, true) => inspect::Style::Json,
+                (Format::Human, false) => inspect::Style::Text,
+            };
+            let text = inspect::inspect(&arguments.artifact, style, arguments.functions);
             finish(format, text.and_then(|text| print(&text)))
         }
         Some(Command::Verify(arguments)) => {
             let intact = inspect::verify(&arguments.artifact);
-            let print = |()| print(&format!("{}: intact\n", arguments.artifact.display()));
+            let print = |()| print(&message::intact(format, &arguments.artifact));
             finish(format, intact.and_then(print))
         }
         Some(Command::Run(arguments)) => {
-            let Err(error) = run(arguments);
+            let Err(error) = run(arguments, format);
             report(format, &error);
             Exit::RunFailed.into()
         }
-        Some(Command::Serve(arguments)) => match serve(arguments, matches) {
+        Some(Command::Serve(arguments)) => match serve(arguments, matches, format) {
             Ok(code) => ExitCode::from(code),
             Err(error) => finish(format, Err(error)),
         },
@@ -138,6 +179,7 @@ fn supervised_build(arguments: &BuildArguments, format: Format) -> ExitCode {
 fn build(arguments: &BuildArguments, options: &Options, format: Format) -> Result<(), Error> {
     let output = match &arguments.output {
         Some(path) => path.clone(),
+        None if arguments.module == Path::new(input::STDIN) => return Err(Error::NoOutputName),
         None => build::default_output(&arguments.module),
     };
     let extras = Extras {
@@ -166,10 +208,10 @@ fn check(arguments: &CheckArguments, format: Format) -> ExitCode {
         let options = options(&arguments.compile)?;
         let allow_unknown = arguments.compile.allow_unknown_imports;
         let report = check::check(&arguments.module, &options, allow_unknown)?;
-        print(&if arguments.json {
-            json(&report)
-        } else {
-            report.to_string()
+        print(&match (format, arguments.json) {
+            (Format::Json, _) => message::object("check", &report),
+            (Format::Human, true) => json(&report),
+            (Format::Human, false) => report.to_string(),
         })?;
         Ok(report.is_good())
     };
@@ -188,7 +230,7 @@ fn json(value: &impl serde::Serialize) -> String {
     text
 }
 
-fn run(arguments: RunArguments) -> Result<std::convert::Infallible, Error> {
+fn run(arguments: RunArguments, format: Format) -> Result<std::convert::Infallible, Error> {
     let (file, guest_arguments) = run::split_command(&arguments.command);
     let guest = run::Guest {
         directories: arguments.dir,
@@ -197,10 +239,12 @@ fn run(arguments: RunArguments) -> Result<std::convert::Infallible, Error> {
         arguments: guest_arguments,
     };
     let compile = &arguments.compile;
-    run::run(file, &guest, || options(compile), arguments.quiet)
+    // Progress is for people.
+    let quiet = arguments.quiet || format == Format::Json;
+    run::run(file, &guest, || options(compile), quiet)
 }
 
-fn serve(arguments: ServeArguments, matches: &ArgMatches) -> Result<u8, Error> {
+fn serve(arguments: ServeArguments, matches: &ArgMatches, format: Format) -> Result<u8, Error> {
     // Wrong options are told before anything is started.
     options(&arguments.compile)?;
     let mut settings = arguments.set;
@@ -214,6 +258,7 @@ fn serve(arguments: ServeArguments, matches: &ArgMatches) -> Result<u8, Error> {
             .map(compile_options)
             .unwrap_or_default(),
         watch: arguments.watch,
+        format,
     })
 }
 

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::temporary::{TemporaryFile, directory};
 
+/// What others take for standard output.
+const STDOUT: &str = "-";
+
 /// A place to write to, checked.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -28,12 +31,15 @@ impl Output {
             path: path.into(),
             source,
         };
+        if path == Path::new(STDOUT) {
+            return Err(Error::OutputIsStdout);
+        }
         let target = match path.metadata() {
             Ok(found) if found.is_dir() => {
                 return Err(Error::OutputIsDirectory { path: path.into() });
             }
             Ok(found) if !found.is_file() => {
-                return Err(Error::OutputNotFile { path: path.into() });
+                return Err(Error::NotFile { path: path.into() });
             }
             Ok(found) => {
                 let same = |input: std::fs::Metadata| {
@@ -44,7 +50,11 @@ impl Output {
                 }
                 path.canonicalize().map_err(write_error)?
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => path.to_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => match path.read_link() {
+                // It leads nowhere yet.
+                Ok(link) => directory(path).join(link),
+                Err(_) => path.to_owned(),
+            },
             Err(error) => return Err(write_error(error)),
         };
         if target.file_name().is_none() {
@@ -57,6 +67,24 @@ impl Output {
         // Only a try tells whether a file can be made there.
         TemporaryFile::beside(&output.target).map_err(write_error)?;
         Ok(output)
+    }
+
+    /// Requires that another output is another file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutputTwice`].
+    pub(crate) fn differs_from(&self, other: &Self) -> Result<(), Error> {
+        let place = |output: &Self| {
+            let directory = directory(&output.target).canonicalize().ok();
+            (directory, output.target.file_name().map(ToOwned::to_owned))
+        };
+        if place(self) == place(other) {
+            return Err(Error::OutputTwice {
+                path: self.path.clone(),
+            });
+        }
+        Ok(())
     }
 
     /// The path as the user wrote it.
@@ -141,6 +169,16 @@ mod tests {
             .expect("it can be written");
         assert!(link.is_symlink());
         assert_eq!(std::fs::read(&file).expect("it is there"), b"new");
+        std::fs::remove_file(&file).expect("it is there");
+        let output = Output::prepare(&link, Path::new("a.wasm")).expect("it can be written");
+        output
+            .save(|mut file| file.write_all(b"newer"))
+            .expect("it can be written");
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).expect("it is there"), b"newer");
+        let same = Output::prepare(&file, Path::new("a.wasm")).expect("it can be written");
+        let twice = same.differs_from(&output);
+        assert!(matches!(twice, Err(Error::OutputTwice { .. })), "{twice:?}");
     }
 
     #[test]
@@ -160,7 +198,7 @@ mod tests {
         ));
         assert!(matches!(
             prepare(Path::new("/dev/null")),
-            Error::OutputNotFile { .. }
+            Error::NotFile { .. }
         ));
         assert!(matches!(prepare(&input), Error::OutputIsInput { .. }));
         assert!(matches!(

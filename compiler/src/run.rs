@@ -210,9 +210,7 @@ fn cached(module: &Path, options: &Options, quiet: bool) -> Result<PathBuf, Erro
     let wasm = input::read(module)?;
     let write_error = |path: PathBuf, source| Error::CacheWrite { path, source };
     let artifact = options.cache.artifact_path(&key(&wasm, options));
-    let artifact = artifact
-        .map_err(|source| write_error(module.into(), source))?
-        .ok_or(Error::NoCacheDir)?;
+    let artifact = artifact.ok_or(Error::NoCacheDir)?;
     if !is_intact(&artifact) {
         build::build_from(module, &wasm, &artifact, options, &Extras::default(), quiet).map_err(
             |error| match error {
@@ -220,6 +218,7 @@ fn cached(module: &Path, options: &Options, quiet: bool) -> Result<PathBuf, Erro
                 other => other,
             },
         )?;
+        options.cache.added_artifact(&artifact);
     }
     options.cache.used_artifact(&artifact);
     Ok(artifact)

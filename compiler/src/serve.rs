@@ -24,6 +24,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use crate::error::Error;
+use crate::message::{self, Format};
 use crate::run::{find_runner, is_elf};
 use crate::temporary::TemporaryDirectory;
 use crate::watch::Watch;
@@ -43,6 +44,8 @@ pub(crate) struct Service {
     /// Options of `build`.
     pub(crate) build: Vec<OsString>,
     pub(crate) watch: bool,
+    /// Whom messages are for.
+    pub(crate) format: Format,
 }
 
 /// Serves until a signal comes, or until the runner ends and nothing is watched. Gives the exit
@@ -168,6 +171,9 @@ impl State<'_> {
             return self.replace(artifact);
         }
         let mut command = Command::new(std::env::current_exe()?);
+        if self.service.format == Format::Json {
+            command.arg("--message-format=json");
+        }
         command
             .arg("build")
             .args(&self.service.build)
@@ -231,10 +237,10 @@ impl State<'_> {
                 .as_ref()
                 .is_some_and(|watch| watch.take().unwrap_or(true))
         {
-            tell("changed, building");
+            self.tell("changed, building");
             if let Err(error) = self.rebuild() {
                 // The file can vanish for a moment.
-                tell(&format!("cannot build: {error}"));
+                self.tell(&format!("cannot build: {error}"));
             }
         }
         if ready.build
@@ -257,7 +263,7 @@ impl State<'_> {
             if self.next.is_some() {
                 self.start()?;
             } else if self.watch.is_some() {
-                tell(&format!(
+                self.tell(&format!(
                     "the runner has ended ({status}); waiting for a change"
                 ));
             } else {
@@ -279,8 +285,8 @@ impl State<'_> {
         }
         match (&self.watch, &self.runner) {
             (None, _) => return Ok(Some(exit_code(status))),
-            (Some(_), None) => tell("the build failed; waiting for a change"),
-            (Some(_), Some(_)) => tell("the build failed; the version before is still served"),
+            (Some(_), None) => self.tell("the build failed; waiting for a change"),
+            (Some(_), Some(_)) => self.tell("the build failed; the version before is still served"),
         }
         Ok(None)
     }
@@ -306,6 +312,15 @@ impl State<'_> {
             .chain(self.runner.as_ref().map(|(runner, _)| runner));
         processes.for_each(|process| process.signal(signal));
         Ok(())
+    }
+
+    fn tell(&self, text: &str) {
+        let line = match self.service.format {
+            Format::Human => format!("serve: {text}\n"),
+            Format::Json => message::object("serve", serde_json::json!({ "message": text })),
+        };
+        // If standard error is gone there is nobody to tell.
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 
     fn wait(&self) -> io::Result<Ready> {
@@ -360,11 +375,6 @@ fn signals() -> io::Result<UnixStream> {
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or(status.signal().map(|signal| 128 + signal));
     u8::try_from(code.unwrap_or(1)).unwrap_or(u8::MAX)
-}
-
-fn tell(text: &str) {
-    // If standard error is gone there is nobody to tell.
-    let _ = writeln!(io::stderr(), "serve: {text}");
 }
 
 /// Parses `NAME=VALUE`.

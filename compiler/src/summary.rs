@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use faas_wasm_artifact::Manifest;
 
+use crate::text;
+
 /// The result of a build. [`fmt::Display`] is the summary for standard output.
 #[derive(Debug)]
 pub(crate) struct Summary {
@@ -22,6 +24,8 @@ pub(crate) struct Summary {
     pub(crate) sbom: Option<PathBuf>,
     /// Imported functions that became traps.
     pub(crate) trapping: Vec<String>,
+    /// What a runner refuses unless its limits are set.
+    pub(crate) beyond_limits: Vec<String>,
     /// Functions that came from the cache, if there is one. Wrappers count too.
     pub(crate) reused: Option<usize>,
     /// Whether the CPU features are this machine's.
@@ -49,6 +53,7 @@ impl Summary {
                 self.trapping.join(", ")
             ));
         }
+        notes.extend(self.beyond_limits.iter().cloned());
         if !self.unknown_cuda.is_empty() {
             notes.push(format!(
                 "not known to the CUDA driver API, calls give CUDA_ERROR_NOT_SUPPORTED: {}",
@@ -64,7 +69,8 @@ impl fmt::Display for Summary {
         let Some(manifest) = self.manifests.first() else {
             return Ok(());
         };
-        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<10} {value}");
+        let mut line =
+            |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<10} {}", text::line(value));
         line("artifact", &self.path.display())?;
         line("functions", &manifest.functions)?;
         let code: u64 = self.code_sizes.iter().sum();

@@ -3,15 +3,18 @@
 //!
 //! LLVM calls `abort` where it meets what it did not expect, and an out-of-memory killer asks
 //! nobody; neither can be caught in the process itself. The child is this program again with the
-//! same arguments, output streams and working directory. Its standard input, which a build does not
-//! need, is a pipe from this process: when that is closed, because a signal has ended us or will,
-//! the child removes its temporary files and ends.
+//! same arguments, streams and working directory. It ends with this process, however that ends:
+//! signals are passed on, and the kernel sends one where nobody could.
 
-use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::thread::JoinHandle;
 
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal,
+    set_parent_process_death_signal,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
@@ -19,21 +22,20 @@ use signal_hook::low_level::{emulate_default_handler, signal_name};
 use crate::error::Error;
 use crate::temporary;
 
-/// Set for the child.
+/// Set for the child: the number of the process that it is a child of.
 const MARK: &str = "FAAS_WASM_SUPERVISED";
 
-/// Whether this process is the child.
+/// Whether this process is the child. Others may have inherited the variable.
 pub(crate) fn is_child() -> bool {
-    std::env::var_os(MARK).is_some()
+    let parent = std::env::var(MARK).ok();
+    let parent = parent.and_then(|number| Pid::from_raw(number.parse().ok()?));
+    parent.is_some() && parent == getppid()
 }
 
-/// In the child: ends it when the parent does or wants it to.
+/// In the child: ends it when the parent ends.
 pub(crate) fn end_with_parent() {
-    std::thread::spawn(|| {
-        // Nothing is ever written: reading returns at the pipe's end.
-        let _ = std::io::stdin().lock().read(&mut [0]);
-        temporary::end_by(SIGTERM);
-    });
+    // It is not refused; and if it were, only a parent that is killed would leave its child behind.
+    let _ = set_parent_process_death_signal(Some(Signal::TERM));
 }
 
 /// Runs this program again as a child; gives its exit code. `None` if no child can be started, as
@@ -46,12 +48,14 @@ pub(crate) fn run() -> Option<Result<u8, Error>> {
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).ok()?;
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
-        .env(MARK, "1")
-        .stdin(Stdio::piped())
+        .env(MARK, std::process::id().to_string())
         .spawn()
         .ok()?;
     let handle = signals.handle();
-    let watch = close_on_signal(signals, child.stdin.take());
+    let watch = pass_on_signals(
+        signals,
+        pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok(),
+    );
     let status = wait(&mut child);
     handle.close();
     // It ends now that its signals are closed, and cannot panic.
@@ -69,12 +73,18 @@ pub(crate) fn run() -> Option<Result<u8, Error>> {
     }))
 }
 
-/// Closes the pipe at the first signal; gives it.
-fn close_on_signal(mut signals: Signals, pipe: Option<ChildStdin>) -> JoinHandle<Option<i32>> {
+/// Asks the child to end at each signal, as Ctrl-C does by itself; gives the first one.
+fn pass_on_signals(mut signals: Signals, child: Option<OwnedFd>) -> JoinHandle<Option<i32>> {
     std::thread::spawn(move || {
-        let signal = signals.forever().next();
-        drop(pipe);
-        signal
+        let mut first = None;
+        for signal in signals.forever() {
+            first.get_or_insert(signal);
+            if let Some(child) = &child {
+                // It may have ended already.
+                let _ = pidfd_send_signal(child, Signal::TERM);
+            }
+        }
+        first
     })
 }
 

@@ -1,4 +1,4 @@
-//! Files and directories that must not outlive this process.
+//! Files, directories and processes that must not outlive this process.
 //!
 //! Each removes itself when it is dropped, and SIGINT, SIGTERM and SIGHUP remove all of them. Only
 //! a process that is killed outright leaves something behind.
@@ -6,10 +6,13 @@
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -21,6 +24,13 @@ const ATTEMPTS: u32 = 16;
 
 /// All that exist now, for the signal thread.
 static PATHS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Processes that are waited for, by number.
+static PROCESSES: Mutex<Vec<(u32, OwnedFd)>> = Mutex::new(Vec::new());
+
+fn processes() -> MutexGuard<'static, Vec<(u32, OwnedFd)>> {
+    PROCESSES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn paths() -> MutexGuard<'static, Vec<PathBuf>> {
     PATHS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,6 +104,29 @@ impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         remove(&self.path);
     }
+}
+
+/// Runs a program to its end and gives what it wrote to pipes. A signal that ends this process ends
+/// it too.
+///
+/// # Errors
+///
+/// It cannot be started, or what it writes not be read.
+pub(crate) fn output(command: &mut Command) -> io::Result<Output> {
+    remove_on_signals();
+    let (id, child) = {
+        // The lock is held meanwhile, so that no signal comes in between.
+        let mut processes = processes();
+        let child = command.spawn()?;
+        // Without it only Ctrl-C, which goes to both, ends it early.
+        if let Ok(handle) = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            processes.push((child.id(), handle));
+        }
+        (child.id(), child)
+    };
+    let output = child.wait_with_output();
+    processes().retain(|(other, _)| *other != id);
+    output
 }
 
 /// Start of the names of a process's directories.
@@ -179,8 +212,13 @@ fn remove_on_signals() {
 }
 
 /// Removes everything and ends the process as this signal does.
-pub(crate) fn end_by(signal: i32) {
-    // The lock is held until the process ends, so that nothing new appears.
+fn end_by(signal: i32) {
+    // The locks are held until the process ends, so that nothing new appears.
+    let processes = processes();
+    for (_, process) in processes.iter() {
+        // It may have ended already.
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
     let mut paths = paths();
     paths.drain(..).for_each(|path| delete(&path));
     let _ = emulate_default_handler(signal);

@@ -170,6 +170,11 @@ fn modules_that_cannot_be_kept_are_refused() {
             r#"(memory 0) (func (export "wizer.initialize"))"#,
             "memory is empty",
         ),
+        (
+            r#"(import "env" "cuInit" (func (param i32) (result i32))) (memory 1)
+               (func (export "wizer.initialize"))"#,
+            "uses CUDA",
+        ),
     ] {
         let work = Work::new();
         let wasm = wat::parse_str(format!(r#"(module {text} (func (export "_start")))"#));
@@ -177,6 +182,28 @@ fn modules_that_cannot_be_kept_are_refused() {
         let (outcome, _) = build_module(&work, &module, Backend::Cranelift, &["--preinit"]);
         outcome.fails(1, &["cannot be initialized ahead", part]);
     }
+}
+
+/// The initializer is compiled by the quick backend where that can do it.
+#[test]
+fn what_the_quick_backend_lacks_is_left_to_the_other() {
+    let wasm = wat::parse_str(
+        r#"(module
+            (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\10\00\00\00\04\00\00\00") (data (i32.const 16) "cold")
+            (func $warm (i32.store (i32.const 16) (i32.const 0x6d726177)))
+            (func (export "wizer.initialize") return_call $warm)
+            (func (export "_start")
+                (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#,
+    );
+    let work = Work::new();
+    let module = work.write("module.wasm", wasm.expect("the text is correct"));
+    let (outcome, artifact) = build_module(&work, &module, Backend::Llvm, &["--preinit"]);
+    outcome.success();
+    assert_eq!(prints(&artifact), "warm");
+    let (outcome, _) = build_module(&work, &module, Backend::Cranelift, &["--preinit"]);
+    outcome.fails(1, &["uses tail calls", "hint: ", "--backend llvm"]);
 }
 
 /// Every kind of global, segments of every kind, a start function, growth, and an entry that

@@ -156,12 +156,9 @@ impl Cache {
         }
     }
 
-    /// Where an artifact lies if it is kept.
-    pub(crate) fn artifact_path(&self, key: &Key) -> io::Result<Option<PathBuf>> {
-        match &self.open {
-            None => Ok(None),
-            Some(open) => open.artifacts.path_to_write(key).map(Some),
-        }
+    /// Where an artifact lies if it is kept, and can be written.
+    pub(crate) fn artifact_path(&self, key: &Key) -> Option<PathBuf> {
+        Some(self.open.as_ref()?.artifacts.path_to_write(key))
     }
 
     /// Tells that an artifact is used.
@@ -169,11 +166,20 @@ impl Cache {
         store::touch(path);
     }
 
-    /// Removes what was not used for longest, if something was added and it is too much now.
-    pub(crate) fn prune(&self) {
+    /// Tells that an artifact was added, which is used now and stays whatever its size.
+    pub(crate) fn added_artifact(&self, path: &Path) {
+        if let Some(open) = &self.open {
+            open.written.fetch_add(1, Ordering::Relaxed);
+        }
+        self.prune(Some(path));
+    }
+
+    /// Removes what was not used for longest but for one file, if something was added and it is too
+    /// much now.
+    pub(crate) fn prune(&self, keep: Option<&Path>) {
         let Some(open) = &self.open else { return };
         if open.written.swap(0, Ordering::Relaxed) > 0 {
-            store::prune(&open.directory, open.limit);
+            store::prune(&open.directory, open.limit, keep);
         }
     }
 }

@@ -26,13 +26,14 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use wasmparser::{ExternalKind, Operator, TypeRef, ValType};
+use wasmparser::{ExternalKind, Operator, ValType};
 
 use crate::build::{self, Extras, Options};
+use crate::cuda;
 use crate::error::Error;
 use crate::module::Module;
 use crate::run::{self, Directory, Guest};
-use crate::temporary::TemporaryDirectory;
+use crate::temporary::{self, TemporaryDirectory};
 
 /// The initializer that is called if none is named: what modules export that were made for the tool
 /// Wizer.
@@ -165,12 +166,7 @@ fn check(module: &Module<'_>) -> Result<(), PreinitError> {
     if memory.initial == 0 {
         return Err(PreinitError::EmptyMemory);
     }
-    let cuda = |import: &wasmparser::Import<'_>| {
-        import.module == "env"
-            && matches!(import.ty, TypeRef::Func(_))
-            && import.name.starts_with("cu")
-    };
-    if module.imports.iter().any(cuda) {
+    if module.imports.iter().any(cuda::is_cuda) {
         return Err(PreinitError::Cuda);
     }
     for (index, global) in (0..).zip(&module.globals) {
@@ -266,13 +262,14 @@ fn run(
             .into(),
     };
     let runner = run::find_runner().map_err(RunError::Other)?;
-    let child = Command::new(runner)
+    let mut command = Command::new(runner);
+    command
         .args(run::one_shot_arguments(module, artifact, &guest))
         .env_clear()
         .stdin(stdin)
-        .stdout(Stdio::piped())
-        .spawn();
-    let output = child.and_then(|child| child.wait_with_output());
+        .stdout(Stdio::piped());
+    // An initializer may never end.
+    let output = temporary::output(&mut command);
     let output = output.map_err(|source| RunError::Preinit(PreinitError::Run(source)))?;
     let mut written = output.stdout;
     let recorded = recorder::find(&written, mark).map(|place| written.split_off(place));
