@@ -32,6 +32,9 @@ use crate::watch::Watch;
 /// So long the runner waits for a load balancer to notice that it ends; here there is none.
 const DRAIN_VARIABLE: &str = "healthcheck_interval";
 
+/// Who the runner's log is for.
+const LOG_VARIABLE: &str = "log_format";
+
 /// What is to be served, and how.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -209,6 +212,9 @@ impl State<'_> {
         let mut command = Command::new(&self.runner_program);
         if std::env::var_os(DRAIN_VARIABLE).is_none() {
             command.env(DRAIN_VARIABLE, "1ms");
+        }
+        if self.service.format == Format::Json && std::env::var_os(LOG_VARIABLE).is_none() {
+            command.env(LOG_VARIABLE, "json");
         }
         command
             .env_remove("function_process")

@@ -14,8 +14,8 @@ use faas_wasm_tests::{Outcome, Work, guests, tool};
 
 /// Environment variable with another module to edit.
 const MODULE: &str = "FAAS_WASM_REBUILD_MODULE";
-/// The module that is edited otherwise: an interpreter in C, with 8 MB of code.
-const DEFAULT: &str = "php-cgi.wasm";
+/// The module that is edited otherwise: an interpreter in C, with 6 MB of code.
+const DEFAULT: &str = "ruby.wasm";
 /// The code generator to measure; the quick one is good for trying the benchmark itself.
 const BACKEND: &str = "FAAS_WASM_REBUILD_BACKEND";
 
