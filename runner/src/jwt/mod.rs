@@ -4,27 +4,22 @@
 mod discovery;
 mod keys;
 mod permissions;
+mod token;
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::{TokenData, Validation};
-use serde::Deserialize;
 
 pub use discovery::SetupError;
 
 use self::keys::KeySet;
-use self::permissions::FunctionClaim;
+use self::token::{Claims, Token, TokenError};
 use crate::config::JwtSettings;
 use crate::gotext::GoDuration;
 use crate::log::Logger;
 use crate::request::RequestHead;
 use crate::response::{self, Response, X_OPENFAAS_INTERNAL};
-
-/// How far the issuer's clock may be off, in seconds.
-const LEEWAY: u64 = 1;
 
 /// Checks tokens.
 #[derive(Debug)]
@@ -37,25 +32,13 @@ pub struct Authenticator {
     logger: Logger,
 }
 
-/// The claims of a token, beside those that are checked while it is decoded.
-#[derive(Debug, Deserialize)]
-struct Claims {
-    // Required, too, but the check of the required claims says so better.
-    #[serde(default)]
-    iss: String,
-    #[serde(default)]
-    aud: serde_json::Value,
-    #[serde(default)]
-    function: FunctionClaim,
-}
-
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("Bearer must be present in Authorization header")]
     NoToken,
     #[error("failed to parse JWT token: {0}")]
-    BadToken(String),
+    BadToken(#[from] TokenError),
     #[error("insufficient permissions")]
     Forbidden,
 }
@@ -126,15 +109,7 @@ impl Authenticator {
                 self.logger.info(&format!("{}: {kid}", self.issuer));
             }
         }
-        let claims = self.decode(token).map_err(Refusal::BadToken)?.claims;
-        if self.debug {
-            let text = format!(
-                "[JWT Auth] Token: audience: {}\tissuer: {}",
-                audience_text(&claims.aud),
-                claims.iss
-            );
-            self.logger.info(&text);
-        }
+        let claims = self.accept(token)?;
         if claims.function.allows(&self.function) {
             Ok(())
         } else {
@@ -142,63 +117,29 @@ impl Authenticator {
         }
     }
 
-    fn decode(&self, token: &str) -> Result<TokenData<Claims>, String> {
-        let header = jsonwebtoken::decode_header(token).map_err(|error| error_text(&error))?;
-        let kid = header.kid.unwrap_or_default();
-        let unverifiable =
-            |cause: &str| format!("token is unverifiable: error while executing keyfunc: {cause}");
-        let key = self
-            .keys
-            .find(&kid)
-            .ok_or_else(|| unverifiable(&format!("invalid kid: {kid}")))?;
-        if !key.allows(header.alg) {
-            return Err(format!(
-                "token signature is invalid: key is of invalid type for {:?}",
-                header.alg
+    fn accept(&self, token: &str) -> Result<Claims, TokenError> {
+        let token = Token::parse(token)?;
+        if self.debug {
+            let Claims {
+                audience, issuer, ..
+            } = token.claims();
+            // As Go prints a list of strings.
+            let audience = audience.join(" ");
+            self.logger.info(&format!(
+                "[JWT Auth] Token: audience: [{audience}]\tissuer: {issuer}"
             ));
         }
-        let mut validation = Validation::new(header.alg);
-        validation.leeway = LEEWAY;
-        validation.validate_nbf = true;
-        validation.set_required_spec_claims(&["iss", "aud"]);
-        validation.set_issuer(&[&self.issuer]);
-        validation.set_audience(&[&self.issuer]);
-        jsonwebtoken::decode::<Claims>(token, key.decoding_key(), &validation)
-            .map_err(|error| error_text(&error))
+        let id = token.key_id()?;
+        let key = self
+            .keys
+            .find(id)
+            .ok_or_else(|| TokenError::UnknownKey(id.to_owned()))?;
+        let claims = token.verify(key.decoding_key(), key.algorithms())?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        // No clock is before the epoch.
+        claims.validate(&self.issuer, now.unwrap_or_default().as_secs_f64())?;
+        Ok(claims)
     }
-}
-
-/// What is wrong with a token, in the words of the Go library that of-watchdog uses.
-fn error_text(error: &Error) -> String {
-    match error.kind() {
-        ErrorKind::InvalidSignature => "token signature is invalid: verification error".to_owned(),
-        ErrorKind::ExpiredSignature => "token has invalid claims: token is expired".to_owned(),
-        ErrorKind::ImmatureSignature => {
-            "token has invalid claims: token is not valid yet".to_owned()
-        }
-        ErrorKind::InvalidIssuer => "token has invalid claims: token has invalid issuer".to_owned(),
-        ErrorKind::InvalidAudience => {
-            "token has invalid claims: token has invalid audience".to_owned()
-        }
-        ErrorKind::MissingRequiredClaim(claim) => {
-            format!(
-                "token has invalid claims: token is missing required claim: {claim} claim is required"
-            )
-        }
-        _ => format!("token is malformed: {error}"),
-    }
-}
-
-/// The audience as Go prints a list of strings.
-fn audience_text(audience: &serde_json::Value) -> String {
-    let entries: Vec<&str> = match audience {
-        serde_json::Value::String(one) => vec![one],
-        serde_json::Value::Array(entries) => {
-            entries.iter().filter_map(|entry| entry.as_str()).collect()
-        }
-        _ => Vec::new(),
-    };
-    format!("[{}]", entries.join(" "))
 }
 
 fn answer(refusal: &Refusal) -> Response {

@@ -2,12 +2,14 @@
 
 use serde::Deserialize;
 
+use super::token::or_default;
+
 /// The claim `function` of a token.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct FunctionClaim {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     permissions: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     audience: Vec<String>,
 }
 
