@@ -174,10 +174,16 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 DOCKER ?= docker
 # A Debian whose C library is at least as new as this machine's, with which the programs were linked.
 BASE_IMAGE ?= debian:$(shell . /etc/os-release && echo $${VERSION_CODENAME:-bookworm})-slim
+# Podman drops health checks from images in any other format.
+export BUILDAH_FORMAT ?= docker
 DOCKER_BUILD = $(DOCKER) build --quiet --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION)
 
+.PHONY: check-engine
+check-engine:
+	@DOCKER=$(DOCKER) .ci/check-engine $(BASE_IMAGE)
+
 .PHONY: image
-image: build ## Build the images faas-wasm and faas-wasm-runner, and faas-wasm without the LLVM backend
+image: check-engine build ## Build the images faas-wasm and faas-wasm-runner, and faas-wasm without the LLVM backend
 	@# In a directory of its own: the features of one build must not replace the other's program.
 	cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET)/cranelift
 	@$(MAKE) --no-print-directory image-runner image-tool image-tool-cranelift
