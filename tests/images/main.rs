@@ -13,4 +13,5 @@ mod engine;
 mod examples;
 mod languages;
 mod own_images;
+mod swap;
 mod variants;

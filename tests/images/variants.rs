@@ -1,4 +1,6 @@
-//! The other ways to build an image: without the LLVM backend, and with BuildKit.
+//! The other ways to build an image: without the LLVM backend, with BuildKit, for another architecture.
+
+use std::env::consts::ARCH;
 
 use faas_wasm_tests::Outcome;
 
@@ -44,4 +46,23 @@ fn c_wasm_is_built_with_buildkit() {
     );
     container.is_confined_and_healthy();
     container.ends_well();
+}
+
+/// BuildKit sets TARGETARCH by `--platform`, with any other builder it is an argument. What the build
+/// stages compile is for that architecture; only the runner's image must be one for it, too.
+#[test]
+fn c_wasm_is_compiled_for_the_target_architecture() {
+    let (argument, foreign) = match ARCH {
+        "aarch64" => ("TARGETARCH=amd64", "x86_64"),
+        _ => ("TARGETARCH=arm64", "aarch64"),
+    };
+    let image = FunctionImage::new("c-wasm", "foreign")
+        .argument(argument)
+        .argument("BUILD_FLAGS=--backend cranelift")
+        .build();
+    // The runner of this machine refuses it, which shows what is in the image.
+    let outcome = Outcome::of(docker().args(["run", "--rm", &image]));
+    assert_ne!(outcome.code(), 0);
+    let said = format!("the artifact is for {foreign}-unknown-linux-gnu, this host is {ARCH}");
+    assert!(outcome.stderr.contains(&said), "{}", outcome.stderr);
 }

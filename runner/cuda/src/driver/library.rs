@@ -25,6 +25,10 @@ impl Library {
     ///
     /// What the dynamic loader says.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
+        // It would bring a second C library into the process.
+        if cfg!(target_feature = "crt-static") {
+            return Err("this runner is linked statically and opens no library".to_owned());
+        }
         let name = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| "the path contains a NUL".to_owned())?;
         // SAFETY: the name is a C string; running the library's initialisers is what its owner asked for.
