@@ -59,6 +59,21 @@ fn a_request_in_flight_is_answered_after_sigterm() {
     assert!(answer.complete);
 }
 
+/// Room is reserved for each guest, and little of it is used.
+#[test]
+fn a_small_container_serves_many_guests() {
+    let image = FunctionImage::new("c-wasm", "c-wasm").build();
+    let options = ["--memory=32m", "--memory-swap=32m", "--env=max_scale=16"];
+    let container = Container::start_with(&image, &options);
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| assert_eq!(container.post("/", "some text").status, 200));
+        }
+    });
+    assert_eq!(container.inspect("{{.State.OOMKilled}}"), "false");
+    container.ends_well();
+}
+
 #[test]
 fn a_failing_case_fails_the_build() {
     let image = FunctionImage::new("c-wasm", "wrong")
