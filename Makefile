@@ -242,16 +242,19 @@ test-image: build fixtures $(if $(ALL),fake-cuda runner-static) ## Build and run
 	@if [ -n "$(ALL)" ]; then \
 	  cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET)/cranelift; \
 	fi
-	.ci/with-container-engine $(BUILD)/engine $(MAKE) --no-print-directory test-image-inside
+	@# The client that was found, whatever this make was told.
+	.ci/with-container-engine $(BUILD)/engine bash -c '$(MAKE) --no-print-directory test-image-inside DOCKER="$$DOCKER"'
 
 .PHONY: test-image-inside
 test-image-inside:
 	@.ci/base-image $(lastword $(subst :, ,$(TEST_BASE))) $(TEST_BASE)
 	@$(MAKE) --no-print-directory BASE_IMAGE=$(TEST_BASE) image-runner image-tool $(if $(ALL),image-tool-cranelift image-runner-static)
 	@rm -f $(BUILD)/skipped-image
+	@# With the features of `make test`, so that what it has compiled is used again.
 	$(TEST_ENVIRONMENT) FAAS_WASM_SKIPPED=$(BUILD)/skipped-image \
 	  FAAS_WASM_DOCKER=$(DOCKER) FAAS_WASM_BASE_IMAGE=$(TEST_BASE) FAAS_WASM_TEMPLATES=$(abspath templates) \
-	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --features images --test images --no-fail-fast --test-threads 2 \
+	  cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --features faas-wasm-tests/isolation,faas-wasm-tests/images \
+	  --test images --no-fail-fast --test-threads 2 \
 	  $(if $(ALL),,-E 'test(/^(own_images|c_wasm)::|^swap::an_image/)')
 	@if [ -s $(BUILD)/skipped-image ]; then sort $(BUILD)/skipped-image; fi
 
