@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use faas_wasm_tests::{Outcome, skip};
+use faas_wasm_tests::{Outcome, Work, skip};
 use serde_json::{Value, json};
 
 /// Environment variable with the directory of the Python packages kubernetes-validate and PyYAML.
@@ -254,6 +254,61 @@ fn images_set_variables_that_the_runner_has() {
     }
 }
 
+/// The stand-in for faas-cli, in a directory, with a client that only says what it was told.
+fn stand_in(work: &Work, arguments: &[&str]) -> Outcome {
+    let mut command = Command::new(root("templates/stand-in"));
+    command
+        .args(arguments)
+        .current_dir(work.path())
+        .env("DOCKER", "echo");
+    Outcome::of(&mut command)
+}
+
+#[test]
+fn the_stand_in_lays_the_handler_over_the_template() {
+    let work = Work::new();
+    stand_in(&work, &["new", "bash-streaming", "hello"]).success();
+    let stack = read(&work.join("hello.yml"));
+    assert!(stack.contains("    lang: bash-streaming\n"), "{stack}");
+    work.write("hello/more.sh", "echo more\n");
+    fs::remove_file(work.join("hello/test.sh")).expect("the template has it");
+    let context = stand_in(
+        &work,
+        &["build", "bash-streaming", "hello", "image", "--shrinkwrap"],
+    );
+    assert_eq!(context.success(), "build/hello\n");
+    // A file that was deleted is the template's again, as with faas-cli.
+    for file in [
+        "Dockerfile",
+        "function/handler.sh",
+        "function/more.sh",
+        "function/test.sh",
+    ] {
+        assert!(work.join("build/hello").join(file).exists(), "{file}");
+    }
+    let again = stand_in(&work, &["new", "bash-streaming", "hello"]);
+    again.fails(1, &["exists already"]);
+    let misnamed = stand_in(&work, &["new", "bash-streaming", "Hello_"]);
+    misnamed.fails(1, &["is no name for a function"]);
+}
+
+#[test]
+fn the_stand_in_passes_packages_and_arguments_to_the_build() {
+    let work = Work::new();
+    stand_in(&work, &["new", "bash-streaming", "hello"]).success();
+    let build = ["build", "bash-streaming", "hello", "image"];
+    let told = |options: &[&str]| stand_in(&work, &[&build, options].concat());
+    assert_eq!(
+        told(&["--build-option", "web", "--build-arg", "A=b"]).success(),
+        "build --build-arg A=b --build-arg ADDITIONAL_PACKAGE=ca-certificates curl jq -t image build/hello\n"
+    );
+    assert_eq!(
+        told(&["--buildkit"]).success(),
+        "build -t image -f build/hello/Dockerfile.buildkit build/hello\n"
+    );
+    told(&["--build-option", "none"]).fails(1, &["no build option none", "its options are: web"]);
+}
+
 /// Python with what reads YAML and knows Kubernetes; none, and the test is skipped, without it.
 fn python(test: &str) -> Option<Command> {
     let Some(packages) = env::var_os(KUBERNETES_VALIDATE) else {
@@ -355,7 +410,7 @@ fn deployments_match_kubernetes_schemas() {
 #[test]
 fn the_validation_finds_mistakes() {
     let test = "the_validation_finds_mistakes";
-    let work = faas_wasm_tests::Work::new();
+    let work = Work::new();
     let text = read(&root("templates/kubernetes/deployment.yaml"));
     for (right, wrong) in [
         ("containerPort: 8080", "containerPort: http"),
@@ -392,7 +447,7 @@ fn the_gpu_profile_makes_a_valid_pod() {
         "metadata": { "name": "function" },
         "spec": spec,
     });
-    let work = faas_wasm_tests::Work::new();
+    let work = Work::new();
     let path = work.path().join("pod.yaml");
     fs::write(&path, pod.to_string()).expect("it can be written");
     is_valid_kubernetes(validate, &path);
