@@ -34,6 +34,11 @@ use crate::slot::{self, Slot, SlotError, WASM_PAGE};
 use crate::state::{Beginning, PassiveSegment, State, Table};
 use crate::stop::{Stop, TrapKind};
 
+/// About what an exception costs the host (measured: 244 bytes). It is kept until its run ends, so that
+/// a guest which throws without end would use up the host's memory: the limit of linear memory bounds
+/// that, too.
+const EXCEPTION_BYTES: u64 = 256;
+
 /// What a run has used, and which of its [`Limits`](crate::link::Limits) it met.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -170,13 +175,11 @@ impl<T: 'static> Instance<T> {
         let (allocator, memory_places, table_places, global_places) =
             InstanceAllocator::new_with_offsets(module.offsets.clone(), info);
         let mut memories = PrimaryMap::<LocalMemoryIndex, _>::new();
-        for ((place, slot), ty) in memory_places
-            .iter()
-            .zip(&mut slots)
-            .zip(info.memories.values())
-        {
+        let all = NonNull::from(&mut *slots);
+        for (place, (index, ty)) in memory_places.iter().zip(info.memories.iter()) {
             let memory = SlotMemory {
-                slot: NonNull::from(slot),
+                slots: all,
+                index: index.index(),
                 definition: *place,
                 ty: *ty,
                 limit: linked.limits.memory as usize,
@@ -270,6 +273,7 @@ impl<T: 'static> Instance<T> {
             elements: passive_elements(module),
             table_limit: linked.limits.table,
             table_limited: Cell::new(false),
+            exceptions_left: Cell::new(linked.limits.memory / EXCEPTION_BYTES),
         };
         let beginning = Beginning::of(&state, info);
         Ok(Self {
@@ -446,7 +450,9 @@ fn stop(trap: VmTrap) -> Stop {
 /// A slot as wasmer-vm wants to see a memory.
 #[derive(Debug)]
 struct SlotMemory {
-    slot: NonNull<Slot>,
+    /// Those of all memories of the instance, which share one limit.
+    slots: NonNull<[Slot]>,
+    index: usize,
     definition: NonNull<VMMemoryDefinition>,
     ty: MemoryType,
     limit: usize,
@@ -458,10 +464,14 @@ unsafe impl Send for SlotMemory {}
 unsafe impl Sync for SlotMemory {}
 
 impl SlotMemory {
-    fn slot(&self) -> &Slot {
+    fn slots(&self) -> &[Slot] {
         // SAFETY: the slots are boxed by the instance, which outlives its memories; nobody else
         // holds a reference to them meanwhile.
-        unsafe { self.slot.as_ref() }
+        unsafe { self.slots.as_ref() }
+    }
+
+    fn slot(&self) -> &Slot {
+        &self.slots()[self.index]
     }
 
     fn publish(&self) {
@@ -490,13 +500,15 @@ impl LinearMemory for SlotMemory {
             .ty
             .maximum
             .map_or(usize::MAX, |maximum| maximum.0 as usize * WASM_PAGE);
-        let limit = self.limit.min(maximum);
-        // SAFETY: as in `slot`; the guest is suspended in this call.
-        let slot = unsafe { self.slot.as_mut() };
+        let all: usize = self.slots().iter().map(Slot::size).sum();
+        let others = all - self.slot().size();
+        let allowed = self.limit.saturating_sub(others);
+        // SAFETY: as in `slots`; the guest is suspended in this call.
+        let slot = &mut unsafe { self.slots.as_mut() }[self.index];
         let additional = delta.0 as usize * WASM_PAGE;
-        if !slot.grow(additional, limit) {
+        if !slot.grow(additional, allowed.min(maximum)) {
             let wanted = slot.size().saturating_add(additional);
-            if self.limit < wanted && wanted <= maximum {
+            if allowed < wanted && wanted <= maximum {
                 slot.note_limited();
             }
             return Err(MemoryError::CouldNotGrow {

@@ -9,8 +9,8 @@
 //!
 //! The engine knows neither HTTP nor WASI nor CUDA: crates above give guests their imports through
 //! [`Linker`] and plain functions over checked memory views ([`host`]). All unsafe code of running
-//! guests is in this crate, in the modules `host`, `image`, `instance`, `libcalls`, `map`, `memory`,
-//! `module`, `pagemap`, `promptness`, `signal`, `slot` and `state`; each says what it assumes.
+//! guests is in this crate, in the modules `caller`, `host`, `image`, `instance`, `libcalls`, `map`,
+//! `memory`, `module`, `pagemap`, `promptness`, `signal`, `slot` and `state`; each says what it assumes.
 //!
 //! One guest runs on a thread at a time. An instance of a hostile guest can end its own run and
 //! nothing else: memory accesses stay in its slot by address arithmetic (`slot`), its stack is its
@@ -25,6 +25,7 @@ pub mod broken;
 #[cfg(not(feature = "broken-reset"))]
 #[path = "broken_disabled.rs"]
 mod broken;
+mod caller;
 mod deadline;
 mod image;
 mod instance;

@@ -27,10 +27,11 @@ use crate::stop::TrapKind;
 /// speed this is some tens of microseconds.
 const CHUNK: usize = 256 * 1024;
 
-/// The numbers of traps on the boundary to compiled code: wasmer's.
+/// The numbers of traps on the boundary to compiled code: wasmer's, and one of ours.
 pub(crate) mod trap_number {
     pub(crate) const MEMORY_OUT_OF_BOUNDS: u32 = 1;
     pub(crate) const TABLE_OUT_OF_BOUNDS: u32 = 3;
+    pub(crate) const OUT_OF_MEMORY: u32 = 100;
 }
 
 /// The kind of trap with wasmer's number (`wasmer_types::TrapCode`).
@@ -47,6 +48,7 @@ pub(crate) fn trap_kind(number: u32) -> TrapKind {
         8 => TrapKind::BadConversionToInteger,
         9 => TrapKind::Unreachable,
         11 | 12 => TrapKind::UncaughtException,
+        trap_number::OUT_OF_MEMORY => TrapKind::OutOfMemory,
         _ => TrapKind::Unknown,
     }
 }
@@ -325,6 +327,27 @@ unsafe extern "C" fn table_grow(
     unsafe { grow(context, element, delta, table) }
 }
 
+/// Whether a table has an element of this number.
+unsafe extern "C" fn has_element(_: *mut VMContext, table: u32, index: u32) -> u32 {
+    match active().table(table) {
+        Some((_, size)) if u64::from(index) < size => DONE,
+        _ => trap_number::TABLE_OUT_OF_BOUNDS + 1,
+    }
+}
+
+/// Whether there is room for one more exception.
+unsafe extern "C" fn has_room_for_exception(_: *mut VMContext, _: u32) -> u32 {
+    match active().count_exception() {
+        true => DONE,
+        false => trap_number::OUT_OF_MEMORY + 1,
+    }
+}
+
+/// For calls that may end the run somewhere inside of wasmer-vm.
+extern "C" fn note_call(return_address: usize, fp: usize) {
+    signal::note_call(return_address, fp);
+}
+
 /// Where thunks go with a trap: still on the guest's stack, with no frame of ours below.
 unsafe extern "C" fn trap_in_guest(number: u32, pc: usize, fp: usize) -> ! {
     // SAFETY: the thunk was called by guest code and has left nothing behind on this stack.
@@ -418,8 +441,97 @@ macro_rules! returning {
     )*};
 }
 
+/// A thunk in front of another one, with a check that returns [`DONE`] or a trap and sees the same
+/// arguments.
+macro_rules! checking {
+    ($($thunk:ident => $check:path, $next:path;)*) => {$(
+        #[unsafe(naked)]
+        pub(super) unsafe extern "C" fn $thunk() {
+            #[cfg(target_arch = "x86_64")]
+            std::arch::naked_asm!(
+                "push rbp",
+                "mov rbp, rsp",
+                "push rdi",
+                "push rsi",
+                "push rdx",
+                "push rcx",
+                "call {check}",
+                "pop rcx",
+                "pop rdx",
+                "pop rsi",
+                "pop rdi",
+                "pop rbp",
+                "test eax, eax",
+                "jz {next}",
+                "mov edi, eax",
+                "mov rsi, [rsp]",
+                "mov rdx, rbp",
+                "jmp {trap}",
+                check = sym $check,
+                next = sym $next,
+                trap = sym super::trap_in_guest,
+            );
+            #[cfg(target_arch = "aarch64")]
+            std::arch::naked_asm!(
+                "stp x29, x30, [sp, #-16]!",
+                "mov x29, sp",
+                "stp x0, x1, [sp, #-16]!",
+                "stp x2, x3, [sp, #-16]!",
+                "bl {check}",
+                "mov w9, w0",
+                "ldp x2, x3, [sp], #16",
+                "ldp x0, x1, [sp], #16",
+                "ldp x29, x30, [sp], #16",
+                "cbnz w9, 2f",
+                "b {next}",
+                "2:",
+                "mov w0, w9",
+                "mov x1, x30",
+                "mov x2, x29",
+                "b {trap}",
+                check = sym $check,
+                next = sym $next,
+                trap = sym super::trap_in_guest,
+            );
+        }
+    )*};
+}
+
 mod thunk {
     use super::vm;
+
+    /// In front of a function that unwinds through guest code, and so must seem to be called by it.
+    #[unsafe(naked)]
+    pub(super) unsafe extern "C" fn throw() {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::naked_asm!(
+            "push rdi",
+            "push rsi",
+            "sub rsp, 8",
+            "mov rdi, [rsp + 24]",
+            "mov rsi, rbp",
+            "call {note}",
+            "add rsp, 8",
+            "pop rsi",
+            "pop rdi",
+            "jmp {throw}",
+            note = sym super::note_call,
+            throw = sym vm::wasmer_vm_throw,
+        );
+        #[cfg(target_arch = "aarch64")]
+        std::arch::naked_asm!(
+            "stp x29, x30, [sp, #-16]!",
+            "stp x0, x1, [sp, #-16]!",
+            "mov x0, x30",
+            "mov x1, x29",
+            "bl {note}",
+            "ldp x0, x1, [sp], #16",
+            "ldp x29, x30, [sp], #16",
+            "b {throw}",
+            note = sym super::note_call,
+            throw = sym vm::wasmer_vm_throw,
+        );
+    }
 
     trapping! {
         raise_trap => super::raise_trap;
@@ -433,18 +545,24 @@ mod thunk {
         elem_drop => super::elem_drop;
     }
 
+    checking! {
+        table_get => super::has_element, get_element;
+        table_set => super::has_element, set_element;
+        alloc_exception => super::has_room_for_exception, make_exception;
+    }
+
     returning! {
+        get_element => vm::wasmer_vm_table_get;
+        set_element => vm::wasmer_vm_table_set;
+        make_exception => vm::wasmer_vm_alloc_exception;
         table_grow => super::table_grow;
         memory_grow => vm::wasmer_vm_memory32_grow;
         memory_size => vm::wasmer_vm_memory32_size;
         table_size => vm::wasmer_vm_table_size;
-        table_get => vm::wasmer_vm_table_get;
-        table_set => vm::wasmer_vm_table_set;
         func_ref => vm::wasmer_vm_func_ref;
         wait32 => vm::wasmer_vm_memory32_atomic_wait32;
         wait64 => vm::wasmer_vm_memory32_atomic_wait64;
         notify => vm::wasmer_vm_memory32_atomic_notify;
-        alloc_exception => vm::wasmer_vm_alloc_exception;
         read_exnref => vm::wasmer_vm_read_exnref;
         exception_into_exnref => vm::wasmer_vm_exception_into_exnref;
         ceil_f32 => vm::wasmer_vm_f32_ceil;
@@ -496,8 +614,8 @@ pub(crate) fn address_of(name: &str) -> Option<usize> {
         "sqrt" | "wasmer_vm_f64_sqrt" => thunk::sqrt_f64,
         "truncf" | "wasmer_vm_f32_trunc" => thunk::trunc_f32,
         "trunc" | "wasmer_vm_f64_trunc" => thunk::trunc_f64,
-        // The unwinder's functions are called and unwound through as they are.
-        "wasmer_vm_throw" => return Some(vm::wasmer_vm_throw as *const () as usize),
+        "wasmer_vm_throw" => thunk::throw,
+        // The unwinder's functions are called as they are.
         "wasmer_eh_personality" => return Some(vm::wasmer_eh_personality as *const () as usize),
         "wasmer_eh_personality2" => return Some(vm::wasmer_eh_personality2 as *const () as usize),
         _ => return None,
@@ -506,7 +624,7 @@ pub(crate) fn address_of(name: &str) -> Option<usize> {
 }
 
 /// The entries of an instance's table of built-in functions that are ours.
-pub(crate) fn builtins() -> [(Builtin, usize); 22] {
+pub(crate) fn builtins() -> [(Builtin, usize); 23] {
     let entry =
         |index: Builtin, thunk: unsafe extern "C" fn()| (index, thunk as *const () as usize);
     [
@@ -529,6 +647,7 @@ pub(crate) fn builtins() -> [(Builtin, usize); 22] {
         entry(Builtin::get_memory_atomic_wait32_index(), thunk::wait32),
         entry(Builtin::get_memory_atomic_wait64_index(), thunk::wait64),
         entry(Builtin::get_memory_atomic_notify_index(), thunk::notify),
+        entry(Builtin::get_imported_throw_index(), thunk::throw),
         entry(
             Builtin::get_imported_alloc_exception_index(),
             thunk::alloc_exception,

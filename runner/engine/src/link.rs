@@ -19,7 +19,7 @@ const ENTRY: &str = "_start";
 /// What an instance may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of one linear memory.
+    /// Bytes of linear memory, all memories of an instance together.
     pub memory: u64,
     /// Elements of one table.
     pub table: u32,
@@ -76,7 +76,7 @@ pub enum LinkError {
     /// There is nothing to call.
     #[error("the module exports no function `{ENTRY}` without parameters and results")]
     NoEntry,
-    /// An initial memory is larger than allowed.
+    /// The initial memory, or all of them together, is larger than allowed.
     #[error(
         "the module's memory begins with {initial} bytes, more than the limit of {limit} (wasm_memory_limit)"
     )]
@@ -188,12 +188,11 @@ impl<T: 'static> Linker<T> {
 }
 
 fn check_limits(metadata: &ModuleMetadata, limits: Limits) -> Result<(), LinkError> {
-    for memory in &metadata.memories {
-        let initial = u64::from(memory.minimum) * WASM_PAGE as u64;
-        if initial > limits.memory {
-            let limit = limits.memory;
-            return Err(LinkError::MemoryLimit { initial, limit });
-        }
+    let memories = metadata.memories.iter();
+    let pages: u64 = memories.map(|memory| u64::from(memory.minimum)).sum();
+    let (initial, limit) = (pages * WASM_PAGE as u64, limits.memory);
+    if initial > limit {
+        return Err(LinkError::MemoryLimit { initial, limit });
     }
     for table in &metadata.tables {
         if table.minimum > limits.table {

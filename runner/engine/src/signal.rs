@@ -15,6 +15,9 @@
 //! elsewhere, another fault   not ours: pass it on to the handler that was there before
 //! ```
 //!
+//! A fault signal that another process or thread has *sent* is no fault of the guest's, wherever the
+//! program counter is: it is passed on, too.
+//!
 //! The **red zone** is the end of a guest's stack, inaccessible while guest code runs. It keeps
 //! room for the few host frames that live on the guest's stack (entry shims, library calls and the
 //! stubs below), however deep the guest has recursed.
@@ -36,6 +39,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize};
 
+use crate::caller;
 use crate::stop::{Interruption, Stop, TrapKind};
 
 /// The signal that ends a run. Sent to single threads by the monitor; one that comes from
@@ -209,6 +213,23 @@ impl Thread {
         }
     }
 
+    /// Notes where guest code stands that has called out, as far as that can be told.
+    fn note_caller(&self) {
+        let code = self.code_start.load(Relaxed)..self.code_end.load(Relaxed);
+        let stack = self.stack_low.load(Relaxed)..self.stack_high.load(Relaxed);
+        match caller::find(code, stack) {
+            Some((return_address, fp)) => self.note_call(return_address, fp),
+            None => self.fault_pc.store(0, Relaxed),
+        }
+    }
+
+    /// Notes where guest code stands by the return address of its call, which points behind the call
+    /// and so perhaps behind the function.
+    fn note_call(&self, return_address: usize, fp: usize) {
+        self.fault_pc.store(return_address - 1, Relaxed);
+        self.fault_fp.store(fp, Relaxed);
+    }
+
     /// Where guest code was when the run ended.
     pub(crate) fn last_frame(&self) -> GuestFrame {
         GuestFrame {
@@ -297,28 +318,47 @@ pub(crate) fn interrupted() -> bool {
     current().is_some_and(|thread| thread.interrupted.load(Relaxed))
 }
 
-/// Ends the run of the guest that is on this stack.
+/// Ends the run of the guest that is on this stack and has called out.
 ///
 /// # Safety
 ///
 /// Guest code must be on this stack, and no frame above it may hold a value with a destructor.
 pub(crate) unsafe fn raise(stop: Stop) -> ! {
+    let is_reported = matches!(stop, Stop::Interrupted(_) | Stop::Trap(_));
+    if let Some(thread) = current().filter(|_| is_reported) {
+        thread.note_caller();
+    }
     // SAFETY: as the caller promises.
-    unsafe { wasmer_vm::raise_user_trap(Box::new(stop)) }
+    unsafe { raise_here(stop) }
 }
 
-/// Ends the run with a trap whose place in guest code is known.
+/// Ends the run with a trap of a library call; return address and frame pointer are those of the
+/// guest code that called it.
 ///
 /// # Safety
 ///
 /// As [`raise`].
-pub(crate) unsafe fn raise_trap(kind: TrapKind, pc: usize, fp: usize) -> ! {
-    if let Some(thread) = current() {
-        thread.fault_pc.store(pc, Relaxed);
-        thread.fault_fp.store(fp, Relaxed);
-    }
+pub(crate) unsafe fn raise_trap(kind: TrapKind, return_address: usize, fp: usize) -> ! {
+    note_call(return_address, fp);
     // SAFETY: as the caller promises.
-    unsafe { raise(Stop::Trap(kind)) }
+    unsafe { raise_here(Stop::Trap(kind)) }
+}
+
+/// Notes where guest code stands that may end its run by a call of wasmer-vm.
+pub(crate) fn note_call(return_address: usize, fp: usize) {
+    if let Some(thread) = current() {
+        thread.note_call(return_address, fp);
+    }
+}
+
+/// Ends the run of the guest whose place is noted.
+///
+/// # Safety
+///
+/// As [`raise`].
+unsafe fn raise_here(stop: Stop) -> ! {
+    // SAFETY: as the caller promises.
+    unsafe { wasmer_vm::raise_user_trap(Box::new(stop)) }
 }
 
 /// Guest code continues here after a fault or an interruption.
@@ -331,7 +371,7 @@ unsafe extern "C" fn stub() -> ! {
         _ => Stop::Trap(TrapKind::Unknown),
     };
     // SAFETY: the handler moved guest code here, so it is on this stack; nothing is to be dropped.
-    unsafe { raise(stop) }
+    unsafe { raise_here(stop) }
 }
 
 struct Previous([MaybeUninit<libc::sigaction>; FAULTS.len()]);
@@ -380,8 +420,13 @@ unsafe extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *m
         let errno = *libc::__errno_location();
         let context = &mut *context.cast::<libc::ucontext_t>();
         let address = (*info).si_addr().addr();
-        if !handled(signal, address, context) && signal != INTERRUPT {
+        // The kernel's own signals have positive codes.
+        let sent = signal != INTERRUPT && (*info).si_code <= 0;
+        if (sent || !handled(signal, address, context)) && signal != INTERRUPT {
             forward(signal, info, context);
+            if sent {
+                end_by_default(signal);
+            }
         }
         *libc::__errno_location() = errno;
     }
@@ -453,6 +498,20 @@ unsafe fn forward(signal: i32, info: *mut libc::siginfo_t, context: &mut libc::u
                 let function: extern "C" fn(i32) = std::mem::transmute(function);
                 function(signal);
             }
+        }
+    }
+}
+
+/// Ends the process by a signal that was sent, unless somebody still handles it. A fault would come
+/// again by itself when its handler has put back the default; this one would be lost.
+fn end_by_default(signal: i32) {
+    // SAFETY: a zeroed `sigaction` is valid and large enough for the answer; raising a signal in its
+    // own handler is allowed, and it is not blocked there (SA_NODEFER).
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, ptr::null(), &mut action);
+        if action.sa_sigaction == libc::SIG_DFL {
+            libc::raise(signal);
         }
     }
 }

@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) table_limit: u32,
     /// Whether that has kept a table from growing.
     pub(crate) table_limited: Cell<bool>,
+    /// Exceptions that the run may still make.
+    pub(crate) exceptions_left: Cell<u64>,
 }
 
 impl State {
@@ -77,6 +79,15 @@ impl State {
     /// A table's elements and their number as they are now.
     pub(crate) fn table(&self, index: u32) -> Option<(*mut usize, u64)> {
         self.tables.get(index as usize).map(Table::elements)
+    }
+
+    /// Notes that one more exception is made; `false` if it must not be.
+    pub(crate) fn count_exception(&self) -> bool {
+        let left = self.exceptions_left.get().checked_sub(1);
+        left.is_some_and(|left| {
+            self.exceptions_left.set(left);
+            true
+        })
     }
 
     /// To be called when library calls have written elements of a table.
