@@ -1,6 +1,6 @@
 //! One request on a replica.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits, TrapKind};
@@ -18,6 +18,22 @@ use crate::server::Ticket;
 
 /// Reports with backtraces read the artifact's names; more often than this they are left out.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When the last report with a backtrace was made, whichever replica it was.
+#[derive(Debug, Default)]
+pub(super) struct Reports(Mutex<Option<Instant>>);
+
+impl Reports {
+    /// Whether there may be another one, which counts as made then.
+    fn take(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
 
 /// A request that waits for a replica or has one.
 #[derive(Debug)]
@@ -49,7 +65,7 @@ pub(super) struct Worker {
     replica: Replica<Host>,
     metrics: WasmMetrics,
     logger: Logger,
-    last_report: Option<Instant>,
+    reports: Arc<Reports>,
 }
 
 impl Worker {
@@ -58,13 +74,14 @@ impl Worker {
         share: Option<CpuShare>,
         metrics: WasmMetrics,
         logger: Logger,
+        reports: Arc<Reports>,
     ) -> Self {
         Self {
             replica,
             share,
             metrics,
             logger,
-            last_report: None,
+            reports,
         }
     }
 
@@ -177,7 +194,7 @@ impl Worker {
     }
 
     /// What the log says of a run that did not end well; `limit` is that text where a limit ended it.
-    fn describe(&mut self, ending: Ending, limit: Option<String>) -> Option<String> {
+    fn describe(&self, ending: Ending, limit: Option<String>) -> Option<String> {
         match ending {
             Ending::Returned | Ending::Exited(0) => None,
             Ending::Exited(status) => Some(format!("exit status {status}")),
@@ -196,14 +213,10 @@ impl Worker {
         }
     }
 
-    fn with_backtrace(&mut self, title: String, backtrace: &Backtrace) -> String {
-        if self
-            .last_report
-            .is_some_and(|last| last.elapsed() < REPORT_INTERVAL)
-        {
+    fn with_backtrace(&self, title: String, backtrace: &Backtrace) -> String {
+        if !self.reports.take() {
             return title;
         }
-        self.last_report = Some(Instant::now());
         let report = backtrace.report(self.replica.linked().module());
         format!("{title}\n{report}").trim_end().to_owned()
     }

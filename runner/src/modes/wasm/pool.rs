@@ -12,7 +12,7 @@ use faas_wasm_engine::Replica;
 use super::WasmMetrics;
 use super::cpu_share::CpuShares;
 use super::exchange::Exchange;
-use super::job::{Job, Worker};
+use super::job::{Job, Reports, Worker};
 use crate::guest::Guest;
 use crate::log::Logger;
 
@@ -79,6 +79,7 @@ pub(super) struct Pool {
     guest: Arc<Guest>,
     pub(super) scale: Scale,
     shares: Option<CpuShares>,
+    reports: Arc<Reports>,
     metrics: WasmMetrics,
     logger: Logger,
 }
@@ -101,6 +102,7 @@ impl Pool {
             guest,
             scale,
             shares,
+            reports: Arc::default(),
             metrics,
             logger,
         })
@@ -244,7 +246,8 @@ impl Pool {
         let share = self.shares.as_ref().map(CpuShares::enter).transpose();
         let share = share.map_err(|error| error.to_string())?;
         let (metrics, logger) = (self.metrics.clone(), self.logger.clone());
-        Ok(Worker::new(replica, share, metrics, logger))
+        let reports = Arc::clone(&self.reports);
+        Ok(Worker::new(replica, share, metrics, logger, reports))
     }
 
     /// The life of a replica's thread.
