@@ -1,0 +1,347 @@
+//! Guests that do everything that they should not: each ends as it must, the log says where, and the
+//! next request finds an instance that is as new, on the same replica.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use faas_wasm_tests::http::Request;
+use faas_wasm_tests::{Backend, Guest, Outcome, Runner, Work, runner_program};
+use rustix::process::Signal;
+
+/// What stops guests that do not end by themselves.
+const LIMIT: &str = "100ms";
+
+/// How a request ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Ok,
+    /// A trap of this name, in this function.
+    Trap(&'static str, &'static str),
+    Deadline,
+}
+use End::{Deadline, Ok as Fine, Trap};
+
+const MEMORY: &str = "out of bounds memory access";
+const TABLE: &str = "out of bounds table access";
+const STACK: &str = "call stack exhausted";
+
+/// By the number that `guest.wat` gives them.
+const ENDS: [End; 41] = [
+    Fine,
+    Trap("unreachable instruction executed", "act"),
+    Trap(MEMORY, "act"),
+    Trap(MEMORY, "act"),
+    Trap(MEMORY, "act"),
+    Trap("integer divide by zero", "act"),
+    Trap("integer divide by zero", "act"),
+    Trap("integer overflow", "act"),
+    Trap("invalid conversion to integer", "act"),
+    Trap("uninitialized element called", "act"),
+    Trap("indirect call type mismatch", "act"),
+    Trap(TABLE, "act"),
+    Trap("indirect call type mismatch", "act"),
+    Trap(TABLE, "act"),
+    Trap(TABLE, "act"),
+    Trap(TABLE, "act"),
+    Trap(TABLE, "act"),
+    Trap(TABLE, "act"),
+    Trap(TABLE, "act"),
+    Trap(MEMORY, "act"),
+    Trap(MEMORY, "act"),
+    Trap(MEMORY, "act"),
+    Trap(MEMORY, "act"),
+    Trap(MEMORY, "act"),
+    Trap(STACK, "descend"),
+    Trap(STACK, "again"),
+    Trap(STACK, "calling"),
+    Trap(STACK, "throwing"),
+    Trap("uncaught exception", "throw"),
+    Trap("uncaught exception", "act"),
+    Fine,
+    Fine,
+    Deadline,
+    Deadline,
+    Deadline,
+    Deadline,
+    Deadline,
+    Deadline,
+    Deadline,
+    Deadline,
+    Fine,
+];
+/// Those that are tail calls, which one backend does not have.
+const TAIL_CALLS: [usize; 2] = [32, 33];
+
+/// A module as text, compiled.
+fn compiled(text: &str, backend: Backend) -> Guest {
+    let module = wat::parse_str(text).expect("it is WebAssembly text");
+    Guest::compiled(&Work::new().write("guest.wasm", module), backend)
+}
+
+fn guest(backend: Backend) -> Guest {
+    let text = include_str!("guest.wat");
+    match backend {
+        Backend::Llvm => compiled(text, backend),
+        // Calls that are none of the tail: not to be sent.
+        Backend::Cranelift => compiled(&text.replace("return_call", "call"), backend),
+    }
+}
+
+fn serve(guest: &Guest) -> Runner {
+    let command = guest
+        .serve()
+        .env("max_scale", "1")
+        .env("wasm_memory_limit", "260Mi");
+    command.start()
+}
+
+/// One run without a server, whose report is complete.
+fn run(guest: &Guest, what: usize) -> Outcome {
+    let mut command = Command::new(runner_program());
+    command.args(["--one-shot", "--"]).arg(guest.artifact());
+    Outcome::with_input(&mut command, format!("{what:02}").as_bytes())
+}
+
+fn ask(runner: &Runner, what: usize) -> (u16, String) {
+    let request = Request::post("/", format!("{what:02}"));
+    let ends = ENDS.get(what).copied();
+    let response = runner.send(&match ends {
+        Some(Deadline) => request.header("X-Timeout", LIMIT),
+        _ => request,
+    });
+    (response.status, response.text())
+}
+
+#[test]
+fn whatever_a_guest_does_ends_it_alone() {
+    for backend in Backend::ALL {
+        let guest = guest(backend);
+        let runner = serve(&guest);
+        for (what, end) in ENDS.iter().enumerate() {
+            if backend == Backend::Cranelift && TAIL_CALLS.contains(&what) {
+                continue;
+            }
+            let (status, text) = match end {
+                Fine => (200, "ok\n"),
+                Trap(..) => (500, "the function failed\n"),
+                Deadline => (504, "the function timed out\n"),
+            };
+            let found = ask(&runner, what);
+            let where_ = format!("{backend:?}, {what}");
+            assert_eq!(found, (status, text.into()), "{where_}\n{}", runner.log());
+            // A guest that finds something of the one before says so.
+            let found = ask(&runner, 0);
+            assert_eq!(
+                found,
+                (200, "ok\n".into()),
+                "after {where_}\n{}",
+                runner.log()
+            );
+        }
+        assert_eq!(
+            runner.metric("wasm_replicas"),
+            Some(1.0),
+            "the same replica"
+        );
+        runner.stop();
+    }
+}
+
+/// Each trap is named and has a backtrace, wherever it happened: in guest code, in a library call, in
+/// a call of the host at the stack's end.
+#[test]
+fn every_trap_has_its_place() {
+    for backend in Backend::ALL {
+        let guest = guest(backend);
+        for (what, end) in ENDS.iter().enumerate() {
+            let Trap(name, function) = end else { continue };
+            let report = run(&guest, what);
+            let where_ = format!("{backend:?}, {what}: {}", report.stderr);
+            assert_eq!(report.code(), 134, "{where_}");
+            let mut lines = report.stderr.lines();
+            let title = format!("wasm trap: {name}");
+            assert_eq!(lines.next(), Some(title.as_str()), "{where_}");
+            let frames: Vec<_> = lines.take(4).collect();
+            assert!(
+                frames
+                    .iter()
+                    .any(|frame| frame.contains(&format!(": {function}+0x"))),
+                "{where_}"
+            );
+        }
+    }
+}
+
+/// The same for guests that are stopped: in their own code, and in calls of the host.
+#[test]
+fn who_is_stopped_has_a_place_too() {
+    for backend in Backend::ALL {
+        let guest = guest(backend);
+        for what in [34, 36, 37, 38, 39] {
+            let mut runner = serve(&guest);
+            assert_eq!(ask(&runner, what).0, 504, "{}", runner.log());
+            runner.wait_for_log("stopped at its time limit");
+            runner.wait_for_log("act+0x");
+        }
+    }
+}
+
+/// Names are read for one report a second, however many replicas fail.
+#[test]
+fn reports_in_full_are_rare() {
+    let guest = guest(Backend::Cranelift);
+    let runner = guest.serve().env("min_scale", "4").env("max_scale", "4");
+    let runner = runner.start();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    assert_eq!(ask(&runner, 1).0, 500);
+                }
+            });
+        }
+    });
+    let most = start.elapsed().as_secs() as usize + 2;
+    let log = runner.stop();
+    let titles = log.matches("wasm trap: unreachable").count();
+    assert_eq!(titles, 100, "{log}");
+    let reports = log.matches("   0: act+0x").count();
+    assert!((1..=most).contains(&reports), "{reports}\n{log}");
+}
+
+/// Frames that are larger than the red zone and the guard page together must not jump over them.
+#[test]
+fn frames_larger_than_what_guards_the_stack_do_not_leave_it() {
+    for backend in Backend::ALL {
+        // Each call has 16 KB of results on the stack, and there are six.
+        let vectors = |what: &str| what.repeat(1000);
+        let (types, values, drops) = (
+            vectors("v128 "),
+            vectors("(v128.load (i32.const 0))"),
+            vectors("drop "),
+        );
+        let calls = format!("(call $g) {drops}").repeat(3);
+        let text = format!(
+            "(module (memory (export \"memory\") 1)
+               (type $t (func (result {types})))
+               (func $g (type $t) {values})
+               (func $f (param $n i32) {calls} (call $f (i32.add (local.get $n) (i32.const 1))) {calls})
+               (func (export \"_start\") (call $f (i32.const 0))))"
+        );
+        let guest = compiled(&text, backend);
+        let report = run(&guest, 0);
+        assert_eq!(report.code(), 134, "{backend:?}: {}", report.stderr);
+        assert!(
+            report.stderr.contains(STACK),
+            "{backend:?}: {}",
+            report.stderr
+        );
+    }
+}
+
+#[test]
+fn a_start_function_traps_and_is_stopped_like_any_other() {
+    for backend in Backend::ALL {
+        for (body, status) in [("unreachable", 500), ("(loop $l (br $l))", 504)] {
+            let text = format!(
+                "(module (func $s {body}) (start $s) (func (export \"_start\")) (memory (export \"memory\") 1))"
+            );
+            let guest = compiled(&text, backend);
+            let runner = serve(&guest);
+            let request = Request::get("/").header("X-Timeout", LIMIT);
+            for _ in 0..3 {
+                assert_eq!(runner.send(&request).status, status, "{}", runner.log());
+            }
+        }
+    }
+}
+
+/// `wasm_memory_limit` is that of the instance, however many memories it has.
+#[test]
+fn several_memories_share_their_limit() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory $a (export "memory") 1) (memory $b 1)
+        (func (export "_start")
+          (loop $more (br_if $more (i32.ne (memory.grow $a (i32.const 1)) (i32.const -1))))
+          (loop $more (br_if $more (i32.ne (memory.grow $b (i32.const 1)) (i32.const -1))))
+          (call $exit (i32.add (memory.size $a) (memory.size $b)))))"#;
+    let guest = compiled(text, Backend::Cranelift);
+    let mut runner = guest.serve().env("wasm_memory_limit", "2Mi").start();
+    for _ in 0..2 {
+        assert_eq!(runner.get("/").status, 500);
+    }
+    runner.wait_for_log("exit status 32");
+    runner.wait_for_metric("wasm_limit_reached_total{limit=\"memory_limit\"}", 2.0);
+    let outcome = guest.serve().env("wasm_memory_limit", "64Ki").run_to_end();
+    outcome.fails(1, &["131072 bytes", "wasm_memory_limit"]);
+}
+
+/// What a run throws stays until its end: without a bound it would take the host's memory.
+#[test]
+fn exceptions_are_bounded_by_the_limit_of_memory() {
+    let guest = guest(Backend::Cranelift);
+    let command = guest.serve().env("wasm_memory_limit", "1Mi");
+    let mut runner = command.start();
+    assert_eq!(runner.post("/", "37").status, 500, "{}", runner.log());
+    runner.wait_for_log("the host is out of memory");
+    assert_eq!(ask(&runner, 0), (200, "ok\n".into()));
+}
+
+/// A signal from outside that looks like a fault is none of the guest's, whether one runs or not.
+#[test]
+fn faults_that_others_send_end_the_runner() {
+    let guest = Guest::fixture("spin");
+    for is_running in [false, true] {
+        for signal in [Signal::SEGV, Signal::BUS, Signal::FPE, Signal::ILL] {
+            let runner = guest.serve().env("exec_timeout", "60s").start();
+            std::thread::scope(|scope| {
+                if is_running {
+                    let address = runner.address();
+                    scope.spawn(move || Request::get("/").send(address));
+                    runner.wait_for_metric("wasm_instances_running", 1.0);
+                }
+                runner.signal(signal);
+            });
+            let (status, log) = runner.wait();
+            assert_eq!(
+                status.signal(),
+                Some(signal.as_raw()),
+                "{is_running}\n{log}"
+            );
+        }
+    }
+}
+
+/// The signal that stops guests is ignored when others send it, in storms too.
+#[test]
+fn signals_from_outside_stop_nobody() {
+    let guest = guest(Backend::Cranelift);
+    let runner = serve(&guest);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut sent = 0;
+            while !over.load(Relaxed) {
+                runner.signal(Signal::USR2);
+                sent += 1;
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            sent
+        });
+        for number in 0..400 {
+            let (what, status) = [(0, 200), (31, 200), (2, 500), (24, 500)][number % 4];
+            assert_eq!(ask(&runner, what).0, status, "{}", runner.log());
+        }
+        for _ in 0..3 {
+            assert_eq!(ask(&runner, 34).0, 504, "{}", runner.log());
+        }
+        over.store(true, Relaxed);
+        assert!(storm.join().expect("it does not panic") > 100);
+    });
+    runner.stop();
+}
