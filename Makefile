@@ -359,4 +359,6 @@ ci: ## What CI runs
 .PHONY: clean
 clean: ## Remove everything that was built
 	cargo clean
+	@# Its images are root's, whoever has started the engine.
+	if [ -e $(BUILD)/engine ] && [ ! -O $(BUILD)/engine ]; then sudo rm -rf $(BUILD)/engine; fi
 	rm -rf $(BUILD)
