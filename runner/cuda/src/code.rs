@@ -25,13 +25,19 @@ codes! {
     2 OUT_OF_MEMORY "out of memory";
     3 NOT_INITIALIZED "initialization error";
     4 DEINITIALIZED "driver shutting down";
+    5 PROFILER_DISABLED "profiler disabled while using external profiling tool";
+    6 PROFILER_NOT_INITIALIZED "profiler not initialized: call cudaProfilerInitialize()";
+    7 PROFILER_ALREADY_STARTED "profiler already started";
+    8 PROFILER_ALREADY_STOPPED "profiler already stopped";
     34 STUB_LIBRARY "CUDA driver is a stub library";
+    36 CALL_REQUIRES_NEWER_DRIVER "API call is not supported in the installed CUDA driver";
     46 DEVICE_UNAVAILABLE "CUDA-capable device(s) is/are busy or unavailable";
     100 NO_DEVICE "no CUDA-capable device is detected";
     101 INVALID_DEVICE "invalid device ordinal";
     102 DEVICE_NOT_LICENSED "device doesn't have valid Grid license";
     200 INVALID_IMAGE "device kernel image is invalid";
     201 INVALID_CONTEXT "invalid device context";
+    202 CONTEXT_ALREADY_CURRENT "context is already current";
     205 MAP_FAILED "mapping of buffer object failed";
     206 UNMAP_FAILED "unmapping of buffer object failed";
     207 ARRAY_IS_MAPPED "array is mapped";
@@ -53,6 +59,7 @@ codes! {
     223 JIT_COMPILATION_DISABLED "PTX JIT compilation was disabled";
     224 UNSUPPORTED_EXEC_AFFINITY "the provided execution affinity is not supported";
     225 UNSUPPORTED_DEVSIDE_SYNC "the provided PTX contains unsupported call to cudaDeviceSynchronize";
+    226 CONTAINED "an exception on the device was contained";
     300 INVALID_SOURCE "device kernel image is invalid";
     301 FILE_NOT_FOUND "file not found";
     302 SHARED_OBJECT_SYMBOL_NOT_FOUND "shared object symbol not found";
@@ -172,7 +179,7 @@ mod tests {
             Code(700).name().as_deref(),
             Some("CUDA_ERROR_ILLEGAL_ADDRESS")
         );
-        assert_eq!(Code(5).name(), None);
+        assert_eq!(Code(9).name(), None);
         let bytes: usize = Code::all()
             .map(|(_, name, text)| name.len() + text.len() + 2)
             .sum();
