@@ -107,19 +107,21 @@ impl FakeCuda {
         std::fs::read_to_string(self.work.join("trace")).unwrap_or_default()
     }
 
-    /// A copy of the driver that lacks a function, as older ones do.
-    pub fn lacking(&self, function: &str) -> PathBuf {
+    /// A copy of the driver that lacks functions, as older ones do.
+    pub fn lacking(&self, functions: &[&str]) -> PathBuf {
         let mut bytes = std::fs::read(fake_cuda()).expect("the driver can be read");
-        let name = format!("\0{function}\0").into_bytes();
-        let starts: Vec<_> = bytes
-            .windows(name.len())
-            .enumerate()
-            .filter(|(_, part)| *part == name)
-            .map(|(start, _)| start)
-            .collect();
-        assert!(!starts.is_empty(), "the driver has no {function}");
-        for start in starts {
-            bytes[start + 1] = b'x';
+        for function in functions {
+            let name = format!("\0{function}\0").into_bytes();
+            let starts: Vec<_> = bytes
+                .windows(name.len())
+                .enumerate()
+                .filter(|(_, part)| *part == name)
+                .map(|(start, _)| start)
+                .collect();
+            assert!(!starts.is_empty(), "the driver has no {function}");
+            for start in starts {
+                bytes[start + 1] = b'x';
+            }
         }
         self.work.write("libcuda.so.1", bytes)
     }
@@ -146,6 +148,12 @@ impl Census {
     /// Calls of a function.
     pub fn calls(&self, function: &str) -> u64 {
         self.0["calls"][function].as_u64().unwrap_or(0)
+    }
+
+    /// The functions that have been called.
+    pub fn called(&self) -> Vec<String> {
+        let calls = self.0["calls"].as_object().expect("an object");
+        calls.keys().cloned().collect()
     }
 
     /// A count of kernels: `launched`, `finished`, `faulted`, `cancelled`, `instructions`.

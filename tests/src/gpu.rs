@@ -82,6 +82,13 @@ impl Gpu {
         self.driver.assert_empty(warm);
     }
 
+    /// Waits until there are as many contexts as the host is to keep.
+    #[track_caller]
+    pub fn wait_for_contexts(&self, count: u64) {
+        self.driver
+            .wait_for("contexts", |census| census.live("contexts") == count);
+    }
+
     /// Requires that the host has asked the driver for nothing that it must not.
     #[track_caller]
     pub fn has_no_violations(&self) {

@@ -43,8 +43,9 @@ fn whatever_ends_a_guest_frees_what_it_had() {
 
 #[test]
 fn a_kernel_without_end_meets_the_deadline() {
-    for how in ["context", "stream", "event", "copy", "free"] {
-        let gpu = Gpu::new();
+    for how in ["context", "stream", "event", "copy", "free", "launches"] {
+        // A launch into a full stream waits in the driver.
+        let gpu = Gpu::of(FakeCuda::new().with("queue", "1024"));
         let guest = guest("spin");
         let runner = serve(&gpu, &guest, &[how])
             .env("exec_timeout", "500ms")
@@ -191,5 +192,114 @@ fn freed_memory_is_overwritten_where_others_may_get_it() {
         );
         runner.stop();
         gpu.is_empty_but_for(0);
+    }
+}
+
+#[test]
+fn a_fault_in_a_shared_context_is_not_the_next_ones() {
+    for how in ["keep", "unseen"] {
+        let gpu = Gpu::new().env("cuda_isolation", "shared");
+        let guest = guest("overrun");
+        let runner = serve(&gpu, &guest, &[how]).start();
+        for _ in 0..2 {
+            let response = runner.get("/");
+            assert_eq!(response.status, 200, "{how}: {}", response.text());
+            // The broken context is given up, and nobody gets it.
+            gpu.is_empty_but_for(1);
+        }
+        assert_eq!(runner.get("/_/health").status, 200, "{}", runner.log());
+        runner.stop();
+        gpu.is_empty_but_for(0);
+    }
+}
+
+#[test]
+fn compiling_meets_the_deadline() {
+    for isolation in ["context", "shared"] {
+        let driver = FakeCuda::new().with("latency", "cuLinkCreate_v2=2s");
+        let gpu = Gpu::of(driver).env("cuda_isolation", isolation);
+        let guest = guest("vecadd");
+        let runner = serve(&gpu, &guest, &[])
+            .env("exec_timeout", "500ms")
+            .start();
+        let begun = std::time::Instant::now();
+        assert_eq!(runner.get("/").status, 504, "{isolation}: {}", runner.log());
+        assert!(begun.elapsed().as_secs() < 2, "it was not waited for");
+        // What was compiled for nobody is unloaded before its context goes.
+        gpu.is_empty_but_for(1);
+        assert_eq!(gpu.calls("cuModuleUnload"), 1, "{isolation}");
+        assert_eq!(runner.get("/_/health").status, 200);
+        runner.stop();
+        gpu.is_empty_but_for(0);
+    }
+}
+
+#[test]
+fn making_a_context_meets_the_deadline() {
+    for isolation in ["context", "shared"] {
+        let driver = FakeCuda::new();
+        driver.control("latency = cuCtxCreate_v2=2s\n");
+        let gpu = Gpu::of(driver)
+            .env("cuda_isolation", isolation)
+            .env("cuda_warm_contexts", "0");
+        let guest = guest("vecadd");
+        let runner = serve(&gpu, &guest, &[])
+            .env("exec_timeout", "500ms")
+            .start();
+        assert_eq!(runner.get("/").status, 504, "{isolation}: {}", runner.log());
+        runner.stop();
+        gpu.is_empty_but_for(0);
+    }
+}
+
+#[test]
+fn a_call_that_never_returns_loses_the_device() {
+    let gpu = Gpu::of(FakeCuda::new().with("latency", "cuMemAlloc_v2=1000s"));
+    let guest = guest("vecadd");
+    let runner = serve(&gpu, &guest, &[])
+        .env("exec_timeout", "500ms")
+        .start();
+    // Nobody can answer it: the thread that would is in the driver.
+    let connection = std::net::TcpStream::connect(runner.address()).expect("it listens");
+    std::io::Write::write_all(&mut &connection, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("it reads");
+    let (status, log) = runner.wait();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(
+        log.contains("a call of the driver has not returned"),
+        "{log}"
+    );
+    gpu.has_no_violations();
+}
+
+/// Functions that give something back: where one of them fails, something may be left.
+fn gives_back(function: &str) -> bool {
+    ["Destroy", "Free", "Unload", "Complete", "SetCurrent"]
+        .iter()
+        .any(|part| function.contains(part))
+}
+
+#[test]
+fn whatever_call_fails_nothing_is_left_and_nothing_foreign_is_asked_for() {
+    for name in ["leak", "memory64"] {
+        let guest = guest(name);
+        let gpu = Gpu::new();
+        gpu.run(guest.artifact(), None, &[]);
+        for function in gpu.census().called() {
+            for (which, code) in [("", 2), ("#2+", 801)] {
+                let inject = format!("{function}{which}={code}");
+                let gpu = Gpu::of(FakeCuda::new().with("inject", &inject));
+                let outcome = gpu.run(guest.artifact(), None, &[]);
+                assert!(
+                    !outcome.stderr.contains("panicked"),
+                    "{name}, {inject}: {}",
+                    outcome.stderr
+                );
+                match gives_back(&function) {
+                    true => gpu.has_no_violations(),
+                    false => gpu.is_empty_but_for(0),
+                }
+            }
+        }
     }
 }

@@ -9,10 +9,11 @@ use faas_wasm_tests::{Backend, Gpu, Guest, cuda_fixtures};
 const MODELS: [&str; 3] = ["", "64", "-bare"];
 
 fn guest(name: &str) -> Guest {
-    Guest::compiled(
-        &cuda_fixtures().join(format!("{name}.wasm")),
-        Backend::Cranelift,
-    )
+    guest_by(name, Backend::Cranelift)
+}
+
+fn guest_by(name: &str, backend: Backend) -> Guest {
+    Guest::compiled(&cuda_fixtures().join(format!("{name}.wasm")), backend)
 }
 
 /// Runs a guest in each model and isolation; all of its own checks must pass.
@@ -140,4 +141,16 @@ fn a_function_multiplies_matrices_over_http() {
     gpu.is_empty_but_for(1);
     runner.stop();
     gpu.is_empty_but_for(0);
+}
+
+#[test]
+fn guests_compiled_with_llvm_do_the_same() {
+    for name in ["memory", "launches64", "graphs-bare", "hostile"] {
+        let guest = guest_by(name, Backend::Llvm);
+        let gpu = Gpu::new();
+        let outcome = gpu.run(guest.artifact(), None, &[]);
+        let text = outcome.text();
+        assert_eq!(outcome.code(), 0, "{name}:\n{text}\n{}", outcome.stderr);
+        gpu.is_empty_but_for(0);
+    }
 }

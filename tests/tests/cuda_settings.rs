@@ -103,6 +103,7 @@ fn limits_are_the_guests_errors() {
         ("streams", "cuda_max_events"),
         ("graphs", "cuda_max_graphs"),
         ("vecadd", "cuda_max_modules"),
+        ("vecadd", "cuda_max_contexts"),
     ] {
         let gpu = Gpu::new().env(name, "0");
         let outcome = gpu.run(self::guest(guest).artifact(), None, &[]);
@@ -167,7 +168,7 @@ fn compiled_device_code_is_kept_in_a_directory() {
 fn an_older_driver_leaves_the_layout_to_us() {
     for model in ["launches", "launches64"] {
         let driver = FakeCuda::new();
-        let old = driver.lacking("cuFuncGetParamInfo");
+        let old = driver.lacking(&["cuFuncGetParamInfo"]);
         let gpu = Gpu::of(driver).env("cuda_driver_library", &old);
         let outcome = gpu.run(guest(model).artifact(), None, &[]);
         assert_eq!(outcome.code(), 0, "{}", outcome.text());
@@ -226,4 +227,147 @@ fn the_build_reports_imports_that_contradict_each_other() {
             "{name}"
         );
     }
+}
+
+/// What a driver may lack, or say that it does not support: there is something else for it.
+const DISPENSABLE: &[&str] = &[
+    "cuFuncGetParamInfo",
+    "cuLinkCreate_v2",
+    "cuModuleLoadDataEx",
+    "cuStreamCreateWithPriority",
+    "cuStreamQuery",
+    "cuEventQuery",
+    "cuMemAllocHost_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemcpy2DAsync_v2",
+    "cuMemsetD8Async",
+    "cuMemsetD16Async",
+    "cuMemsetD32Async",
+    "cuCtxSetLimit",
+];
+
+#[test]
+fn a_driver_with_little_is_enough() {
+    let driver = FakeCuda::new();
+    let small = driver.lacking(DISPENSABLE);
+    let absent = Gpu::of(driver).env("cuda_driver_library", &small);
+    let refused: Vec<_> = DISPENSABLE
+        .iter()
+        .filter(|name| **name != "cuModuleLoadDataEx")
+        .map(|name| format!("{name}=801"))
+        .collect();
+    let refusing = Gpu::of(FakeCuda::new().with("inject", &refused.join(",")));
+    for gpu in [absent, refusing] {
+        for name in ["vecadd", "matmul", "launches", "launches64"] {
+            let outcome = gpu.run(guest(name).artifact(), None, &[]);
+            assert_eq!(outcome.code(), 0, "{name}: {}", outcome.text());
+            gpu.is_empty_but_for(0);
+        }
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_reported_together() {
+    let outcome = guest("device")
+        .serve()
+        .env("use_cuda", "yes")
+        .env("cuda_mem_limit", "1Gb")
+        .env("cuda_max_streams", "-1")
+        .env("cuda_isolation", "process")
+        .env("cuda_devices", "0,first")
+        .env("cuda_kernel_timeout", "0")
+        .env("cuda_strict_params", "perhaps")
+        .env("cuda_sm_limit", "0")
+        .run_to_end();
+    assert_eq!(outcome.code(), 2, "{}", outcome.stderr);
+    for name in [
+        "use_cuda",
+        "cuda_mem_limit",
+        "cuda_max_streams",
+        "cuda_isolation",
+        "cuda_devices",
+        "cuda_kernel_timeout",
+        "cuda_strict_params",
+        "cuda_sm_limit",
+    ] {
+        assert!(
+            outcome.stderr.contains(&format!("{name}=")),
+            "{name}: {}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
+fn multiprocessors_cannot_be_limited_yet() {
+    let guest = guest("device");
+    let gpu = Gpu::new().env("cuda_sm_limit", "8");
+    let outcome = gpu.runner(guest.serve()).run_to_end();
+    assert_eq!(outcome.code(), 2, "{}", outcome.stderr);
+    let reason = "cannot limit multiprocessors";
+    assert!(outcome.stderr.contains(reason), "{}", outcome.stderr);
+    let outcome = gpu.run(guest.artifact(), None, &[]);
+    assert_ne!(outcome.code(), 0);
+    assert!(outcome.stderr.contains(reason), "{}", outcome.stderr);
+}
+
+#[test]
+fn devices_are_chosen_and_numbered_anew() {
+    let guest = guest("vecadd");
+    let two = || FakeCuda::new().with("devices", "2");
+    let gpu = Gpu::of(two()).env("cuda_devices", "1");
+    let outcome = gpu.run(guest.artifact(), None, &[]);
+    assert_eq!(outcome.code(), 0, "{}", outcome.text());
+    gpu.is_empty_but_for(0);
+    // One that is not there: all calls fail, or the runner does not start.
+    let gpu = Gpu::of(two()).env("cuda_devices", "0,2");
+    let outcome = gpu.run(guest.artifact(), None, &[]);
+    assert!(
+        outcome.text().contains("gave 101, wanted 0"),
+        "{}",
+        outcome.text()
+    );
+    assert!(
+        outcome
+            .stderr
+            .contains("cuda_devices names device 2, but the driver has 2"),
+        "{}",
+        outcome.stderr
+    );
+    let gpu = gpu.env("use_cuda", "required");
+    let outcome = gpu.runner(guest.serve()).run_to_end();
+    assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+    // None at all.
+    let gpu = Gpu::of(FakeCuda::new().with("devices", "0"));
+    let outcome = gpu.run(guest.artifact(), None, &[]);
+    assert!(
+        outcome.text().contains("gave 100, wanted 0"),
+        "{}",
+        outcome.text()
+    );
+}
+
+#[test]
+fn contexts_are_made_ahead_as_many_as_are_wanted() {
+    let guest = guest("vecadd");
+    for warm in [0, 3] {
+        let gpu = Gpu::new().env("cuda_warm_contexts", warm.to_string());
+        let runner = gpu.runner(guest.serve()).start();
+        gpu.wait_for_contexts(warm);
+        assert_eq!(runner.get("/").status, 200);
+        gpu.is_empty_but_for(warm);
+        gpu.wait_for_contexts(warm);
+        runner.stop();
+        gpu.is_empty_but_for(0);
+    }
+}
+
+#[test]
+fn cuda_for_a_guest_that_does_not_import_it_is_a_warning() {
+    let gpu = Gpu::new();
+    let mut runner = gpu.runner(Guest::fixture("hello-http").serve()).start();
+    runner.wait_for_log("does not import CUDA");
+    assert_eq!(runner.get("/").status, 200);
 }

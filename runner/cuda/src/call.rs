@@ -294,7 +294,13 @@ impl Call<'_> {
                 Ok(()) => return Ok(()),
             }
             let began = *began.get_or_insert_with(Instant::now);
-            self.pause(began)?;
+            if let Err(failure) = self.pause(began) {
+                if matches!(failure, Failure::Stop(_)) {
+                    self.state.overdue = true;
+                    self.state.poison(Code::LAUNCH_TIMEOUT);
+                }
+                return Err(failure);
+            }
         }
     }
 
@@ -326,7 +332,6 @@ impl Call<'_> {
                 );
                 self.cuda.log(Level::Error, &message);
             }
-            self.state.poison(Code::LAUNCH_TIMEOUT);
             return Err(Failure::Stop(Stop::DEADLINE));
         }
         if waited < SPIN {
@@ -337,12 +342,28 @@ impl Call<'_> {
         Ok(())
     }
 
+    /// Counts what is put into a stream. A driver's queue is finite, and putting something into a full one waits without
+    /// end for what is in it, so before it can be full all streams are waited for, within the deadline.
+    pub(crate) fn make_room(&mut self, driver: &EntryPoints, current: Current) -> Outcome {
+        /// Half of what queues of the driver hold.
+        const MOST: u32 = 512;
+        if self.state.capturing > 0 {
+            return Ok(());
+        }
+        if self.state.queued >= MOST {
+            self.wait_all(driver, current)?;
+        }
+        self.state.queued += 1;
+        Ok(())
+    }
+
     /// Waits until no stream of the guest has anything left to do in a context of the driver.
     pub(crate) fn wait_all(&mut self, driver: &EntryPoints, current: Current) -> Outcome {
         let streams = self.state.busy_streams(current);
         for stream in streams {
             self.wait_stream(driver, stream)?;
         }
+        self.state.queued = 0;
         Ok(())
     }
 }

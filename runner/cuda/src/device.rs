@@ -4,8 +4,8 @@ use crate::code::Code;
 use crate::driver::{Context, EntryPoints, HostBuffer, Stream, SymbolSource};
 use crate::settings::Settings;
 
-/// Length of a staging buffer: large copies go through it piece by piece.
-pub(crate) const STAGING_SIZE: usize = 1 << 20;
+/// Length of a staging buffer: large copies go through it by halves.
+pub(crate) const STAGING_SIZE: usize = 2 << 20;
 /// `CU_STREAM_NON_BLOCKING`.
 pub(crate) const NON_BLOCKING: u32 = 1;
 /// `CU_EVENT_DISABLE_TIMING`.

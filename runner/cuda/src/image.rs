@@ -133,7 +133,8 @@ pub(crate) fn fatbin_parts(image: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Checks an image whose length is known, as that of a file.
 pub(crate) fn check(image: &[u8]) -> Result<(), Code> {
     let complete = match format(image) {
-        Format::Text => std::str::from_utf8(image).is_ok_and(|text| !text.contains('\0')),
+        // Comments may be in any encoding.
+        Format::Text => !image.contains(&0),
         Format::Elf => {
             elf_length(image).is_some_and(|length| length <= image.len() as u64)
                 && elf_is_complete(image)

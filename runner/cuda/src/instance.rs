@@ -9,6 +9,7 @@ use std::sync::Arc;
 use faas_wasm_artifact::CudaAbi;
 
 use crate::addresses::{Addresses, Origin, Range};
+use crate::aside::Busy;
 use crate::call::{Current, clear_current, set_current};
 use crate::calls::pinned::HostBlocks;
 use crate::code::Code;
@@ -19,7 +20,7 @@ use crate::handles::{Handle, Kind, Table};
 use crate::linker::Imports;
 use crate::parameters::Layout;
 use crate::remains::{Allocation, Lease, Remains};
-use crate::service::Cuda;
+use crate::service::{Cuda, Watch};
 
 /// A context as the guest sees it.
 #[derive(Debug)]
@@ -129,6 +130,8 @@ pub(crate) struct Primary {
 pub(crate) struct State {
     cuda: Arc<Cuda>,
     pub(crate) backend: Option<Arc<Backend>>,
+    /// With when calls must be over.
+    pub(crate) watch: Option<(Arc<Watch>, u64)>,
     pub(crate) leases: Vec<Option<Lease>>,
     pub(crate) primaries: Vec<Primary>,
     /// The guest's stack of current contexts.
@@ -154,10 +157,16 @@ pub(crate) struct State {
     /// Whether the guest has used the default stream of its thread.
     pub(crate) used_per_thread: bool,
     pub(crate) poisoned: Option<Code>,
+    /// Whether a wait for the device was given up.
+    pub(crate) overdue: bool,
     pub(crate) arguments: Arguments,
     pub(crate) error_page: ErrorPage,
     pub(crate) host_blocks: HostBlocks,
     pub(crate) ids: u64,
+    /// Steps put into streams since all of them were known to be idle.
+    pub(crate) queued: u32,
+    /// What still goes on aside.
+    pub(crate) aside: Vec<Busy>,
 }
 
 impl State {
@@ -168,6 +177,7 @@ impl State {
         Self {
             cuda: Arc::clone(cuda),
             backend: None,
+            watch: None,
             leases: Vec::new(),
             primaries: Vec::new(),
             stack: Vec::new(),
@@ -188,10 +198,13 @@ impl State {
             capturing: 0,
             used_per_thread: false,
             poisoned: None,
+            overdue: false,
             arguments: Arguments::default(),
             error_page: ErrorPage::default(),
             host_blocks: HostBlocks::default(),
             ids: 0,
+            queued: 0,
+            aside: Vec::new(),
         }
     }
 
@@ -323,6 +336,8 @@ impl State {
             memory,
             fence: None,
             poisoned: self.poisoned,
+            overdue: self.overdue,
+            aside: self.aside.clone(),
             lease,
         }
     }

@@ -20,6 +20,7 @@
 
 mod addresses;
 mod arguments;
+mod aside;
 mod call;
 mod calls;
 mod code;

@@ -122,7 +122,14 @@ pub(crate) fn run(
         host,
         per_thread,
     };
-    match function(&mut call) {
+    if let Some((watch, due)) = &call.state.watch {
+        watch.begin(*due);
+    }
+    let result = function(&mut call);
+    if let Some((watch, _)) = &call.state.watch {
+        watch.end();
+    }
+    match result {
         Ok(()) => Ok(0),
         Err(Failure::Code(code)) => {
             if code.is_sticky() {

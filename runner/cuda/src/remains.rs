@@ -3,12 +3,13 @@
 //! In this order, whatever ended the instance: wait for its streams, destroy executable graphs, graphs, events and
 //! streams, unload modules, overwrite and free memory (the newest first), destroy pools, free the staging buffer,
 //! destroy the context or give it up. A context in which a kernel has failed, or still runs when the time is over, is
-//! destroyed as it is; what lies outside of it (memory of pools) is freed then. Until that has happened the staging
-//! buffer stays where it is, as the device may still write to it.
+//! destroyed as it is; what lies outside of it (memory of pools) is freed from the context with which the device is
+//! tried then. Until that has happened the staging buffer stays where it is, as the device may still write to it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::aside::Busy;
 use crate::call::{clear_current, set_current};
 use crate::code::Code;
 use crate::device::{Backend, Prepared};
@@ -87,82 +88,115 @@ pub(crate) struct Remains {
     pub(crate) fence: Option<Event>,
     /// The code after which nothing works in the context any more.
     pub(crate) poisoned: Option<Code>,
+    /// Whether a wait for the device was given up: something still runs.
+    pub(crate) overdue: bool,
+    /// What the instance began aside, which may still use the context.
+    pub(crate) aside: Vec<Busy>,
 }
 
 /// How taking apart went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Verdict {
     /// As it should.
     Clean,
-    /// A kernel had failed or did not end, and what there was is gone all the same: the device has to be tried.
-    Suspect,
+    /// A kernel had failed or did not end (`NOT_READY`), and the context is gone or given up: the device has to be tried.
+    Suspect(Code, Leftover),
     /// Something of it is still running where nothing can end it.
     Stuck,
 }
 
+/// What is not in a context, and outlives one.
+#[derive(Debug, Default)]
+pub(crate) struct Leftover {
+    graphs: Vec<Graph>,
+    memory: Vec<u64>,
+    pools: Vec<Pool>,
+}
+
 impl Remains {
-    /// Takes everything apart. `destroying` is called before what may block without end.
-    pub(crate) fn bury(mut self, backend: &Backend, destroying: &dyn Fn()) -> Verdict {
+    /// Those of an instance that has done nothing.
+    pub(crate) fn of(lease: Lease) -> Self {
+        Self {
+            lease,
+            execs: Vec::new(),
+            graphs: Vec::new(),
+            events: Vec::new(),
+            streams: Vec::new(),
+            modules: Vec::new(),
+            memory: Vec::new(),
+            pools: Vec::new(),
+            fence: None,
+            poisoned: None,
+            overdue: false,
+            aside: Vec::new(),
+        }
+    }
+
+    /// Whether something still goes on that uses the context.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.aside.iter().any(|busy| Arc::strong_count(busy) > 1)
+    }
+
+    /// Takes everything apart. `destroying` is called before what may block without end, and told whether nobody should
+    /// get the context any more.
+    pub(crate) fn bury(mut self, backend: &Backend, destroying: &dyn Fn(bool)) -> Verdict {
         let driver = &backend.driver;
-        let entered = set_current(driver, self.lease.context);
-        let mut idle = self.poisoned.is_none() && entered.is_ok();
-        if idle {
-            let streams = [self.lease.stream, self.lease.default_stream()];
-            let streams = self.streams.iter().copied().chain(streams);
-            let until = Instant::now() + PATIENCE;
-            idle = wait_for(driver, streams, until)
-                && self
-                    .fence
-                    .is_none_or(|fence| poll(until, || driver.event_query(fence)));
-        }
-        if idle {
-            idle = self.take_apart(driver);
-        }
-        let verdict = match (&self.lease.shared, idle) {
-            (_, true) => Verdict::Clean,
-            (None, false) => Verdict::Suspect,
+        let end = self.come_to_rest(driver);
+        let end = end.and_then(|()| self.take_apart(driver));
+        let verdict = match (&self.lease.shared, end) {
+            (_, Ok(())) => Verdict::Clean,
             // The others go on using the context, and what runs in it cannot be stopped.
-            (Some(_), false)
-                if self
-                    .poisoned
-                    .is_none_or(|code| code == Code::LAUNCH_TIMEOUT) =>
-            {
-                Verdict::Stuck
-            }
-            (Some(_), false) => Verdict::Suspect,
+            (Some(_), Err(Code::NOT_READY)) => Verdict::Stuck,
+            (_, Err(code)) => Verdict::Suspect(code, self.leftover()),
         };
-        destroying();
-        match self.lease.shared.take() {
-            None => {
-                clear_current(driver);
-                // A context that cannot be destroyed any more is gone already.
-                let _ = driver.context_destroy(self.lease.context);
-                if !idle {
-                    for allocation in self.memory.iter().filter(|allocation| allocation.from_pool) {
-                        let _ = driver.mem_free(allocation.address);
-                    }
-                    for pool in self.pools.drain(..) {
-                        let _ = driver.pool_destroy(pool);
-                    }
-                }
-            }
-            Some(shared) => {
-                clear_current(driver);
-                // The last one to leave a context that nobody new gets closes it.
-                if let Some(shared) = Arc::into_inner(shared) {
-                    let _ = driver.context_destroy(shared.context);
-                }
-            }
+        clear_current(driver);
+        destroying(!matches!(verdict, Verdict::Clean));
+        let context = match self.lease.shared.take() {
+            None => Some(self.lease.context),
+            // The last one to leave a context that nobody new gets closes it.
+            Some(shared) => Arc::into_inner(shared).map(|shared| shared.context),
+        };
+        if let Some(context) = context {
+            // One that cannot be destroyed any more is gone already.
+            let _ = driver.context_destroy(context);
         }
         verdict
     }
 
-    /// Gives back what an idle instance has; `false` if a kernel's fault shows.
-    fn take_apart(&mut self, driver: &EntryPoints) -> bool {
+    /// Waits until nothing of it runs any more; with `NOT_READY` something does.
+    fn come_to_rest(&self, driver: &EntryPoints) -> Result<(), Code> {
+        if self.overdue {
+            return Err(Code::NOT_READY);
+        }
+        self.poisoned.map_or(Ok(()), Err)?;
+        set_current(driver, self.lease.context)?;
+        let streams = [self.lease.stream, self.lease.default_stream()];
+        let streams = self.streams.iter().copied().chain(streams);
+        let until = Instant::now() + PATIENCE;
+        wait_for(driver, streams, until)?;
+        match self.fence {
+            Some(fence) => poll(until, || driver.event_query(fence)),
+            None => Ok(()),
+        }
+    }
+
+    fn leftover(&mut self) -> Leftover {
+        let pooled = self.memory.iter().filter(|memory| memory.from_pool);
+        Leftover {
+            graphs: self.graphs.drain(..).collect(),
+            memory: pooled.map(|memory| memory.address).collect(),
+            pools: self.pools.drain(..).collect(),
+        }
+    }
+
+    /// Gives back what an idle instance has; an error if a kernel's fault shows.
+    fn take_apart(&mut self, driver: &EntryPoints) -> Result<(), Code> {
         let stream = self.lease.stream;
         // The driver's answers are of no use here, but for those that say that the context is broken.
-        let mut well = true;
-        let mut note = |result: Result<(), Code>| well &= !result.is_err_and(Code::is_sticky);
+        let mut fault = None;
+        let mut note = |result: Result<(), Code>| {
+            fault = fault.or(result.err().filter(|code| code.is_sticky()));
+        };
         self.execs
             .drain(..)
             .for_each(|exec| note(driver.graph_exec_destroy(exec)));
@@ -191,17 +225,15 @@ impl Remains {
             // Freed memory is not cleared by the driver when it goes to somebody else of this process.
             note(driver.memset_8(allocation.address, 0, allocation.size as usize, stream));
         }
-        if !wait_for(driver, [stream], Instant::now() + PATIENCE) {
-            return false;
-        }
+        wait_for(driver, [stream], Instant::now() + PATIENCE)?;
         for allocation in self.memory.drain(..) {
             match allocation.from_pool {
                 true => note(driver.mem_free_async(allocation.address, stream)),
                 false => note(driver.mem_free(allocation.address)),
             }
         }
-        if !self.pools.is_empty() && !wait_for(driver, [stream], Instant::now() + PATIENCE) {
-            return false;
+        if !self.pools.is_empty() {
+            wait_for(driver, [stream], Instant::now() + PATIENCE)?;
         }
         self.pools
             .drain(..)
@@ -210,37 +242,44 @@ impl Remains {
             note(driver.free_host_buffer(staging));
         }
         note(driver.stream_destroy(stream));
-        well
+        fault.map_or(Ok(()), Err)
     }
 }
 
-/// Waits for streams; `false` if one is still busy at the end of the time, or has failed.
+/// Waits for streams; `NOT_READY` if one is still busy at the end of the time.
 pub(crate) fn wait_for(
     driver: &EntryPoints,
     streams: impl IntoIterator<Item = Stream>,
     until: Instant,
-) -> bool {
+) -> Result<(), Code> {
     let mut streams = streams.into_iter();
-    streams.all(|stream| poll(until, || driver.stream_query(stream)))
+    streams.try_for_each(|stream| poll(until, || driver.stream_query(stream)))
 }
 
-/// Asks until the answer is another than "not ready"; `false` if that is not success, or does not come in time.
-fn poll(until: Instant, ask: impl Fn() -> Result<(), Code>) -> bool {
+/// Asks until the answer is another than "not ready", or the time is over.
+fn poll(until: Instant, ask: impl Fn() -> Result<(), Code>) -> Result<(), Code> {
     let mut pause = Duration::from_micros(20);
     loop {
         match ask() {
-            Ok(()) => return true,
             Err(Code::NOT_READY) if Instant::now() < until => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(PAUSE);
             }
-            Err(_) => return false,
+            answer => return answer,
         }
     }
 }
 
-/// Tries whether a device still works: a new context, and a kernel-like operation in it.
-pub(crate) fn probe(backend: &Backend, device: usize) -> Result<(), Code> {
+/// Tries whether a device still works: a new context, and a kernel-like operation in it. What is left of another
+/// context is freed from there. A device that has no room has not lost its senses.
+pub(crate) fn probe(backend: &Backend, device: usize, leftover: Leftover) -> Result<(), Code> {
+    match try_device(backend, device, leftover) {
+        Err(Code::OUT_OF_MEMORY) => Ok(()),
+        result => result,
+    }
+}
+
+fn try_device(backend: &Backend, device: usize, leftover: Leftover) -> Result<(), Code> {
     let driver = &backend.driver;
     let Prepared {
         context,
@@ -251,13 +290,25 @@ pub(crate) fn probe(backend: &Backend, device: usize) -> Result<(), Code> {
     let tried = (|| {
         let address = driver.mem_alloc(4)?;
         driver.memset_8(address, 0, 4, stream)?;
-        if !wait_for(driver, [stream], Instant::now() + PATIENCE) {
-            return Err(Code::LAUNCH_TIMEOUT);
-        }
-        driver.mem_free(address)?;
-        driver.free_host_buffer(staging)?;
-        driver.stream_destroy(stream)
+        wait_for(driver, [stream], Instant::now() + PATIENCE).map_err(|code| match code {
+            Code::NOT_READY => Code::LAUNCH_TIMEOUT,
+            code => code,
+        })?;
+        driver.mem_free(address)
     })();
+    for graph in leftover.graphs {
+        let _ = driver.graph_destroy(graph);
+    }
+    for address in leftover.memory {
+        let _ = driver.mem_free(address);
+    }
+    for pool in leftover.pools {
+        let _ = driver.pool_destroy(pool);
+    }
+    // Whatever is wrong with them is wrong with the context.
+    let freed = driver.free_host_buffer(staging);
+    let ended = driver.stream_destroy(stream);
     clear_current(driver);
-    tried.and(driver.context_destroy(context))
+    let destroyed = driver.context_destroy(context);
+    tried.and(freed).and(ended).and(destroyed)
 }

@@ -10,18 +10,18 @@
 //! what instances leave (`remains.rs`), which can block for as long as a driver likes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::call::{clear_current, set_current};
 use crate::code::Code;
 use crate::device::{Backend, Prepared};
-use crate::driver::{Library, SymbolSource};
+use crate::driver::{Context, Library, SymbolSource};
 use crate::remains::{Lease, PATIENCE, Remains, SharedContext, Verdict, probe};
 use crate::settings::{Isolation, Level, Log, Settings};
 
-/// How long destroying a context may take before the device counts as lost.
+/// How long destroying a context may take, or a call after its run's end, before the device counts as lost.
 const BURIAL: Duration = Duration::from_secs(10);
 /// Between two looks at what may not be told of.
 const LOOK: Duration = Duration::from_millis(20);
@@ -59,9 +59,64 @@ struct Shared {
     /// Since when the burying thread is in a call that may block.
     blocked_since: Option<Instant>,
     burying: bool,
-    /// Whether the first thread is making a context.
-    preparing: bool,
+    /// Threads that are making a context.
+    preparing: u32,
     stopping: bool,
+    /// The calls of instances that have begun.
+    watches: Vec<Weak<Watch>>,
+}
+
+impl Shared {
+    /// Nobody new gets a shared context any more.
+    fn give_up(&mut self, device: usize, context: Context) {
+        if let Some(place) = self.contexts.get_mut(device) {
+            place.take_if(|shared| shared.context == context);
+        }
+    }
+
+    /// Whether a thread has something to do that it should do before the process ends.
+    fn has_work(&self) -> bool {
+        self.preparing > 0 || self.burying || !self.graves.is_empty()
+    }
+
+    /// The first of what was left that nothing uses any more.
+    fn next_grave(&mut self) -> Option<Remains> {
+        let at = self
+            .graves
+            .iter()
+            .position(|remains| !remains.is_in_use())?;
+        self.graves.remove(at)
+    }
+}
+
+/// When the call that an instance is in must be over, in milliseconds since the start; 0 while it is in none.
+///
+/// Calls end in time by themselves, as none of them waits for the device in the driver. But what a driver does when its
+/// device hangs is its own affair, and from a call that never returns only the end of the process helps.
+#[derive(Debug, Default)]
+pub(crate) struct Watch(AtomicU64);
+
+impl Watch {
+    /// A call begins; `due` is from [`Cuda::due`].
+    pub(crate) fn begin(&self, due: u64) {
+        self.0.store(due, Ordering::Relaxed);
+    }
+
+    /// It has ended.
+    pub(crate) fn end(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// See [`Cuda::prepare`].
+#[derive(Debug)]
+pub(crate) struct Preparing(Arc<Cuda>);
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        self.0.lock().preparing -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 /// See [`Cuda::start`].
@@ -69,6 +124,7 @@ type OnLoss = dyn Fn(&str, bool) + Send + Sync;
 
 /// See the module's text.
 pub struct Cuda {
+    began: Instant,
     settings: Settings,
     log: Log,
     on_loss: Box<OnLoss>,
@@ -115,6 +171,7 @@ impl Cuda {
         open: impl FnOnce(&std::path::Path) -> Result<Box<dyn SymbolSource>, String> + Send + 'static,
     ) -> std::io::Result<Arc<Self>> {
         let cuda = Arc::new(Self {
+            began: Instant::now(),
             settings,
             log,
             on_loss: Box::new(on_loss),
@@ -127,8 +184,9 @@ impl Cuda {
                 graves: VecDeque::new(),
                 blocked_since: None,
                 burying: false,
-                preparing: false,
+                preparing: 0,
                 stopping: false,
+                watches: Vec::new(),
             }),
             changed: Condvar::new(),
             lost: AtomicBool::new(false),
@@ -162,6 +220,29 @@ impl Cuda {
             drop(reported);
             self.log(level, &message());
         }
+    }
+
+    /// Has the calls of an instance looked after from now on.
+    pub(crate) fn watch(&self) -> Arc<Watch> {
+        let watch = Arc::<Watch>::default();
+        let mut shared = self.lock();
+        shared.watches.retain(|watch| watch.strong_count() > 0);
+        shared.watches.push(Arc::downgrade(&watch));
+        watch
+    }
+
+    /// When calls of a run with this deadline must be over.
+    pub(crate) fn due(&self, deadline: Option<Instant>) -> u64 {
+        let due = deadline.map(|deadline| deadline.saturating_duration_since(self.began) + BURIAL);
+        due.map_or(0, |due| due.as_millis() as u64)
+    }
+
+    fn is_overdue(&self, shared: &Shared) -> bool {
+        let now = self.began.elapsed().as_millis() as u64;
+        let watches = shared.watches.iter().filter_map(Weak::upgrade);
+        watches
+            .map(|watch| watch.0.load(Ordering::Relaxed))
+            .any(|due| due != 0 && due < now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -218,11 +299,11 @@ impl Cuda {
 
     /// Ends the threads and destroys the contexts that nobody has; used before the process ends.
     pub fn stop(&self) {
-        self.settle(BURIAL);
         let mut shared = self.lock();
         shared.stopping = true;
+        self.changed.notify_all();
         let until = Instant::now() + BURIAL;
-        while shared.preparing && Instant::now() < until {
+        while shared.has_work() && shared.dead.is_none() && Instant::now() < until {
             shared = self.wait_on(shared, LOOK);
         }
         let pool: Vec<_> = shared.pool.iter_mut().flat_map(std::mem::take).collect();
@@ -283,7 +364,40 @@ impl Cuda {
         }
     }
 
-    /// A context for an instance, or a place in the shared one.
+    /// A context for an instance, or a place in the shared one, if it is there and nobody has to be waited for.
+    pub(crate) fn lease_now(
+        &self,
+        backend: &Backend,
+        device: usize,
+    ) -> Result<Option<Lease>, Code> {
+        let mut shared = self.lock();
+        if shared.dead.is_some() || shared.graves.len() >= MOST_WAITING {
+            return Ok(None);
+        }
+        match self.settings.isolation {
+            Isolation::Context => {
+                let prepared = shared.pool.get_mut(device).and_then(Vec::pop);
+                drop(shared);
+                self.changed.notify_all();
+                Ok(prepared.map(|prepared| Lease::own(device, prepared)))
+            }
+            Isolation::Shared => {
+                let present = shared.contexts.get(device).cloned().flatten();
+                drop(shared);
+                present
+                    .map(|context| Self::join(backend, device, context))
+                    .transpose()
+            }
+        }
+    }
+
+    /// Says that a context is being made, as long as the value lives.
+    pub(crate) fn prepare(self: &Arc<Self>) -> Preparing {
+        self.lock().preparing += 1;
+        Preparing(Arc::clone(self))
+    }
+
+    /// A context for an instance, or a place in the shared one; it can take long.
     pub(crate) fn lease(&self, backend: &Backend, device: usize) -> Result<Lease, Code> {
         let mut shared = self.lock();
         if shared.dead.is_some() {
@@ -315,18 +429,23 @@ impl Cuda {
                     Some(context) => context,
                     None => self.share(backend, device, prepared)?,
                 };
-                set_current(&backend.driver, context.context)?;
-                let (stream, staging) = backend.equip()?;
-                Ok(Lease {
-                    device,
-                    context: context.context,
-                    stream,
-                    staging: Some(staging),
-                    shared: Some(context),
-                    barrier: None,
-                })
+                Self::join(backend, device, context)
             }
         }
+    }
+
+    /// A place in a shared context.
+    fn join(backend: &Backend, device: usize, shared: Arc<SharedContext>) -> Result<Lease, Code> {
+        set_current(&backend.driver, shared.context)?;
+        let (stream, staging) = backend.equip()?;
+        Ok(Lease {
+            device,
+            context: shared.context,
+            stream,
+            staging: Some(staging),
+            shared: Some(shared),
+            barrier: None,
+        })
     }
 
     /// Makes the context that all share, unless somebody else was faster.
@@ -370,15 +489,8 @@ impl Cuda {
     /// Gives up what an instance leaves.
     pub(crate) fn leave(&self, remains: Remains) {
         let mut shared = self.lock();
-        if remains.poisoned.is_some() && remains.lease.shared.is_some() {
-            // Nobody new gets this one.
-            if let Some(place) = shared.contexts.get_mut(remains.lease.device)
-                && place
-                    .as_ref()
-                    .is_some_and(|place| place.context == remains.lease.context)
-            {
-                *place = None;
-            }
+        if remains.poisoned.is_some() {
+            shared.give_up(remains.lease.device, remains.lease.context);
         }
         shared.graves.push_back(remains);
         drop(shared);
@@ -387,7 +499,7 @@ impl Cuda {
 
     /// The life of the first thread.
     fn open_and_refill(
-        &self,
+        self: &Arc<Self>,
         open: impl FnOnce(&std::path::Path) -> Result<Box<dyn SymbolSource>, String>,
     ) {
         let began = Instant::now();
@@ -436,7 +548,7 @@ impl Cuda {
         self.refill(&backend);
     }
 
-    fn refill(&self, backend: &Arc<Backend>) {
+    fn refill(self: &Arc<Self>, backend: &Arc<Backend>) {
         let wanted = match self.settings.isolation {
             Isolation::Context => self.settings.warm_contexts as usize,
             Isolation::Shared => 1,
@@ -453,6 +565,13 @@ impl Cuda {
                     drop(shared);
                     self.lose(&format!(
                         "a context could not be destroyed within {BURIAL:?}"
+                    ));
+                    return;
+                }
+                if self.is_overdue(&shared) {
+                    drop(shared);
+                    self.lose(&format!(
+                        "a call of the driver has not returned {BURIAL:?} after the end of its run"
                     ));
                     return;
                 }
@@ -479,35 +598,40 @@ impl Cuda {
                     }
                 }
             };
-            shared.preparing = true;
+            shared.preparing += 1;
             drop(shared);
+            // `stop` waits for it, and takes what is made out of the pool.
+            let preparing = Preparing(Arc::clone(self));
             let made = backend.prepare(missing);
             let mut shared = self.lock();
-            shared.preparing = false;
             // An instance has made the shared one meanwhile.
             let late =
                 self.settings.isolation == Isolation::Shared && shared.contexts[missing].is_some();
-            match made {
+            let failed = match made {
                 Ok(prepared) if late => {
                     drop(shared);
                     destroy(backend, prepared);
-                    shared = self.lock();
+                    None
                 }
-                // `stop` waits for it, and takes it out of the pool.
-                Ok(prepared) => shared.pool[missing].push(prepared),
+                Ok(prepared) => {
+                    shared.pool[missing].push(prepared);
+                    drop(shared);
+                    None
+                }
                 Err(code) => {
                     // Guests make their own when they need one; readiness does not wait for what may never come.
                     shared.warm = true;
                     drop(shared);
-                    self.log_once("refill", Level::Warning, || {
-                        format!("no context could be made ahead: {code}")
-                    });
-                    shared = self.lock();
-                    shared = self.wait_on(shared, Duration::from_secs(1));
+                    Some(code)
                 }
+            };
+            drop(preparing);
+            if let Some(code) = failed {
+                self.log_once("refill", Level::Warning, || {
+                    format!("no context could be made ahead: {code}")
+                });
+                drop(self.wait_on(self.lock(), Duration::from_secs(1)));
             }
-            drop(shared);
-            self.changed.notify_all();
         }
     }
 
@@ -519,13 +643,18 @@ impl Cuda {
                 if shared.dead.is_some() {
                     return;
                 }
-                if let Some(remains) = shared.graves.pop_front() {
+                if let Some(remains) = shared.next_grave() {
                     break remains;
                 }
-                if shared.stopping || matches!(shared.opened, Opened::Failed(..)) {
+                let is_over = shared.stopping && !shared.has_work();
+                if is_over || matches!(shared.opened, Opened::Failed(..)) {
                     return;
                 }
-                shared = self.wait_on(shared, Duration::from_secs(1));
+                let look = match shared.graves.is_empty() {
+                    true => Duration::from_secs(1),
+                    false => LOOK,
+                };
+                shared = self.wait_on(shared, look);
             };
             let Opened::Ready(backend) = &shared.opened else {
                 continue; // Nobody has anything before the driver is open.
@@ -534,21 +663,28 @@ impl Cuda {
             shared.burying = true;
             drop(shared);
             let device = remains.lease.device;
-            let poisoned = remains.poisoned;
-            let verdict = remains.bury(&backend, &|| {
-                self.lock().blocked_since = Some(Instant::now());
+            let context = remains.lease.context;
+            let verdict = remains.bury(&backend, &|is_suspect| {
+                let mut shared = self.lock();
+                shared.blocked_since = Some(Instant::now());
+                if is_suspect {
+                    shared.give_up(device, context);
+                }
+                drop(shared);
                 self.changed.notify_all();
             });
             let lost = match verdict {
                 Verdict::Clean => None,
-                Verdict::Suspect => {
-                    let cause =
-                        poisoned.map_or("a kernel did not end".to_owned(), |code| code.to_string());
+                Verdict::Suspect(code, leftover) => {
+                    let cause = match code {
+                        Code::NOT_READY => "a kernel did not end".to_owned(),
+                        code => code.to_string(),
+                    };
                     self.log(
                         Level::Error,
                         &format!("a guest's CUDA context was given up: {cause}"),
                     );
-                    probe(&backend, device).err().map(|code| {
+                    probe(&backend, device, leftover).err().map(|code| {
                         format!(
                             "after a guest's fault ({cause}) a new context does not work: {code}"
                         )

@@ -206,6 +206,12 @@ pub fn load_cuda(environment: &BTreeMap<String, String>) -> Result<CudaSettings,
 }
 
 fn cuda(source: &mut Source<'_>) -> CudaSettings {
+    // Known, so that nobody takes it for one that has an effect.
+    source.strict_optional(&table::CUDA_SM_LIMIT, |text| {
+        values::positive32(text).and(Err::<(), _>(
+            "nothing, as this runner cannot limit multiprocessors yet",
+        ))
+    });
     CudaSettings {
         use_cuda: source.strict(
             &table::USE_CUDA,
@@ -228,7 +234,6 @@ fn cuda(source: &mut Source<'_>) -> CudaSettings {
         max_module_size: source.strict(&table::CUDA_MAX_MODULE_SIZE, values::size, 0),
         kernel_timeout: source
             .strict_optional(&table::CUDA_KERNEL_TIMEOUT, values::positive_duration),
-        sm_limit: source.strict_optional(&table::CUDA_SM_LIMIT, values::positive32),
         isolation: source.strict(
             &table::CUDA_ISOLATION,
             |text| match text {

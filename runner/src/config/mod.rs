@@ -282,8 +282,6 @@ pub struct CudaSettings {
     pub max_module_size: u64,
     /// `cuda_kernel_timeout`; `None` for `exec_timeout`.
     pub kernel_timeout: Option<Duration>,
-    /// `cuda_sm_limit`.
-    pub sm_limit: Option<u32>,
     /// `cuda_isolation`.
     pub isolation: CudaIsolation,
     /// `cuda_warm_contexts`.

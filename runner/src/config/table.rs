@@ -214,7 +214,7 @@ variables! {
         CUDA_KERNEL_TIMEOUT = "cuda_kernel_timeout", "duration", "" ("`exec_timeout`"),
             "Longest wait for the device.";
         CUDA_SM_LIMIT = "cuda_sm_limit", "integer", "" ("none"),
-            "Streaming multiprocessors of one instance.";
+            "Refused: this runner cannot limit streaming multiprocessors yet.";
         CUDA_ISOLATION = "cuda_isolation", "`context` or `shared`", "context",
             "Whether instances share a CUDA context.";
         CUDA_WARM_CONTEXTS = "cuda_warm_contexts", "integer", "1",

@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) work_delay: Duration,
     pub(crate) launch_timeout: Option<Duration>,
     pub(crate) destroy_waits: bool,
+    /// What a stream holds; a launch into a full one waits.
+    pub(crate) queue: usize,
 }
 
 impl Default for Settings {
@@ -75,6 +77,7 @@ impl Default for Settings {
             work_delay: Duration::ZERO,
             launch_timeout: None,
             destroy_waits: false,
+            queue: usize::MAX,
         }
     }
 }
@@ -158,6 +161,7 @@ impl Settings {
             "destroy_waits" => {
                 self.destroy_waits = value.parse().or(Err(wrong("`true` or `false`")))?;
             }
+            "queue" => self.queue = value.parse().or(Err(wrong("a number of steps")))?,
             _ => return Err(wrong("a setting that the fake driver knows")),
         }
         Ok(())

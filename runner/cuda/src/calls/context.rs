@@ -1,10 +1,13 @@
 //! Contexts as guests see them: any number up to the limit, over one context of the driver per device.
 
+use std::sync::Arc;
+
 use crate::arguments::{Kind, Pointer, Size};
 use crate::call::{Call, Current, Outcome, fail};
 use crate::code::Code;
 use crate::handles::Handle;
 use crate::instance::ContextObject;
+use crate::remains::{Lease, Remains};
 use crate::settings::Isolation;
 
 use super::device;
@@ -26,7 +29,23 @@ pub(crate) fn make(call: &mut Call<'_>, device: i32, flags: u32) -> Outcome<Hand
         return fail(Code::OUT_OF_MEMORY);
     }
     if call.state.leases[index].is_none() {
-        let lease = call.cuda.lease(&backend, index)?;
+        let lease = match call.cuda.lease_now(&backend, index)? {
+            Some(lease) => lease,
+            None => {
+                // Making a context takes long, and waits for a device that hangs.
+                let (cuda, giver) = (Arc::clone(call.cuda), Arc::clone(call.cuda));
+                let worker = Arc::clone(&backend);
+                let preparing = cuda.prepare();
+                let work = move || cuda.lease(&worker, index);
+                let undo = move |lease: Result<Lease, Code>| {
+                    let _preparing = preparing;
+                    if let Ok(lease) = lease {
+                        giver.leave(Remains::of(lease));
+                    }
+                };
+                call.aside("cuda-context", &backend, work, undo)??
+            }
+        };
         call.state.leases[index] = Some(lease);
     }
     let object = ContextObject {

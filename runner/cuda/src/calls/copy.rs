@@ -1,7 +1,8 @@
 //! Copies between the guest's memory and the device.
 //!
-//! They go through a staging buffer, piece by piece, each piece waited for within the deadline before the next: the
-//! device never sees the guest's memory, so nothing can write to it once the instance is gone. A copy to or from the
+//! They go through a staging buffer, half by half, each waited for within the deadline; while the device has one half,
+//! the other is filled or emptied. The device never sees the guest's memory, so nothing can write to it once the
+//! instance is gone. A copy to or from the
 //! guest's memory inside a capture is refused, as a graph would replay it with an address that is none any more.
 
 use crate::arguments::{Device, Pointer, Size};
@@ -98,27 +99,46 @@ fn pieces(
 ) -> Outcome {
     let backend = call.backend()?;
     let driver = &backend.driver;
-    let mut done = 0;
-    while done < length {
-        call.checkpoint()?;
-        let piece = (length - done).min(staging.len() as u64);
-        let (size, at) = (piece as usize, host.plus(done));
-        match way {
-            Direction::ToDevice => {
-                staging.bytes_mut()[..size].copy_from_slice(call.bytes(at, piece)?);
-                driver.copy_to_device(real + done, staging, size, stream)?;
-                call.wait_stream(driver, stream)?;
+    let half = (staging.len() / 2) as u64;
+    let piece = |index: u64| {
+        let (begin, end) = (index * half, (index * half + half).min(length));
+        let part = (index % 2 * half) as usize;
+        (begin, end - begin, part..part + (end - begin) as usize)
+    };
+    let count = length.div_ceil(half);
+    match way {
+        Direction::ToDevice => {
+            for index in 0..count {
+                call.checkpoint()?;
+                let (begin, size, part) = piece(index);
+                let bytes = call.bytes(host.plus(begin), size)?;
+                staging.part_mut(part.clone()).copy_from_slice(bytes);
+                if index > 0 {
+                    call.wait_stream(driver, stream)?;
+                }
+                driver.copy_to_device(real + begin, staging, part, stream)?;
             }
-            Direction::FromDevice => {
-                driver.copy_from_device(staging, real + done, size, stream)?;
-                call.wait_stream(driver, stream)?;
-                call.bytes_mut(at, piece)?
-                    .copy_from_slice(&staging.bytes()[..size]);
-            }
+            call.wait_stream(driver, stream)
         }
-        done += piece;
+        Direction::FromDevice => {
+            let start = |staging: &mut HostBuffer, index| {
+                let (begin, _, part) = piece(index);
+                driver.copy_from_device(staging, part, real + begin, stream)
+            };
+            start(staging, 0)?;
+            for index in 0..count {
+                call.checkpoint()?;
+                call.wait_stream(driver, stream)?;
+                if index + 1 < count {
+                    start(staging, index + 1)?;
+                }
+                let (begin, size, part) = piece(index);
+                call.bytes_mut(host.plus(begin), size)?
+                    .copy_from_slice(staging.part(part));
+            }
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// `cuMemcpyHtoDAsync_v2`.
@@ -197,6 +217,7 @@ pub(crate) fn device_to_device_async(
     );
     let named = stream_for(call, &[to, from], stream)?;
     let backend = call.backend()?;
+    call.make_room(&backend.driver, named.current)?;
     Ok(backend
         .driver
         .memcpy_dtod_async(real_to, real_from, bytes.0 as usize, named.stream)?)

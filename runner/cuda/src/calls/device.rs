@@ -57,6 +57,7 @@ pub(crate) fn init(call: &mut Call<'_>, flags: u32) -> Outcome {
     call.state.leases.resize_with(devices, || None);
     call.state.primaries.resize(devices, Primary::default());
     call.state.backend = Some(backend);
+    call.state.watch = Some((cuda.watch(), cuda.due(deadline)));
     Ok(())
 }
 

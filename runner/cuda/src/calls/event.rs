@@ -76,6 +76,7 @@ pub(crate) fn record_with_flags(
     }
     let event = object.event;
     let backend = call.backend()?;
+    call.make_room(&backend.driver, named.current)?;
     match flags {
         0 => Ok(backend.driver.event_record(event, named.stream)?),
         flags => Ok(backend

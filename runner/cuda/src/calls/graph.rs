@@ -154,7 +154,9 @@ pub(crate) fn launch(call: &mut Call<'_>, exec: Handle, stream: Handle) -> Outco
     if named.current.device != current.device {
         return fail(Code::INVALID_VALUE);
     }
-    Ok(call.backend()?.driver.graph_launch(exec, named.stream)?)
+    let backend = call.backend()?;
+    call.make_room(&backend.driver, named.current)?;
+    Ok(backend.driver.graph_launch(exec, named.stream)?)
 }
 
 /// `cuGraphUpload`.

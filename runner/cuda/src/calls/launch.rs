@@ -205,6 +205,7 @@ fn launch(
         return fail(Code::INVALID_HANDLE);
     }
     let backend = call.backend()?;
+    call.make_room(&backend.driver, named.current)?;
     let arguments = &mut call.state.arguments;
     Ok(backend
         .driver
@@ -321,6 +322,7 @@ pub(crate) fn launch_ex(
         return fail(Code::INVALID_HANDLE);
     }
     let backend = call.backend()?;
+    call.make_room(&backend.driver, named.current)?;
     let arguments = &mut call.state.arguments;
     Ok(backend
         .driver

@@ -4,14 +4,12 @@
 //! deadline. Device code compiled from PTX is kept, by the hash of the text, for the process and in a directory.
 
 use std::sync::Arc;
-use std::sync::mpsc::{TryRecvError, channel};
-use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::addresses::Origin;
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Current, FileProblem, Outcome, clear_current, fail, set_current};
+use crate::call::{Call, Current, FileProblem, Outcome, fail, set_current};
 use crate::code::Code;
 use crate::compiled;
 use crate::driver::{self, CStrImage};
@@ -47,29 +45,23 @@ fn load_with_log(
     }
     let backend = call.backend().map_err(silent)?;
     let image = Arc::new(CStrImage::new(image));
-    let (sender, receiver) = channel();
     let (cuda, loaded) = (Arc::clone(call.cuda), Arc::clone(&image));
     let capability = backend.devices[current.device].capability;
-    let worker = Arc::clone(&backend);
-    let spawned = std::thread::Builder::new()
-        .name("cuda-load".into())
-        .spawn(move || {
-            let result = set_current(&worker.driver, current.context)
-                .map_err(|code| (code, String::new()))
-                .and_then(|()| compiled::load(&cuda, &worker, capability, &loaded));
-            clear_current(&worker.driver);
-            // Nobody waits any more if the run has ended; the module goes with its context then.
-            let _ = sender.send(result);
-        });
-    spawned.map_err(|_| (Code::OUT_OF_MEMORY.into(), String::new()))?;
-    let began = Instant::now();
-    let result = loop {
-        match receiver.try_recv() {
-            Ok(result) => break result,
-            Err(TryRecvError::Empty) => call.pause(began).map_err(silent)?,
-            Err(TryRecvError::Disconnected) => break Err((Code::UNKNOWN, String::new())),
+    let (worker, undoer) = (Arc::clone(&backend), Arc::clone(&backend));
+    let work = move || {
+        set_current(&worker.driver, current.context)
+            .map_err(|code| (code, String::new()))
+            .and_then(|()| compiled::load(&cuda, &worker, capability, &loaded))
+    };
+    let undo = move |result: Result<driver::Module, _>| {
+        if let Ok(module) = result {
+            // It would go with its context, too, but a shared one stays.
+            let _ = undoer.driver.module_unload(module);
         }
     };
+    let result = call
+        .aside("cuda-load", &backend, work, undo)
+        .map_err(silent)?;
     let module = result.map_err(|(code, log)| {
         if !log.is_empty() {
             let name = format!("load {:x?}", Sha256::digest(image.bytes()));

@@ -126,7 +126,9 @@ fn run(call: &mut Call<'_>, from: Side, to: Side, extent: Extent, stream: Handle
         (Place::Device(guest_from, real_from), Place::Device(guest_to, real_to)) => {
             let named = stream_for(call, &[guest_from, guest_to], stream)?;
             let copy = device_copy((real_from, &from), (real_to, &to), extent);
-            Ok(call.backend()?.driver.copy_3d(&copy, named.stream)?)
+            let backend = call.backend()?;
+            call.make_room(&backend.driver, named.current)?;
+            Ok(backend.driver.copy_3d(&copy, named.stream)?)
         }
         (Place::Host(host), Place::Device(guest, real)) => {
             let named = stream_for(call, &[guest], stream)?;
@@ -240,7 +242,7 @@ impl Rows {
                 for row in 0..rows {
                     let from = call.bytes(host.plus(row * self.host_pitch), extent.width)?;
                     let at = row as usize * width;
-                    staging.bytes_mut()[at..at + width].copy_from_slice(from);
+                    staging.part_mut(at..at + width).copy_from_slice(from);
                 }
                 let target = (real, self.pitch.max(extent.width) as usize);
                 backend.driver.copy_rows_to_device(
@@ -285,7 +287,7 @@ impl Rows {
                 for row in 0..rows {
                     let at = row as usize * width;
                     let to = call.bytes_mut(host.plus(row * self.host_pitch), extent.width)?;
-                    to.copy_from_slice(&staging.bytes()[at..at + width]);
+                    to.copy_from_slice(staging.part(at..at + width));
                 }
                 Ok(())
             })?;

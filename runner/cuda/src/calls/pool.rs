@@ -223,6 +223,10 @@ pub(crate) fn free_async(call: &mut Call<'_>, address: Device, stream: Handle) -
         return fail(Code::INVALID_VALUE);
     }
     super::copy::refuse_capture(call, named.stream)?;
+    if range.origin == Origin::Allocation {
+        // It is of no pool, and goes when all is done.
+        return super::memory::free(call, address);
+    }
     if call.state.has_graphs() {
         call.state.addresses.remove(address.0);
         call.state

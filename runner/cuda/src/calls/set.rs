@@ -39,8 +39,10 @@ fn row(call: &mut Call<'_>, to: Device, element: Element, count: Size, stream: H
         return fail(Code::INVALID_VALUE);
     }
     let real = translate(call, to, bytes)?;
-    let stream = stream_for(call, &[to], stream)?.stream;
+    let named = stream_for(call, &[to], stream)?;
+    let stream = named.stream;
     let backend = call.backend()?;
+    call.make_room(&backend.driver, named.current)?;
     let (driver, count) = (&backend.driver, count.0 as usize);
     Ok(match element {
         Element::Byte(value) => driver.memset_8(real, value, count, stream),
@@ -78,8 +80,10 @@ fn rows(
         return fail(Code::INVALID_VALUE);
     };
     let real = translate(call, to, extent)?;
-    let stream = stream_for(call, &[to], stream)?.stream;
+    let named = stream_for(call, &[to], stream)?;
+    let stream = named.stream;
     let backend = call.backend()?;
+    call.make_room(&backend.driver, named.current)?;
     let driver = &backend.driver;
     let (pitch, width, height) = (pitch.0 as usize, width.0 as usize, height.0 as usize);
     Ok(match element {

@@ -204,8 +204,9 @@ pub(crate) fn wait_event(
     };
     // An event of another device is waited for from here; the handle is the same for the driver.
     let event = event.event;
-    Ok(call
-        .backend()?
+    let backend = call.backend()?;
+    call.make_room(&backend.driver, named.current)?;
+    Ok(backend
         .driver
         .stream_wait_event(named.stream, event, flags)?)
 }

@@ -3,14 +3,19 @@
 //! What the unsafe code relies on, besides what `table.rs` says: a pointer that is passed is to a live buffer of the
 //! length that is passed with it. Asynchronous copies use [`HostBuffer`]s only, which are never freed while a copy may
 //! be under way: freeing is explicit, and a buffer that is not freed ends with its context.
+//!
+//! A driver need not have everything. Where it lacks the function of choice, or says that it does not support it, the
+//! nearest one takes its place: a plain stream, a copy that waits, memory of the process.
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use super::table::check;
 use super::{
-    Context, EntryPoints, Function, Graph, GraphExec, KernelNode, LaunchAttribute, LaunchConfig,
-    Memcpy2D, Memcpy3D, MemsetNode, Module, Node, Pool, PoolProperties, Stream, UpdateResult,
+    Context, EntryPoints, Event, Function, Graph, GraphExec, KernelNode, LaunchAttribute,
+    LaunchConfig, Memcpy2D, Memcpy3D, MemsetNode, Module, Node, Pool, PoolProperties, Stream,
+    UpdateResult,
 };
 use crate::code::Code;
 
@@ -23,11 +28,12 @@ const ERROR_LOG: [u32; 2] = [5, 6];
 /// Length of the buffer for the compiler's messages.
 const LOG_SIZE: usize = 8 << 10;
 
-/// Page-locked memory of the host that belongs to a context.
+/// Page-locked memory of the host that belongs to a context; memory of the process where a driver has none.
 #[derive(Debug)]
 pub(crate) struct HostBuffer {
     base: NonNull<u8>,
     length: usize,
+    is_locked: bool,
 }
 
 // SAFETY: the memory is this value's alone.
@@ -40,16 +46,27 @@ impl HostBuffer {
         self.length
     }
 
-    /// The bytes. The caller has waited for the stream of the last copy.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the driver gave this many bytes at `base`, which were set to zero; they are freed by value only.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) }
+    /// A part of the bytes. The caller has waited for every copy that concerns it.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the buffer.
+    pub(crate) fn part(&self, range: Range<usize>) -> &[u8] {
+        assert!(range.start <= range.end && range.end <= self.length);
+        // SAFETY: the driver gave `length` bytes at `base`, which were set to zero; they are freed by value only. The
+        // range is within them, and no copy writes to it now.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(range.start), range.len()) }
     }
 
-    /// The bytes for writing. The caller has waited for the stream of the last copy.
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and `&mut self` is the only way there.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.length) }
+    /// The same for writing.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the buffer.
+    pub(crate) fn part_mut(&mut self, range: Range<usize>) -> &mut [u8] {
+        assert!(range.start <= range.end && range.end <= self.length);
+        // SAFETY: as in `part`, and `&mut self` is the only way there.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(range.start), range.len()) }
     }
 }
 
@@ -157,50 +174,138 @@ impl EntryPoints {
 
     /// `cuMemAllocHost_v2`, set to zero.
     pub(crate) fn host_buffer(&self, length: usize) -> Result<HostBuffer, Code> {
-        let function = present(self.mem_alloc_host)?;
         let mut base = std::ptr::null_mut();
-        // SAFETY: writes an address of `length` bytes.
-        check(unsafe { function(&mut base, length) })?;
+        let allocated = match self.mem_alloc_host {
+            // SAFETY: writes an address of `length` bytes.
+            Some(function) => check(unsafe { function(&mut base, length) }),
+            None => Err(Code::NOT_SUPPORTED),
+        };
+        if allocated == Err(Code::NOT_SUPPORTED) {
+            let memory = Box::leak(vec![0; length].into_boxed_slice());
+            return Ok(HostBuffer {
+                base: NonNull::from(memory).cast(),
+                length,
+                is_locked: false,
+            });
+        }
+        allocated?;
         let base = NonNull::new(base).ok_or(Code::OUT_OF_MEMORY)?;
         // SAFETY: the driver has just given these bytes to us.
         unsafe { base.as_ptr().write_bytes(0, length) };
-        Ok(HostBuffer { base, length })
+        Ok(HostBuffer {
+            base,
+            length,
+            is_locked: true,
+        })
     }
 
     /// `cuMemFreeHost`. No copy may be under way.
     pub(crate) fn free_host_buffer(&self, buffer: HostBuffer) -> Result<(), Code> {
+        let HostBuffer {
+            base,
+            length,
+            is_locked,
+        } = buffer;
+        if !is_locked {
+            let memory = std::ptr::slice_from_raw_parts_mut(base.as_ptr(), length);
+            // SAFETY: made from a box of this length in `host_buffer`, and given up here.
+            drop(unsafe { Box::from_raw(memory) });
+            return Ok(());
+        }
         let function = present(self.mem_free_host)?;
         // SAFETY: allocated by `host_buffer`, and given up here.
-        check(unsafe { function(buffer.base.as_ptr()) })
+        check(unsafe { function(base.as_ptr()) })
     }
 
-    /// Enqueues a copy of a buffer's first bytes to the device.
+    /// Enqueues a copy of a part of a buffer to the device.
+    ///
+    /// # Panics
+    ///
+    /// If the part is not within the buffer.
     pub(crate) fn copy_to_device(
         &self,
         to: u64,
         from: &HostBuffer,
-        length: usize,
+        part: Range<usize>,
         stream: Stream,
     ) -> Result<(), Code> {
-        let function = present(self.memcpy_htod_async)?;
-        let length = length.min(from.length);
-        // SAFETY: the buffer has as many bytes and outlives the copy (see the module's text); what the device is
-        // given is the caller's to check.
-        check(unsafe { function(to, from.base.as_ptr(), length, stream) })
+        let bytes = from.part(part);
+        let (from, length) = (bytes.as_ptr(), bytes.len());
+        if let Some(function) = self.memcpy_htod_async {
+            // SAFETY: the buffer has these bytes and outlives the copy (see the module's text); what the device is
+            // given is the caller's to check.
+            let result = check(unsafe { function(to, from, length, stream) });
+            if result != Err(Code::NOT_SUPPORTED) {
+                return result;
+            }
+        }
+        let function = present(self.memcpy_htod)?;
+        // SAFETY: as above.
+        check(unsafe { function(to, from, length) })
     }
 
-    /// Enqueues a copy from the device to a buffer's first bytes.
+    /// Enqueues a copy from the device to a part of a buffer.
+    ///
+    /// # Panics
+    ///
+    /// If the part is not within the buffer.
     pub(crate) fn copy_from_device(
         &self,
         to: &mut HostBuffer,
+        part: Range<usize>,
         from: u64,
-        length: usize,
         stream: Stream,
     ) -> Result<(), Code> {
-        let function = present(self.memcpy_dtoh_async)?;
-        let length = length.min(to.length);
-        // SAFETY: as in `copy_to_device`.
-        check(unsafe { function(to.base.as_ptr(), from, length, stream) })
+        let bytes = to.part_mut(part);
+        let (to, length) = (bytes.as_mut_ptr(), bytes.len());
+        if let Some(function) = self.memcpy_dtoh_async {
+            // SAFETY: as in `copy_to_device`.
+            let result = check(unsafe { function(to, from, length, stream) });
+            if result != Err(Code::NOT_SUPPORTED) {
+                return result;
+            }
+        }
+        let function = present(self.memcpy_dtoh)?;
+        // SAFETY: as above.
+        check(unsafe { function(to, from, length) })
+    }
+
+    /// Enqueues a copy of rows between a buffer and the device.
+    fn copy_rows(&self, copy: &Memcpy2D, stream: Stream) -> Result<(), Code> {
+        if let Some(function) = self.memcpy_2d_async {
+            // SAFETY: the caller's rows lie in a buffer that outlives the copy (see the module's text).
+            let result = check(unsafe { function(copy, stream) });
+            if result != Err(Code::NOT_SUPPORTED) {
+                return result;
+            }
+        }
+        let function = present(self.memcpy_2d)?;
+        // SAFETY: as above.
+        check(unsafe { function(copy) })
+    }
+
+    /// `cuStreamCreateWithPriority`.
+    pub(crate) fn stream_create(&self, flags: u32, priority: i32) -> Result<Stream, Code> {
+        match self.stream_create_with_priority(flags, priority) {
+            Err(Code::NOT_SUPPORTED) => self.stream_create_plain(flags),
+            result => result,
+        }
+    }
+
+    /// `cuStreamQuery`.
+    pub(crate) fn stream_query(&self, stream: Stream) -> Result<(), Code> {
+        match self.stream_is_idle(stream) {
+            Err(Code::NOT_SUPPORTED) => self.stream_synchronize(stream),
+            result => result,
+        }
+    }
+
+    /// `cuEventQuery`.
+    pub(crate) fn event_query(&self, event: Event) -> Result<(), Code> {
+        match self.event_has_passed(event) {
+            Err(Code::NOT_SUPPORTED) => self.event_synchronize(event),
+            result => result,
+        }
     }
 
     /// Enqueues a copy of rows that lie in a buffer without gaps to the device.
@@ -211,7 +316,6 @@ impl EntryPoints {
         (width, height): (usize, usize),
         stream: Stream,
     ) -> Result<(), Code> {
-        let function = present(self.memcpy_2d_async)?;
         if width
             .checked_mul(height)
             .is_none_or(|length| length > from.length)
@@ -236,8 +340,7 @@ impl EntryPoints {
             width,
             height,
         };
-        // SAFETY: the rows lie in the buffer, which outlives the copy (see the module's text).
-        check(unsafe { function(&copy, stream) })
+        self.copy_rows(&copy, stream)
     }
 
     /// Enqueues a copy of rows from the device to a buffer, where they lie without gaps.
@@ -248,7 +351,6 @@ impl EntryPoints {
         (width, height): (usize, usize),
         stream: Stream,
     ) -> Result<(), Code> {
-        let function = present(self.memcpy_2d_async)?;
         if width
             .checked_mul(height)
             .is_none_or(|length| length > to.length)
@@ -273,8 +375,7 @@ impl EntryPoints {
             width,
             height,
         };
-        // SAFETY: as above.
-        check(unsafe { function(&copy, stream) })
+        self.copy_rows(&copy, stream)
     }
 
     /// Enqueues a copy with planes between two places on the device.
@@ -327,8 +428,15 @@ impl EntryPoints {
 
     /// `cuModuleLoadDataEx` of an image that ends in a NUL, with what the compiler said if it failed.
     pub(crate) fn module_load(&self, image: &CStrImage) -> Result<Module, (Code, String)> {
-        let function = present(self.module_load_data).map_err(|code| (code, String::new()))?;
         let mut module = Module::NULL;
+        let Some(function) = self.module_load_data_ex else {
+            let function = present(self.module_load_data).map_err(|code| (code, String::new()))?;
+            // SAFETY: as below, without options.
+            let code = unsafe { function(&mut module, image.0.as_ptr().cast()) };
+            return check(code)
+                .map(|()| module)
+                .map_err(|code| (code, String::new()));
+        };
         let mut log = vec![0u8; LOG_SIZE];
         let mut options = ERROR_LOG;
         let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG_SIZE as *mut c_void];
@@ -389,11 +497,6 @@ impl EntryPoints {
         check(unsafe { entry(&mut name, function) })?;
         // SAFETY: as above.
         unsafe { owned(name) }.ok_or(Code::NOT_FOUND)
-    }
-
-    /// Whether the driver tells the layout of parameters.
-    pub(crate) fn tells_parameters(&self) -> bool {
-        self.function_parameter.is_some()
     }
 
     /// `cuFuncGetParamInfo`: offset and size of a parameter, `None` behind the last.

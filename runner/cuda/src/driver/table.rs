@@ -54,8 +54,8 @@ handles! {
 }
 
 impl Stream {
-    /// The default stream that waits for the blocking ones.
-    pub(crate) const LEGACY: Self = Self(1);
+    /// The default stream that waits for the blocking ones: what 0 is for the functions of the table.
+    pub(crate) const LEGACY: Self = Self(0);
     /// The default stream of the calling thread.
     pub(crate) const PER_THREAD: Self = Self(2);
 }
@@ -71,6 +71,7 @@ pub(crate) fn check(code: u32) -> Result<(), Code> {
 macro_rules! entry_points {
     (
         raw { $($raw:ident = $raw_symbol:literal ($($raw_ty:ty),*);)* }
+        streamed { $($streamed:ident = $streamed_symbol:literal, $waiting:ident = $waiting_symbol:literal ($($streamed_arg:ident: $streamed_ty:ty),*);)* }
         plain { $($plain:ident = $plain_symbol:literal ($($plain_arg:ident: $plain_ty:ty),*);)* }
         first { $($first:ident = $first_symbol:literal -> $first_out:ty, ($($first_arg:ident: $first_ty:ty),*);)* }
         last { $($last:ident = $last_symbol:literal ($($last_arg:ident: $last_ty:ty),*) -> $last_out:ty;)* }
@@ -80,6 +81,8 @@ macro_rules! entry_points {
         #[derive(Debug, Default)]
         pub(crate) struct EntryPoints {
             $(pub(super) $raw: Option<unsafe extern "C" fn($($raw_ty),*) -> u32>,)*
+            $($streamed: Option<unsafe extern "C" fn($($streamed_ty,)* Stream) -> u32>,)*
+            $($waiting: Option<unsafe extern "C" fn($($streamed_ty),*) -> u32>,)*
             $($plain: Option<unsafe extern "C" fn($($plain_ty),*) -> u32>,)*
             $($first: Option<unsafe extern "C" fn(*mut $first_out, $($first_ty),*) -> u32>,)*
             $($last: Option<unsafe extern "C" fn($($last_ty,)* *mut $last_out) -> u32>,)*
@@ -91,6 +94,8 @@ macro_rules! entry_points {
             pub(crate) fn load(source: &dyn SymbolSource) -> Self {
                 Self {
                     $($raw: entry(source, $raw_symbol),)*
+                    $($streamed: entry(source, $streamed_symbol),)*
+                    $($waiting: entry(source, $waiting_symbol),)*
                     $($plain: entry(source, $plain_symbol),)*
                     $($first: entry(source, $first_symbol),)*
                     $($last: entry(source, $last_symbol),)*
@@ -102,6 +107,19 @@ macro_rules! entry_points {
         /// The driver's functions that take and give values only.
         #[allow(clippy::too_many_arguments, reason = "the driver's signatures")]
         impl EntryPoints {
+            $(pub(crate) fn $streamed(&self, $($streamed_arg: $streamed_ty,)* stream: Stream) -> Result<(), Code> {
+                if let Some(function) = self.$streamed {
+                    // SAFETY: the arguments are numbers and live handles (see the module's text).
+                    let result = check(unsafe { function($($streamed_arg,)* stream) });
+                    if result != Err(Code::NOT_SUPPORTED) {
+                        return result;
+                    }
+                }
+                // A driver without the function that goes into a stream has the one that does not.
+                let function = self.$waiting.ok_or(Code::NOT_SUPPORTED)?;
+                // SAFETY: as above.
+                check(unsafe { function($($streamed_arg),*) })
+            })*
             $(pub(crate) fn $plain(&self, $($plain_arg: $plain_ty),*) -> Result<(), Code> {
                 let function = self.$plain.ok_or(Code::NOT_SUPPORTED)?;
                 // SAFETY: the arguments are numbers and live handles (see the module's text).
@@ -149,12 +167,16 @@ entry_points! {
         mem_free_host = "cuMemFreeHost\0" (*mut u8);
         memcpy_htod_async = "cuMemcpyHtoDAsync_v2\0" (u64, *const u8, usize, Stream);
         memcpy_dtoh_async = "cuMemcpyDtoHAsync_v2\0" (*mut u8, u64, usize, Stream);
+        memcpy_htod = "cuMemcpyHtoD_v2\0" (u64, *const u8, usize);
+        memcpy_dtoh = "cuMemcpyDtoH_v2\0" (*mut u8, u64, usize);
         memcpy_2d_async = "cuMemcpy2DAsync_v2\0" (*const super::Memcpy2D, Stream);
+        memcpy_2d = "cuMemcpy2D_v2\0" (*const super::Memcpy2D);
         memcpy_3d_async = "cuMemcpy3DAsync_v2\0" (*const super::Memcpy3D, Stream);
         pool_create = "cuMemPoolCreate\0" (*mut Pool, *const super::PoolProperties);
         pool_attribute = "cuMemPoolGetAttribute\0" (Pool, u32, *mut u64);
         pool_set_attribute = "cuMemPoolSetAttribute\0" (Pool, u32, *mut u64);
-        module_load_data = "cuModuleLoadDataEx\0" (*mut Module, *const c_void, u32, *mut u32, *mut *mut c_void);
+        module_load_data = "cuModuleLoadData\0" (*mut Module, *const c_void);
+        module_load_data_ex = "cuModuleLoadDataEx\0" (*mut Module, *const c_void, u32, *mut u32, *mut *mut c_void);
         module_function = "cuModuleGetFunction\0" (*mut Function, Module, *const std::ffi::c_char);
         module_global = "cuModuleGetGlobal_v2\0" (*mut u64, *mut usize, Module, *const std::ffi::c_char);
         module_functions = "cuModuleEnumerateFunctions\0" (*mut Function, u32, Module);
@@ -177,6 +199,15 @@ entry_points! {
         graph_edges = "cuGraphGetEdges\0" (Graph, *mut Node, *mut Node, *mut usize);
         graph_exec_update = "cuGraphExecUpdate_v2\0" (GraphExec, Graph, *mut super::UpdateResult);
     }
+    streamed {
+        memcpy_dtod_async = "cuMemcpyDtoDAsync_v2\0", memcpy_dtod_waiting = "cuMemcpyDtoD_v2\0" (to: u64, from: u64, bytes: usize);
+        memset_8 = "cuMemsetD8Async\0", memset_8_waiting = "cuMemsetD8_v2\0" (to: u64, value: u8, count: usize);
+        memset_16 = "cuMemsetD16Async\0", memset_16_waiting = "cuMemsetD16_v2\0" (to: u64, value: u16, count: usize);
+        memset_32 = "cuMemsetD32Async\0", memset_32_waiting = "cuMemsetD32_v2\0" (to: u64, value: u32, count: usize);
+        memset_2d_8 = "cuMemsetD2D8Async\0", memset_2d_8_waiting = "cuMemsetD2D8_v2\0" (to: u64, pitch: usize, value: u8, width: usize, height: usize);
+        memset_2d_16 = "cuMemsetD2D16Async\0", memset_2d_16_waiting = "cuMemsetD2D16_v2\0" (to: u64, pitch: usize, value: u16, width: usize, height: usize);
+        memset_2d_32 = "cuMemsetD2D32Async\0", memset_2d_32_waiting = "cuMemsetD2D32_v2\0" (to: u64, pitch: usize, value: u32, width: usize, height: usize);
+    }
     plain {
         init = "cuInit\0" (flags: u32);
         context_destroy = "cuCtxDestroy_v2\0" (context: Context);
@@ -185,21 +216,16 @@ entry_points! {
         context_set_cache_config = "cuCtxSetCacheConfig\0" (config: u32);
         mem_free = "cuMemFree_v2\0" (address: u64);
         mem_free_async = "cuMemFreeAsync\0" (address: u64, stream: Stream);
-        memcpy_dtod_async = "cuMemcpyDtoDAsync_v2\0" (to: u64, from: u64, bytes: usize, stream: Stream);
-        memset_8 = "cuMemsetD8Async\0" (to: u64, value: u8, count: usize, stream: Stream);
-        memset_16 = "cuMemsetD16Async\0" (to: u64, value: u16, count: usize, stream: Stream);
-        memset_32 = "cuMemsetD32Async\0" (to: u64, value: u32, count: usize, stream: Stream);
-        memset_2d_8 = "cuMemsetD2D8Async\0" (to: u64, pitch: usize, value: u8, width: usize, height: usize, stream: Stream);
-        memset_2d_16 = "cuMemsetD2D16Async\0" (to: u64, pitch: usize, value: u16, width: usize, height: usize, stream: Stream);
-        memset_2d_32 = "cuMemsetD2D32Async\0" (to: u64, pitch: usize, value: u32, width: usize, height: usize, stream: Stream);
         pool_destroy = "cuMemPoolDestroy\0" (pool: Pool);
         pool_trim = "cuMemPoolTrimTo\0" (pool: Pool, keep: usize);
         stream_destroy = "cuStreamDestroy_v2\0" (stream: Stream);
-        stream_query = "cuStreamQuery\0" (stream: Stream);
+        stream_is_idle = "cuStreamQuery\0" (stream: Stream);
+        stream_synchronize = "cuStreamSynchronize\0" (stream: Stream);
         stream_wait_event = "cuStreamWaitEvent\0" (stream: Stream, event: Event, flags: u32);
         stream_begin_capture = "cuStreamBeginCapture_v2\0" (stream: Stream, mode: u32);
         event_destroy = "cuEventDestroy_v2\0" (event: Event);
-        event_query = "cuEventQuery\0" (event: Event);
+        event_has_passed = "cuEventQuery\0" (event: Event);
+        event_synchronize = "cuEventSynchronize\0" (event: Event);
         event_record = "cuEventRecord\0" (event: Event, stream: Stream);
         event_record_with_flags = "cuEventRecordWithFlags\0" (event: Event, stream: Stream, flags: u32);
         module_unload = "cuModuleUnload\0" (module: Module);
@@ -223,7 +249,8 @@ entry_points! {
         context_cache_config = "cuCtxGetCacheConfig\0" -> u32, ();
         mem_alloc = "cuMemAlloc_v2\0" -> u64, (bytes: usize);
         mem_alloc_from_pool = "cuMemAllocFromPoolAsync\0" -> u64, (bytes: usize, pool: Pool, stream: Stream);
-        stream_create = "cuStreamCreateWithPriority\0" -> Stream, (flags: u32, priority: i32);
+        stream_create_plain = "cuStreamCreate\0" -> Stream, (flags: u32);
+        stream_create_with_priority = "cuStreamCreateWithPriority\0" -> Stream, (flags: u32, priority: i32);
         event_create = "cuEventCreate\0" -> Event, (flags: u32);
         event_elapsed = "cuEventElapsedTime\0" -> f32, (start: Event, end: Event);
         module_function_count = "cuModuleGetFunctionCount\0" -> u32, (module: Module);

@@ -79,10 +79,10 @@ pub(crate) fn resolve(
     declared: Option<&[bool]>,
 ) -> Result<Layout, Code> {
     let told = from_image(image, name);
-    let mut layout = if driver.tells_parameters() {
-        from_driver(driver, function)?
-    } else {
-        told.clone().ok_or(Code::NOT_SUPPORTED)?
+    let mut layout = match from_driver(driver, function) {
+        // An old driver does not tell.
+        Err(Code::NOT_SUPPORTED) => told.clone().ok_or(Code::NOT_SUPPORTED)?,
+        layout => layout?,
     };
     let matching = told.filter(|told| told.parameters.len() == layout.parameters.len());
     for (index, parameter) in layout.parameters.iter_mut().enumerate() {
@@ -124,7 +124,7 @@ fn from_driver(driver: &EntryPoints, function: Function) -> Result<Layout, Code>
 /// What an image says of a kernel.
 fn from_image(image: &[u8], name: &str) -> Option<Layout> {
     match image::format(image) {
-        Format::Text => ptx::layout(std::str::from_utf8(image).ok()?, name),
+        Format::Text => ptx::layout(&String::from_utf8_lossy(image), name),
         Format::Elf => cubin::layout(image, name),
         // What the parts say must agree, as any of them may be the one that is loaded.
         Format::Fatbin => {

@@ -51,11 +51,6 @@ impl GuestCuda {
         if settings.use_cuda == UseCuda::Off {
             return Ok(none);
         }
-        if settings.sm_limit.is_some() {
-            return Err(StartError::new(
-                "cuda_sm_limit is set, but this runner cannot limit multiprocessors yet; unset it",
-            ));
-        }
         let Some(imports) = imports else {
             let path = artifact.display();
             logger.warn(&format!(

@@ -44,7 +44,6 @@ impl Driver {
 
     /// Forgets all that a context still owns, and says how much of it there was.
     fn reap(&mut self, context: u64) -> usize {
-        let poisoned = self.sound(context).is_err();
         let mut left = self
             .streams
             .remove_where(|_, stream| stream.context == context);
@@ -67,10 +66,9 @@ impl Driver {
         left += pinned - self.pinned.len();
         let mut memory = SHARED.memory.lock();
         left += memory.count(|one| one.context == context && one.purpose == Purpose::Linear);
-        // Memory of pools outlives contexts, unless the device's state is lost anyway.
-        memory.free_where(|one| {
-            one.context == context && (poisoned || !matches!(one.purpose, Purpose::Pooled(_)))
-        });
+        // Memory of pools outlives contexts, whatever became of them.
+        memory
+            .free_where(|one| one.context == context && !matches!(one.purpose, Purpose::Pooled(_)));
         left
     }
 }

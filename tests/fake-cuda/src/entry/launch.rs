@@ -152,6 +152,11 @@ fn launch(
 ) -> Result {
     let lane = call.driver().lane_for_work(stream)?;
     let work = prepare(call, function, shape, pointers, extra)?;
+    call.wait(|driver| {
+        let lane = driver.lanes.get(&lane);
+        let is_full = lane.is_some_and(|lane| lane.queue.len() >= driver.settings.queue);
+        (!is_full).then_some(())
+    });
     call.driver().queue(lane, NODE, work)
 }
 

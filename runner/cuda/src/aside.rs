@@ -1,0 +1,50 @@
+//! Work of the driver that takes as long as it takes, on a thread of its own: the call waits for it within its deadline
+//! and leaves when that is over, without the result.
+
+use std::sync::Arc;
+use std::sync::mpsc::{TryRecvError, channel};
+use std::time::Instant;
+
+use crate::call::{Call, Outcome, clear_current, fail};
+use crate::code::Code;
+use crate::device::Backend;
+
+/// Says whether work that was begun is still going on: as long as there is a second one of it.
+pub(crate) type Busy = Arc<()>;
+
+impl Call<'_> {
+    /// Does something on a thread of its own. If the run ends before, `undo` gets the result, on that thread.
+    pub(crate) fn aside<T: Send + 'static>(
+        &mut self,
+        name: &str,
+        backend: &Arc<Backend>,
+        work: impl FnOnce() -> T + Send + 'static,
+        undo: impl FnOnce(T) + Send + 'static,
+    ) -> Outcome<T> {
+        let (sender, receiver) = channel();
+        let busy = Busy::default();
+        self.state.aside.retain(|busy| Arc::strong_count(busy) > 1);
+        self.state.aside.push(Arc::clone(&busy));
+        let backend = Arc::clone(backend);
+        let spawned = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                if let Err(unheard) = sender.send(work()) {
+                    undo(unheard.0);
+                }
+                clear_current(&backend.driver);
+                drop(busy);
+            });
+        if spawned.is_err() {
+            return fail(Code::OUT_OF_MEMORY);
+        }
+        let began = Instant::now();
+        loop {
+            match receiver.try_recv() {
+                Ok(result) => return Ok(result),
+                Err(TryRecvError::Empty) => self.pause(began)?,
+                Err(TryRecvError::Disconnected) => return fail(Code::UNKNOWN),
+            }
+        }
+    }
+}
