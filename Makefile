@@ -310,9 +310,9 @@ check-layers: setup ## Fail if the runner holds code generation, a crate knows w
 	cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test layers
 
 .PHONY: fuzz-smoke
-fuzz-smoke: build fixtures ## Feed many random damages to everything that reads hostile bytes
+fuzz-smoke: build fixtures fake-cuda ## Feed many random damages to everything that reads hostile bytes
 	$(TEST_ENVIRONMENT) FAAS_WASM_FUZZ_ROUNDS=$(or $(ROUNDS),1000) FAAS_WASM_FUZZ_SEED=$(or $(SEED),1) \
-	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test fuzz_smoke
+	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test fuzz_smoke --test cuda_fuzz
 
 # What the benchmarks found, for BENCHMARKS.md; see tests/src/results.rs.
 RESULTS := $(BUILD)/results

@@ -10,6 +10,7 @@ mod gpu;
 mod guest;
 pub mod http;
 mod outcome;
+pub mod random;
 pub mod results;
 mod runner;
 mod surroundings;

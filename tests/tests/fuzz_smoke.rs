@@ -11,64 +11,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
 use faas_wasm_tests::http::connect;
+use faas_wasm_tests::random::{Random, rounds};
 use faas_wasm_tests::{Guest, Outcome, Work, fixture, runner_program, tool};
-
-fn variable(name: &str, default: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.map_or(default, |text| text.parse().expect("it is a number"))
-}
-
-/// Rounds of a test, each with the seed that it is to name if it fails.
-fn rounds() -> impl Iterator<Item = u64> {
-    let first = variable("FAAS_WASM_FUZZ_SEED", 1);
-    first..first + variable("FAAS_WASM_FUZZ_ROUNDS", 25)
-}
-
-/// A generator of numbers that need not be good, only the same each time (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        // Neighboring seeds must not begin alike, and zero would stay zero.
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(number).expect("31 bits fit") % limit
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.below(256).to_le_bytes()[0]
-    }
-
-    /// Changes some bytes, and at times moves, repeats or drops a stretch.
-    fn damage(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..=self.below(8) {
-            let place = self.below(bytes.len());
-            match self.below(8) {
-                0 => bytes.truncate(place.max(1)),
-                1 => {
-                    let end = (place + self.below(64)).min(bytes.len());
-                    bytes.drain(place..end);
-                    bytes.push(self.byte());
-                }
-                2 => {
-                    let end = (place + self.below(64)).min(bytes.len());
-                    let stretch = bytes[place..end].to_vec();
-                    let at = self.below(bytes.len());
-                    bytes.splice(at..at, stretch);
-                }
-                3 => bytes[place] = 0xff,
-                4 => bytes[place] ^= 1 << self.below(8),
-                _ => bytes[place] = self.byte(),
-            }
-        }
-    }
-}
 
 #[test]
 fn damaged_modules_are_built_or_rejected() {
