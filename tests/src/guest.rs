@@ -1,12 +1,13 @@
 //! Artifacts for tests, each in a directory of its own.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
 use crate::Outcome;
 use crate::runner::RunnerCommand;
-use crate::surroundings::{fixture, tool};
+use crate::surroundings::{fixture, skip, tool};
 
 /// A code generator of the tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +19,30 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Cranelift, Self::Llvm];
+    /// Those of the tool, the quick one first: a build without LLVM passes the same tests.
+    pub fn all() -> Vec<Self> {
+        static VERSION: OnceLock<String> = OnceLock::new();
+        let version = VERSION.get_or_init(|| {
+            let mut version = tool();
+            Outcome::of(version.args(["--version", "--verbose"])).success()
+        });
+        let is_there = |backend: &Self| {
+            let line = format!("backend    {} ", backend.name());
+            let rest = version.split_once(&line);
+            rest.is_some_and(|(_, version)| !version.starts_with("not part"))
+        };
+        let both = [Self::Cranelift, Self::Llvm].into_iter();
+        both.filter(is_there).collect()
+    }
+
+    /// Whether the tool has LLVM. If not, the test is left out, and that is told.
+    pub fn llvm_or_skip(test: &str) -> bool {
+        let is_there = Self::all().contains(&Self::Llvm);
+        if !is_there {
+            skip(test, "the tool was built without LLVM");
+        }
+        is_there
+    }
 
     /// What `--backend` calls it.
     pub fn name(self) -> &'static str {

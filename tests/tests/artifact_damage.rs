@@ -50,7 +50,7 @@ fn sections(artifact: &Path) -> Vec<(String, std::ops::Range<usize>)> {
 
 #[test]
 fn the_intact_artifact_runs() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = Guest::fixture_by("hello", backend);
         let outcome = load(guest.artifact());
         assert_eq!(outcome.success(), "hello, world\n");
@@ -111,7 +111,7 @@ fn bytes_appended_are_an_error() {
 /// All of the load set but our header, which has its own test.
 #[test]
 fn every_flipped_byte_of_the_load_set_is_an_error() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = Guest::fixture_by("nop", backend);
         let mut bytes = fs::read(guest.artifact()).expect("it is there");
         let work = Work::new();

@@ -120,7 +120,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn an_edit_compiles_what_it_changes_and_the_bytes_are_those_of_a_clean_build() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let work = Work::new();
         let all = FUNCTIONS + 1;
         for (edit, reused) in [

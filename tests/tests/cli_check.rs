@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use faas_wasm_tests::{Outcome, Work, tool};
+use faas_wasm_tests::{Backend, Outcome, Work, tool};
 use serde_json::Value;
 
 const UNKNOWN: &str = r#"(module
@@ -96,10 +96,15 @@ fn what_check_refuses_build_refuses() {
 
 #[test]
 fn unknown_imports_become_traps_if_asked_for() {
-    for backend in ["cranelift", "llvm"] {
+    for backend in Backend::all() {
         let work = Work::new();
         work.write("a.wat", UNKNOWN);
-        let options = ["--allow-unknown-imports", "--backend", backend, "a.wat"];
+        let options = [
+            "--allow-unknown-imports",
+            "--backend",
+            backend.name(),
+            "a.wat",
+        ];
         assert_eq!(
             in_work(&work, &[&["check"][..], &options].concat()).code(),
             0

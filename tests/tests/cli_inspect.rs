@@ -75,7 +75,7 @@ imports    1
 
 #[test]
 fn json_agrees_with_the_files() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = Guest::fixture_by("hello", backend);
         let text = run(&["inspect", "--json", "hello.so"], guest.work()).success();
         let json: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
@@ -114,7 +114,7 @@ fn what_is_no_artifact_is_named() {
 
 #[test]
 fn verify_accepts_what_build_wrote() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = Guest::fixture_by("cat", backend);
         run(&["verify", "cat.so"], guest.work()).success();
     }

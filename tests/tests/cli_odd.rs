@@ -111,7 +111,7 @@ fn a_module_can_come_from_standard_input() {
         command.args(arguments).current_dir(work.path());
         Outcome::with_input(&mut command, input)
     };
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         for (module, input) in [
             ("-", &wasm[..]),
             ("/dev/stdin", &wasm),
@@ -240,6 +240,9 @@ fn an_interrupted_build_leaves_nothing() {
         // Nothing in the process itself can clean up then.
         (Backend::Llvm, Signal::KILL),
     ] {
+        if !Backend::all().contains(&backend) {
+            continue;
+        }
         let work = Work::new();
         work.write("a.wat", ENDLESS);
         let mut command = tool();
@@ -335,7 +338,7 @@ fn large_functions_are_built() {
     ] {
         let work = Work::new();
         work.write("a.wasm", module_of(&body));
-        for backend in Backend::ALL {
+        for backend in Backend::all() {
             let arguments = ["build", "-q", "--backend", backend.name(), "a.wasm"];
             let outcome = in_work(&work, &arguments);
             assert_eq!(outcome.code(), 0, "{name}, {backend:?}: {}", outcome.stderr);

@@ -5,10 +5,13 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Output, Stdio};
 
-use faas_wasm_tests::{Work, esbuild, skip, tool};
+use faas_wasm_tests::{Backend, Work, esbuild, skip, tool};
 
 /// A build that takes minutes unless it is ended, and the process in which it runs.
 fn long_build(work: &Work, test: &str) -> Option<(Child, String)> {
+    if !Backend::llvm_or_skip(test) {
+        return None;
+    }
     let Some(module) = esbuild() else {
         skip(test, "esbuild's module could not be had");
         return None;

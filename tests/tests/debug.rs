@@ -43,7 +43,7 @@ fn line(text: &str) -> usize {
 
 #[test]
 fn traps_have_file_and_line_with_debug_only() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let work = Work::new();
         let artifact = build(&work, &["--backend", backend.name(), "--debug"]);
         // Checked traps of one function share code in LLVM's output, and with it the line.
@@ -174,4 +174,52 @@ fn perf_gets_a_map_if_it_is_wanted() {
         "{}",
         outcome.stderr
     );
+}
+
+/// A file for each function of the module, named by its index, and nothing else than was asked for.
+#[test]
+fn what_the_backend_makes_on_its_way_can_be_kept() {
+    if !Backend::llvm_or_skip("what_the_backend_makes_on_its_way_can_be_kept") {
+        return;
+    }
+    let plain = Work::new();
+    let expected = build(&plain, &["--cpu", "x86-64-v2"]);
+    let expected = fs::read(expected).expect("it was written");
+    for (kind, suffix, content) in [
+        ("llvm-ir", ".postopt.ll", "define "),
+        ("asm", ".s", ".text"),
+        ("obj", ".o", "\x7fELF"),
+    ] {
+        let work = Work::new();
+        let artifact = build(&work, &["--cpu", "x86-64-v2", "--emit", kind]);
+        assert!(
+            fs::read(&artifact).expect("it was written") == expected,
+            "{kind}"
+        );
+        let mut list = tool();
+        list.args(["inspect", "--json", "--functions"])
+            .arg(&artifact);
+        let json: serde_json::Value =
+            serde_json::from_str(&Outcome::of(&mut list).success()).expect("it is JSON");
+        let functions = json["variants"][0]["function_list"].as_array();
+        let directory = work.join(&format!("trap.{kind}"));
+        for function in functions.expect("a list") {
+            let name = format!("function_{}{suffix}", function["index"]);
+            let text = fs::read(directory.join(&name)).expect("there is one for each function");
+            let text = String::from_utf8_lossy(&text);
+            assert!(text.contains(content), "{kind}: {name}");
+        }
+        let files = fs::read_dir(&directory).expect("it is there");
+        for file in files {
+            let name = file.expect("it can be read").file_name();
+            assert!(name.to_string_lossy().ends_with(suffix), "{kind}: {name:?}");
+        }
+    }
+    let work = Work::new();
+    let mut command = tool();
+    command
+        .args(["build", "--backend", "cranelift", "--emit", "asm", "-o"])
+        .arg(work.join("a.so"))
+        .arg(fixture("nop"));
+    Outcome::of(&mut command).fails(2, &["nothing for `--emit`", "hint: ", "objdump"]);
 }

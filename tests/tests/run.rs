@@ -25,7 +25,7 @@ fn quick(work: &Work, arguments: &[&str]) -> Command {
 
 #[test]
 fn runs_a_module_and_an_artifact() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let work = Work::new();
         work.fixture("hello");
         let module = ["--quiet", "--backend", backend.name(), "hello.wasm"];
@@ -76,7 +76,7 @@ fn the_exit_code_is_the_guests() {
 
 #[test]
 fn a_trap_exits_with_134_and_a_report() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let work = Work::new();
         work.fixture("trap");
         for (kind, message) in [
@@ -228,7 +228,7 @@ fn compiled_modules_are_kept() {
 
 #[test]
 fn imported_functions_can_be_called_through_tables() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let work = Work::new();
         let guest = Guest::fixture_by("indirect_import", backend);
         let artifact = guest.artifact().display().to_string();

@@ -9,7 +9,7 @@ const KINDS: [&str; 7] = ["0", "1", "2", "3", "4", "5", "6"];
 
 #[test]
 fn calling_out_from_the_edge_of_the_stack_ends_the_guest_and_nothing_else() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = Guest::fixture_by("stack-edge", backend);
         for kind in KINDS {
             let mut runner = guest.serve_with(&[kind]).start();

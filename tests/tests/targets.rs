@@ -50,7 +50,7 @@ fn builds_for_every_architecture_from_here() {
         ("arm64", "AArch64", "aarch64-unknown-linux-gnu"),
         ("riscv64", "RISC-V", "riscv64gc-unknown-linux-gnu"),
     ] {
-        for backend in Backend::ALL {
+        for backend in Backend::all() {
             let arguments = ["--backend", backend.name(), "--target", target];
             let output = work.join("a.so");
             build(
@@ -95,7 +95,7 @@ fn work_names(work: &Work) -> Vec<String> {
 
 #[test]
 fn a_fat_artifact_has_a_variant_for_each_target_and_level() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let work = Work::new();
         work.fixture("hello");
         let arguments = [
@@ -294,7 +294,7 @@ fn code_uses_what_its_level_allows_and_nothing_else() {
         ("x86-64-v3", &["vaddps", "vroundps", "popcnt"], &[]),
         ("x86-64-v4", &["vaddps", "popcnt"], &[]),
     ] {
-        for backend in Backend::ALL {
+        for backend in Backend::all() {
             build(
                 &work,
                 &["--backend", backend.name(), "--cpu", level, "a.wasm"],

@@ -97,7 +97,7 @@ fn files_of_the_root_can_be_read() {
 
 #[test]
 fn what_a_guest_writes_is_its_own() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let root = Work::new();
         let guest = Guest::fixture_by("store", backend);
         let runner = guest
@@ -157,7 +157,7 @@ fn mounts_have_their_own_access() {
 
 #[test]
 fn parts_of_webassembly_that_c_does_not_show() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let runner = Guest::fixture_by("start-function", backend).serve().start();
         assert_eq!(runner.get("/").text(), "\nok\n", "{backend:?}");
         let runner = Guest::fixture_by("unstable", backend).serve().start();

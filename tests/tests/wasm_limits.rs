@@ -29,7 +29,7 @@ fn is_stopped(runner: &Runner, request: &Request) {
 
 #[test]
 fn whatever_a_guest_does_it_is_stopped_at_the_deadline() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         for (guest, arguments) in [
             ("spin", &[][..]),
             ("fill", &[]),
@@ -85,7 +85,7 @@ fn a_guest_whose_output_nobody_takes_is_stopped() {
 /// runner lives on.
 #[test]
 fn spinning_at_the_stacks_end_is_stopped() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = Guest::fixture_by("descend-spin", backend);
         // The depth at which the stack ends depends on the frames the backend makes: find it.
         let ends = |depth: u32| {
@@ -224,7 +224,7 @@ fn max_inflight_refuses_like_in_the_other_modes() {
 
 #[test]
 fn memory_grows_to_its_limit_and_no_further() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = Guest::fixture_by("grow", backend);
         let runner = guest
             .serve_with(&["100"])

@@ -105,7 +105,7 @@ fn load_adds_replicas_up_to_the_limit() {
 
 #[test]
 fn a_thousand_requests_know_nothing_of_each_other() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let runner = Guest::fixture_by("isolation", backend).serve().start();
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -14,7 +14,7 @@ fn pattern(size: usize) -> Vec<u8> {
 
 #[test]
 fn a_short_answer_has_its_length() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = Guest::fixture_by("hello", backend);
         let runner = guest.serve().start();
         let response = runner.get("/");
@@ -80,7 +80,7 @@ fn any_method_and_path_reaches_the_guest() {
 
 #[test]
 fn bodies_come_back_whole() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let runner = Guest::fixture_by("echo", backend).serve().start();
         for size in [0, 1, 65535, 65536, 65537, 1 << 20, LARGE] {
             let body = pattern(size);
@@ -223,7 +223,7 @@ fn failures_are_500_without_details() {
         "stack",
     ];
     let mut bodies = Vec::new();
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = Guest::fixture_by("trap", backend);
         for kind in kinds {
             // What the guest writes first is held until it has trapped, however slow that is.
