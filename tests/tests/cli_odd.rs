@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 
-use faas_wasm_tests::{Backend, Outcome, Work, tool};
+use faas_wasm_tests::{Backend, Outcome, Work, tool, tool_program};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -501,4 +501,26 @@ fn the_exit_codes_are_documented() {
     for code in [0, 1, 2, 3, 125, 134] {
         assert!(text.contains(&format!("\n  {code:<4} ")), "{code}: {text}");
     }
+}
+
+#[test]
+fn a_terminal_has_color_unless_it_is_not_wanted() {
+    let on_terminal = |variable: &str, value: &str| {
+        let mut script = std::process::Command::new("script");
+        script
+            .args(["--quiet", "--command"])
+            .arg(format!("{} nonsense", tool_program().display()))
+            .arg("/dev/null")
+            .env("TERM", "xterm")
+            .env_remove("NO_COLOR")
+            .env(variable, value);
+        Outcome::of(&mut script).text()
+    };
+    let colored = on_terminal("UNRELATED", "1");
+    assert!(colored.contains("\x1b["), "{colored:?}");
+    let plain = on_terminal("NO_COLOR", "1");
+    assert!(
+        plain.contains("nonsense") && !plain.contains('\x1b'),
+        "{plain:?}"
+    );
 }
