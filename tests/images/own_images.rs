@@ -1,7 +1,9 @@
 //! The images faas-wasm-runner and faas-wasm.
 
-use faas_wasm_tests::{Outcome, Work, fixture};
+use faas_wasm_tests::{Guest, Outcome, Work, fixture};
+use serde_json::json;
 
+use crate::container::Container;
 use crate::engine::{VERSION, docker, inspect, run};
 
 /// The runner's image must stay below this.
@@ -76,6 +78,48 @@ fn the_runners_image_finds_libraries_where_a_container_runtime_puts_them() {
         "-version",
     ]);
     assert!(said.starts_with("loaded"), "{said}");
+}
+
+/// Under a profile that is stricter than engines' own, what is refused is done in another way.
+#[test]
+fn instances_are_fresh_whatever_a_seccomp_profile_refuses() {
+    const PAGEMAP_SCAN: u32 = 0xc060_6610;
+    let refused = [
+        "copy_file_range",
+        "io_uring_setup",
+        "madvise",
+        "membarrier",
+        "memfd_create",
+        "openat2",
+        "prlimit64",
+        "rseq",
+        "statx",
+        "userfaultfd",
+    ];
+    let scan = json!([{ "index": 1, "value": PAGEMAP_SCAN, "op": "SCMP_CMP_EQ" }]);
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            { "names": refused, "action": "SCMP_ACT_ERRNO" },
+            { "names": ["ioctl"], "action": "SCMP_ACT_ERRNO", "args": scan },
+        ],
+    });
+    let work = Work::new();
+    let profile = work.write("profile.json", profile.to_string());
+    let guest = Guest::fixture("isolation");
+    let container = Container::start_with(
+        &runner_image(),
+        &[
+            &format!("--security-opt=seccomp={}", profile.display()),
+            &format!("--volume={}:/function.so:ro", guest.artifact().display()),
+            "--env=fprocess=/function.so",
+            "--env=healthcheck_interval=100ms",
+        ],
+    );
+    for _ in 0..20 {
+        assert_eq!(container.get("/").text(), "1 0 clean\n");
+    }
+    container.ends_well();
 }
 
 #[test]
