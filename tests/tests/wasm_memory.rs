@@ -29,7 +29,7 @@ fn bodies_of_any_size_take_little_memory() {
     // Once, so that everything is there that is made at the first request.
     assert_eq!(runner.post("/", "hello").text(), "hello");
     let before = status(&runner, "VmRSS");
-    let piece: Vec<u8> = (0..1 << 20).map(|at: u32| (at * 7 >> 3) as u8).collect();
+    let piece: Vec<u8> = (0..1 << 20).map(|at: u32| ((at * 7) >> 3) as u8).collect();
     let mut stream = connect(runner.address()).expect("it listens");
     let mut reader =
         BufReader::with_capacity(1 << 16, stream.try_clone().expect("a second handle"));

@@ -117,7 +117,7 @@ fn ask(runner: &Runner, what: usize) -> (u16, String) {
 
 #[test]
 fn whatever_a_guest_does_ends_it_alone() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = guest(backend);
         let runner = serve(&guest);
         for (what, end) in ENDS.iter().enumerate() {
@@ -154,7 +154,7 @@ fn whatever_a_guest_does_ends_it_alone() {
 /// a call of the host at the stack's end.
 #[test]
 fn every_trap_has_its_place() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = guest(backend);
         for (what, end) in ENDS.iter().enumerate() {
             let Trap(name, function) = end else { continue };
@@ -178,7 +178,7 @@ fn every_trap_has_its_place() {
 /// The same for guests that are stopped: in their own code, and in calls of the host.
 #[test]
 fn who_is_stopped_has_a_place_too() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         let guest = guest(backend);
         for what in [34, 36, 37, 38, 39] {
             let mut runner = serve(&guest);
@@ -216,7 +216,7 @@ fn reports_in_full_are_rare() {
 /// Frames that are larger than the red zone and the guard page together must not jump over them.
 #[test]
 fn frames_larger_than_what_guards_the_stack_do_not_leave_it() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         // Each call has 16 KB of results on the stack, and there are six.
         let vectors = |what: &str| what.repeat(1000);
         let (types, values, drops) = (
@@ -245,7 +245,7 @@ fn frames_larger_than_what_guards_the_stack_do_not_leave_it() {
 
 #[test]
 fn a_start_function_traps_and_is_stopped_like_any_other() {
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         for (body, status) in [("unreachable", 500), ("(loop $l (br $l))", 504)] {
             let text = format!(
                 "(module (func $s {body}) (start $s) (func (export \"_start\")) (memory (export \"memory\") 1))"
