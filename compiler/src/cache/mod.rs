@@ -191,6 +191,8 @@ fn variable(name: &str) -> Option<OsString> {
 fn default_directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let base = variable("XDG_CACHE_HOME")
         .map(PathBuf::from)
+        // Others are to be ignored, its specification says.
+        .filter(|directory| directory.is_absolute())
         .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")))?;
     Some(base.join(NAME))
 }
@@ -211,6 +213,8 @@ mod tests {
         let (xdg, home) = (("XDG_CACHE_HOME", "/x"), ("HOME", "/h"));
         assert_eq!(find(&[xdg, home]), Some("/x/faas-wasm".into()));
         assert_eq!(find(&[home]), Some("/h/.cache/faas-wasm".into()));
+        let relative = ("XDG_CACHE_HOME", "x");
+        assert_eq!(find(&[relative, home]), Some("/h/.cache/faas-wasm".into()));
         assert_eq!(find(&[]), None);
     }
 
