@@ -317,21 +317,43 @@ fuzz-smoke: build fixtures fake-cuda ## Feed many random damages to everything t
 # What the benchmarks found, for BENCHMARKS.md; see tests/src/results.rs.
 RESULTS := $(BUILD)/results
 
-BENCHES := instances load release preinit
+BENCHES := cuda instances load release preinit
 
 .PHONY: soak
 soak: build fixtures ## Send a million mixed requests (N=20000 for fewer); what the runner holds must not grow
 	$(TEST_ENVIRONMENT) FAAS_WASM_SOAK_REQUESTS=$(or $(N),1000000) \
 	  cargo test $(CARGO_FLAGS) --release -p faas-wasm-tests --test soak -- --nocapture
 
+# The driver of `test-gpu` and `bench-gpu`; with the stand-in they show that they work, and tell nothing of a device.
+CUDA_DRIVER ?= libcuda.so.1
 GPU_GUESTS := device memory vecadd matmul launches streams graphs hostile overrun leak
 
 .PHONY: test-gpu
-test-gpu: build fixtures ## Run the CUDA guests on this machine's GPU; fails without one
-	@cd $(BUILD)/fixtures/cuda && for guest in $(foreach guest,$(GPU_GUESTS),$(guest) $(guest)64 $(guest)-bare); do \
-	  echo "== $$guest"; \
-	  use_cuda=required FAAS_WASM_RUNNER=$(RUNNER) $(TOOL) run --quiet --backend cranelift $$guest.wasm || exit 1; \
-	done
+test-gpu: build fixtures fake-cuda ## Run the CUDA guests on this machine's GPU, compared with the stand-in; fails without one
+	@FAAS_WASM_RUNNER=$(RUNNER) CUDA_DRIVER=$(CUDA_DRIVER) .ci/test-gpu $(TOOL) $(FAKE_CUDA) $(CUDA) $(GPU_GUESTS)
+
+CUDA_STUB := $(BUILD)/cuda-stub/lib64/libcuda.so
+
+# For the linker only, which wants every function to be there. A program linked with it needs the real one to start.
+$(CUDA_STUB): compiler/src/cuda_functions.tsv
+	@mkdir -p $(@D)
+	grep -oE '^cu[A-Za-z0-9_]+' $< | sed 's/.*/int &(void) { return 34; }/' | \
+	  clang-22 -x c -w -shared -fPIC -Wl,-soname,libcuda.so.1 -o $@ -
+
+.PHONY: cust-rival
+cust-rival: setup $(CUDA_STUB) ## Build the native rival of the GPU benchmark, over the crate cust
+	cd tests/benches/cust && CUDA_LIBRARY_PATH=$(BUILD)/cuda-stub \
+	  cargo build $(CARGO_FLAGS) --quiet --release --target-dir $(TARGET)/cust
+
+.PHONY: bench-gpu
+bench-gpu: build fixtures fake-cuda cust-rival ## Measure calls, launches, copies and a product on a GPU, natively and as a guest; fails without one
+	@use_cuda=required cuda_driver_library=$(CUDA_DRIVER) FAAS_WASM_RUNNER=$(RUNNER) \
+	  $(TOOL) run --quiet --backend cranelift $(CUDA)/device.wasm >/dev/null || \
+	  { echo 'error: bench-gpu needs an NVIDIA driver and a device' >&2; \
+	    echo 'hint: CUDA_DRIVER=$(FAKE_CUDA) runs it over the stand-in for the driver' >&2; exit 1; }
+	$(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) FAAS_WASM_CUDA_DRIVER=$(CUDA_DRIVER) \
+	  FAAS_WASM_CUDA_RIVAL=$(TARGET)/cust/release/faas-wasm-cust-rival \
+	  cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --bench cuda
 
 .PHONY: bench-build
 bench-build: build fixtures esbuild guests ## Print what builds and rebuilds take in time, memory and size; takes an hour
@@ -340,7 +362,7 @@ bench-build: build fixtures esbuild guests ## Print what builds and rebuilds tak
 	  cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --bench rebuild
 
 .PHONY: bench
-bench: build fixtures esbuild $(QUICKJS) ## Measure against rivals, write BENCHMARKS.md; fails on ratios, reports times
+bench: build fixtures fake-cuda esbuild $(QUICKJS) ## Measure against rivals, write BENCHMARKS.md; fails on ratios, reports times
 	@# What `make bench-build` found stays: it goes into the document too.
 	@rm -f $(foreach bench,$(BENCHES),$(RESULTS)/$(bench).json)
 	@# The document is written even if a ratio is not kept.

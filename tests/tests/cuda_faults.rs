@@ -281,7 +281,7 @@ fn gives_back(function: &str) -> bool {
 
 #[test]
 fn whatever_call_fails_nothing_is_left_and_nothing_foreign_is_asked_for() {
-    for name in ["leak", "memory64"] {
+    for name in ["leak"] {
         let guest = guest(name);
         let gpu = Gpu::new();
         gpu.run(guest.artifact(), None, &[]);

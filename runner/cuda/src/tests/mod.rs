@@ -2,7 +2,6 @@
 
 mod fuzz;
 mod mock;
-mod speed;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
