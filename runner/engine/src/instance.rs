@@ -267,6 +267,7 @@ impl<T: 'static> Instance<T> {
         });
         let state = State {
             memories: memory_places.into(),
+            info: Arc::clone(info),
             tables: tables.collect(),
             globals: global_places.into(),
             data: passive_data(module),

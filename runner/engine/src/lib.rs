@@ -9,8 +9,8 @@
 //!
 //! The engine knows neither HTTP nor WASI nor CUDA: crates above give guests their imports through
 //! [`Linker`] and plain functions over checked memory views ([`host`]). All unsafe code of running
-//! guests is in this crate, in the modules `caller`, `host`, `image`, `instance`, `libcalls`, `map`,
-//! `memory`, `module`, `pagemap`, `promptness`, `signal`, `slot` and `state`; each says what it assumes.
+//! guests is in this crate, in the modules `atomics`, `caller`, `host`, `image`, `instance`,
+//! `libcalls`, `map`, `memory`, `module`, `pagemap`, `promptness`, `signal`, `slot` and `state`; each says what it assumes.
 //!
 //! One guest runs on a thread at a time. An instance of a hostile guest can end its own run and
 //! nothing else: memory accesses stay in its slot by address arithmetic (`slot`), its stack is its
@@ -20,6 +20,7 @@
 pub mod host;
 pub mod memory;
 
+mod atomics;
 #[cfg(feature = "broken-reset")]
 pub mod broken;
 #[cfg(not(feature = "broken-reset"))]

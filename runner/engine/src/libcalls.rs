@@ -27,11 +27,13 @@ use crate::stop::TrapKind;
 /// speed this is some tens of microseconds.
 const CHUNK: usize = 256 * 1024;
 
-/// The numbers of traps on the boundary to compiled code: wasmer's, and one of ours.
+/// The numbers of traps on the boundary to compiled code: wasmer's, and some of ours.
 pub(crate) mod trap_number {
     pub(crate) const MEMORY_OUT_OF_BOUNDS: u32 = 1;
     pub(crate) const TABLE_OUT_OF_BOUNDS: u32 = 3;
+    pub(crate) const UNALIGNED: u32 = 10;
     pub(crate) const OUT_OF_MEMORY: u32 = 100;
+    pub(crate) const NOT_SHARED: u32 = 101;
 }
 
 /// The kind of trap with wasmer's number (`wasmer_types::TrapCode`).
@@ -39,7 +41,7 @@ pub(crate) fn trap_kind(number: u32) -> TrapKind {
     match number {
         0 => TrapKind::StackOverflow,
         1 => TrapKind::MemoryOutOfBounds,
-        2 | 10 => TrapKind::UnalignedAtomic,
+        2 | trap_number::UNALIGNED => TrapKind::UnalignedAtomic,
         3 => TrapKind::TableOutOfBounds,
         4 => TrapKind::IndirectCallToNull,
         5 => TrapKind::BadSignature,
@@ -49,6 +51,7 @@ pub(crate) fn trap_kind(number: u32) -> TrapKind {
         9 => TrapKind::Unreachable,
         11 | 12 => TrapKind::UncaughtException,
         trap_number::OUT_OF_MEMORY => TrapKind::OutOfMemory,
+        trap_number::NOT_SHARED => TrapKind::WaitOnUnshared,
         _ => TrapKind::Unknown,
     }
 }
@@ -69,7 +72,7 @@ pub(crate) fn with_active<R>(active: &State, run: impl FnOnce() -> R) -> R {
     run()
 }
 
-fn active<'a>() -> &'a State {
+pub(crate) fn active<'a>() -> &'a State {
     // SAFETY: only compiled code calls library calls, and it runs only inside of `with_active`.
     unsafe { &*ACTIVE.get() }
 }
@@ -78,7 +81,7 @@ fn find(segments: &[PassiveSegment], index: u32) -> Option<&PassiveSegment> {
     segments.iter().find(|segment| segment.index == index)
 }
 
-fn fits(start: u32, length: u32, size: u64) -> bool {
+pub(crate) fn fits(start: u32, length: u32, size: u64) -> bool {
     u64::from(start) + u64::from(length) <= size
 }
 
@@ -103,7 +106,7 @@ fn in_chunks(length: usize, backwards: bool, mut work: impl FnMut(usize, usize))
 }
 
 /// Success on the boundary to the thunks; a trap is its number plus one.
-const DONE: u32 = 0;
+pub(crate) const DONE: u32 = 0;
 
 unsafe extern "C" fn raise_trap(number: u32) -> u32 {
     number + 1
@@ -455,7 +458,11 @@ macro_rules! checking {
                 "push rsi",
                 "push rdx",
                 "push rcx",
+                "push r8",
+                "push r9",
                 "call {check}",
+                "pop r9",
+                "pop r8",
                 "pop rcx",
                 "pop rdx",
                 "pop rsi",
@@ -477,8 +484,10 @@ macro_rules! checking {
                 "mov x29, sp",
                 "stp x0, x1, [sp, #-16]!",
                 "stp x2, x3, [sp, #-16]!",
+                "stp x4, x5, [sp, #-16]!",
                 "bl {check}",
                 "mov w9, w0",
+                "ldp x4, x5, [sp], #16",
                 "ldp x2, x3, [sp], #16",
                 "ldp x0, x1, [sp], #16",
                 "ldp x29, x30, [sp], #16",
@@ -499,6 +508,7 @@ macro_rules! checking {
 
 mod thunk {
     use super::vm;
+    use crate::atomics;
 
     /// In front of a function that unwinds through guest code, and so must seem to be called by it.
     #[unsafe(naked)]
@@ -549,6 +559,9 @@ mod thunk {
         table_get => super::has_element, get_element;
         table_set => super::has_element, set_element;
         alloc_exception => super::has_room_for_exception, make_exception;
+        wait32 => atomics::may_wait32, start_wait32;
+        wait64 => atomics::may_wait64, start_wait64;
+        notify => atomics::may_notify, start_notify;
     }
 
     returning! {
@@ -560,9 +573,9 @@ mod thunk {
         memory_size => vm::wasmer_vm_memory32_size;
         table_size => vm::wasmer_vm_table_size;
         func_ref => vm::wasmer_vm_func_ref;
-        wait32 => vm::wasmer_vm_memory32_atomic_wait32;
-        wait64 => vm::wasmer_vm_memory32_atomic_wait64;
-        notify => vm::wasmer_vm_memory32_atomic_notify;
+        start_wait32 => atomics::wait32;
+        start_wait64 => atomics::wait64;
+        start_notify => atomics::notify;
         read_exnref => vm::wasmer_vm_read_exnref;
         exception_into_exnref => vm::wasmer_vm_exception_into_exnref;
         ceil_f32 => vm::wasmer_vm_f32_ceil;

@@ -21,6 +21,7 @@
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use wasmer_types::{ModuleInfo, Mutability};
 use wasmer_vm::{
@@ -54,6 +55,8 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) memories: Box<[NonNull<VMMemoryDefinition>]>,
+    /// The module that the memories, tables and globals are declared in.
+    pub(crate) info: Arc<ModuleInfo>,
     pub(crate) tables: Box<[Table]>,
     pub(crate) globals: Box<[NonNull<VMGlobalDefinition>]>,
     pub(crate) data: Box<[PassiveSegment]>,
@@ -74,6 +77,12 @@ impl State {
         // is in a library call.
         let definition = unsafe { definition.as_ref() };
         Some((definition.base, definition.current_length as u64))
+    }
+
+    /// Whether a memory is declared for several threads.
+    pub(crate) fn is_shared(&self, index: u32) -> bool {
+        let mut memories = self.info.memories.values();
+        memories.nth(index as usize).is_some_and(|ty| ty.shared)
     }
 
     /// A table's elements and their number as they are now.

@@ -63,6 +63,9 @@ pub enum TrapKind {
     /// An atomic access that is not aligned.
     #[error("unaligned atomic access")]
     UnalignedAtomic,
+    /// A wait for another thread, which nobody could end.
+    #[error("atomic wait on memory that is not shared")]
+    WaitOnUnshared,
     /// An access outside of a table or an element segment.
     #[error("out of bounds table access")]
     TableOutOfBounds,

@@ -281,6 +281,45 @@ fn several_memories_share_their_limit() {
     outcome.fails(1, &["131072 bytes", "wasm_memory_limit"]);
 }
 
+/// There is no other thread that could end a wait: its time-out does, or the run's deadline.
+#[test]
+fn waits_for_other_threads_end_by_time() {
+    let module = |shared: &str, value: u32, timeout: i64| {
+        let memory = if shared.is_empty() { "1" } else { "1 4 shared" };
+        format!(
+            r#"(module
+            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") {memory})
+            (func (export "_start")
+              (drop (i32.atomic.rmw.add (i32.const 0) (i32.const 3)))
+              (drop (memory.atomic.notify (i32.const 0) (i32.const 1)))
+              (call $exit (i32.add (i32.const 10)
+                (memory.atomic.wait32 (i32.const 0) (i32.const {value}) (i64.const {timeout}))))))"#
+        )
+    };
+    for backend in Backend::ALL {
+        for (shared, value, timeout, status, line) in [
+            ("shared", 3, 1_000_000, 500, "exit status 12"),
+            ("shared", 5, -1, 500, "exit status 11"),
+            ("shared", 3, -1, 504, "stopped at its time limit"),
+            (
+                "",
+                3,
+                -1,
+                500,
+                "wasm trap: atomic wait on memory that is not shared",
+            ),
+        ] {
+            let guest = compiled(&module(shared, value, timeout), backend);
+            let mut runner = serve(&guest);
+            let request = Request::get("/").header("X-Timeout", "1s");
+            assert_eq!(runner.send(&request).status, status, "{backend:?} {line}");
+            runner.wait_for_log(line);
+            runner.stop();
+        }
+    }
+}
+
 /// What a run throws stays until its end: without a bound it would take the host's memory.
 #[test]
 fn exceptions_are_bounded_by_the_limit_of_memory() {
