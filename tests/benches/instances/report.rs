@@ -16,7 +16,7 @@ struct Promise {
     number: fn(&Turns<'_>) -> f64,
 }
 
-const PROMISES: [Promise; 16] = [
+const PROMISES: [Promise; 17] = [
     Promise {
         what: "load of esbuild, to load of nop",
         target: Bound::AtMost(3.0),
@@ -70,6 +70,12 @@ const PROMISES: [Promise; 16] = [
         target: Bound::AtMost(3.0),
         gate: None,
         number: |turns| turns.ours("what a request waits for, echo"),
+    },
+    Promise {
+        what: "what a request waits for, echo of inputs that write different pages, us",
+        target: Bound::AtMost(3.0),
+        gate: None,
+        number: |turns| turns.ours("what a request waits for, echo of 1 and 48 KiB in turns"),
     },
     Promise {
         what: "what a request waits for, esbuild before its start-up, us",

@@ -6,6 +6,7 @@
 //! file system forget one thing at a time, and each time the proof must fail.
 
 mod requests;
+mod storm;
 mod trusted;
 
 use faas_wasm_engine::broken::{Broken, break_reset};
