@@ -297,7 +297,7 @@ fn waits_for_other_threads_end_by_time() {
                 (memory.atomic.wait32 (i32.const 0) (i32.const {value}) (i64.const {timeout}))))))"#
         )
     };
-    for backend in Backend::ALL {
+    for backend in Backend::all() {
         for (shared, value, timeout, status, line) in [
             ("shared", 3, 1_000_000, 500, "exit status 12"),
             ("shared", 5, -1, 500, "exit status 11"),
