@@ -192,12 +192,12 @@ image: check-engine build ## Build the images faas-wasm and faas-wasm-runner, an
 image-runner:
 	@mkdir -p $(BUILD)/image/runner
 	cp $(RUNNER) $(BUILD)/image/runner/
-	$(DOCKER_BUILD) -f runner/Dockerfile -t faas-wasm-runner:$(VERSION) $(BUILD)/image/runner
+	$(DOCKER_BUILD) -f runner/Dockerfile -t faas-wasm-runner:$(VERSION) -t faas-wasm-runner $(BUILD)/image/runner
 
 image-tool:
 	@mkdir -p $(BUILD)/image/tool
 	cp $(TOOL) $(RUNNER) compiler/image/test-function LICENSE $(BUILD)/image/tool/
-	$(DOCKER_BUILD) -f compiler/Dockerfile -t faas-wasm:$(VERSION) $(BUILD)/image/tool
+	$(DOCKER_BUILD) -f compiler/Dockerfile -t faas-wasm:$(VERSION) -t faas-wasm $(BUILD)/image/tool
 
 image-tool-cranelift:
 	@mkdir -p $(BUILD)/image/tool-cranelift
