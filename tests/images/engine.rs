@@ -1,6 +1,7 @@
 //! The container engine's client, and images built with it.
 
 use std::env;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -163,6 +164,10 @@ impl<'a> FunctionImage<'a> {
         for argument in &self.arguments {
             arguments.extend(["--build-arg", argument]);
         }
+        // Two builds at once would both make what the second can take from the first.
+        let lock = Path::new(env!("CARGO_TARGET_TMPDIR")).join(self.template);
+        let lock = File::create(lock).expect("a file can be made");
+        lock.lock().expect("it can be locked");
         let outcome = stand_in(&work, &arguments);
         (tag, outcome)
     }
