@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use faas_wasm_tests::random::{Random, rounds};
-use faas_wasm_tests::{Backend, Gpu, Guest, Work, fake_cuda};
+use faas_wasm_tests::{Backend, FakeCuda, Gpu, Guest, Work, fake_cuda};
 
 /// The driver's functions: name, and parameters in three data models.
 const FUNCTIONS: &str = include_str!("../../compiler/src/cuda_functions.tsv");
@@ -314,7 +314,9 @@ fn runs(column: usize, isolation: &str) {
         let module = wat::parse_str(&text).expect("the text is correct");
         let module = work.write("a.wasm", module);
         let guest = Guest::compiled(&module, Backend::Cranelift);
-        let gpu = Gpu::new()
+        // Some launches are of more blocks than anybody would wait for.
+        let driver = FakeCuda::new().with("launch_timeout", "200ms");
+        let gpu = Gpu::of(driver)
             .env("cuda_isolation", isolation)
             .env("cuda_mem_limit", "1Mi");
         let outcome = gpu.run(guest.artifact(), None, &[]);

@@ -3,7 +3,7 @@
 //! Every test ends with an empty census: nothing of a guest is left on the device, and the driver was asked for nothing
 //! that it must not be.
 
-use faas_wasm_tests::{Backend, Gpu, Guest, cuda_fixtures};
+use faas_wasm_tests::{Backend, Gpu, Guest, Work, cuda_fixtures};
 
 /// 4-byte device pointers, 8-byte ones, and kernels whose text does not say which parameters are pointers.
 const MODELS: [&str; 3] = ["", "64", "-bare"];
@@ -80,6 +80,43 @@ fn memory_is_copied_and_set() {
 fn vectors_are_added() {
     passes("vecadd", &[]);
     passes("vecadd", &["kernels.ptx"]);
+}
+
+/// A fatbin with the text of kernels in it, not compressed: a header of 16 bytes and a part with one of 64.
+fn fatbin(text: &[u8]) -> Vec<u8> {
+    let mut part = Vec::new();
+    part.extend(1_u16.to_le_bytes());
+    part.extend(0x101_u16.to_le_bytes());
+    part.extend(64_u32.to_le_bytes());
+    part.extend((text.len() as u64 + 1).to_le_bytes());
+    part.resize(64, 0);
+    part.extend(text);
+    part.push(0);
+    let mut image = 0xba55_ed50_u32.to_le_bytes().to_vec();
+    image.extend(1_u16.to_le_bytes());
+    image.extend(16_u16.to_le_bytes());
+    image.extend((part.len() as u64).to_le_bytes());
+    image.extend(part);
+    image
+}
+
+#[test]
+fn modules_come_in_fatbins() {
+    let work = Work::new();
+    for (model, kernels) in [
+        ("", "kernels"),
+        ("64", "kernels"),
+        ("-bare", "kernels-bare"),
+    ] {
+        let text = std::fs::read(cuda_fixtures().join(format!("{kernels}.ptx")));
+        work.write("k.fatbin", fatbin(&text.expect("it has been built")));
+        let guest = guest(&format!("vecadd{model}"));
+        let gpu = Gpu::new();
+        let outcome = gpu.run(guest.artifact(), Some(work.path()), &["k.fatbin"]);
+        let text = outcome.text();
+        assert_eq!(outcome.code(), 0, "{model}:\n{text}\n{}", outcome.stderr);
+        gpu.is_empty_but_for(0);
+    }
 }
 
 #[test]

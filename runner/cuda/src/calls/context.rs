@@ -20,34 +20,41 @@ const PRINTF_SIZE: u32 = 1;
 const HEAP_SIZE: u32 = 2;
 const LARGEST_PRINTF: u64 = 1 << 20;
 
+/// Leases a context of the driver on a device, if the instance has none there yet.
+pub(crate) fn lease(call: &mut Call<'_>, index: usize) -> Outcome {
+    if call.state.leases[index].is_some() {
+        return Ok(());
+    }
+    let backend = call.backend()?;
+    let lease = match call.cuda.lease_now(&backend, index)? {
+        Some(lease) => lease,
+        None => {
+            // Making a context takes long, and waits for a device that hangs.
+            let (cuda, giver) = (Arc::clone(call.cuda), Arc::clone(call.cuda));
+            let worker = Arc::clone(&backend);
+            let preparing = cuda.prepare();
+            let work = move || cuda.lease(&worker, index);
+            let undo = move |lease: Result<Lease, Code>| {
+                let _preparing = preparing;
+                if let Ok(lease) = lease {
+                    giver.leave(Remains::of(lease));
+                }
+            };
+            call.aside("cuda-context", &backend, work, undo)??
+        }
+    };
+    call.state.leases[index] = Some(lease);
+    Ok(())
+}
+
 /// Makes a context of the guest, on a context of the driver that is leased on first use.
 pub(crate) fn make(call: &mut Call<'_>, device: i32, flags: u32) -> Outcome<Handle> {
     device::find(call, device)?;
-    let backend = call.backend()?;
     let index = device as usize;
     if !call.state.contexts.has_room() {
         return fail(Code::OUT_OF_MEMORY);
     }
-    if call.state.leases[index].is_none() {
-        let lease = match call.cuda.lease_now(&backend, index)? {
-            Some(lease) => lease,
-            None => {
-                // Making a context takes long, and waits for a device that hangs.
-                let (cuda, giver) = (Arc::clone(call.cuda), Arc::clone(call.cuda));
-                let worker = Arc::clone(&backend);
-                let preparing = cuda.prepare();
-                let work = move || cuda.lease(&worker, index);
-                let undo = move |lease: Result<Lease, Code>| {
-                    let _preparing = preparing;
-                    if let Ok(lease) = lease {
-                        giver.leave(Remains::of(lease));
-                    }
-                };
-                call.aside("cuda-context", &backend, work, undo)??
-            }
-        };
-        call.state.leases[index] = Some(lease);
-    }
+    lease(call, index)?;
     let object = ContextObject {
         device: index,
         flags,

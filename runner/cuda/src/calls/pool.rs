@@ -10,8 +10,8 @@ use crate::handles::Handle;
 use crate::instance::{PoolObject, allocation};
 use crate::layout::Fields;
 
-use super::device;
 use super::memory::{charge, charged};
+use super::{context, device};
 
 /// `CU_MEMPOOL_ATTR_RELEASE_THRESHOLD` and the attributes before it, which are of four bytes.
 const FIRST_WIDE: u32 = 4;
@@ -22,6 +22,8 @@ fn make(call: &mut Call<'_>, device: usize, is_default: bool) -> Outcome<Handle>
     if !call.state.pools.has_room() {
         return fail(Code::OUT_OF_MEMORY);
     }
+    // A pool needs no context, but it is taken away with the one that the instance has on its device.
+    context::lease(call, device)?;
     let pool = backend
         .driver
         .pool_create(backend.devices[device].number, 0)?;
@@ -39,12 +41,8 @@ fn make(call: &mut Call<'_>, device: usize, is_default: bool) -> Outcome<Handle>
     }
 }
 
-/// The pool that stands for a device's default one. The instance has a context on that device, so that its end takes
-/// the pool away.
+/// The pool that stands for a device's default one.
 fn default_pool(call: &mut Call<'_>, device: usize) -> Outcome<Handle> {
-    if call.state.leases[device].is_none() {
-        return fail(Code::INVALID_CONTEXT);
-    }
     let found = call
         .state
         .pools
@@ -80,9 +78,6 @@ pub(crate) fn create(call: &mut Call<'_>, pool: Pointer, properties: Pointer) ->
         return fail(Code::NOT_SUPPORTED);
     }
     device::find(call, device)?;
-    if call.state.leases[device as usize].is_none() {
-        return fail(Code::INVALID_CONTEXT);
-    }
     let handle = make(call, device as usize, false)?;
     call.store(out, handle.0)
 }
