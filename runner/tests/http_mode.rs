@@ -534,9 +534,13 @@ fn the_childs_output_and_end_are_logged() {
         ("fprocess", "sh f.sh"),
         ("upstream_url", "http://127.0.0.1:1"),
     ];
-    let mut runner = launch(&variables, &[("f.sh", "echo out; echo err >&2; exit 3")]);
+    // What it wrote last is logged, also if it is much.
+    let script = "seq 20000 >&2; echo err >&2; echo out; exit 3";
+    let mut runner = launch(&variables, &[("f.sh", script)]);
     assert_eq!(runner.wait(), Some(1));
+    assert!(runner.stdout().ends_with(" stdout: out\n"));
     let log = runner.log();
+    assert!(log.contains(" stderr: 20000\n") && log.contains(" stderr: err\n"));
     assert!(log.contains(" Forking: sh, arguments: [f.sh]\n"), "{log}");
     assert!(
         log.contains(" Forked function has terminated: exit status 3\n"),

@@ -2,15 +2,20 @@
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
 
 use super::StartError;
 use crate::config::Config;
 use crate::log::{self, FunctionStream, Logger};
 use crate::process::{self, Child, Children, CommandLine, failure_text};
+
+/// How long the output of a child that has failed is still read, if others hold it open.
+const OUTPUT_GRACE: Duration = Duration::from_millis(250);
 
 /// The running child.
 #[derive(Debug)]
@@ -84,18 +89,19 @@ async fn supervise(
 ) {
     // Kept open and empty for as long as the child lives.
     let stdin = child.stdin.take();
+    let mut output = JoinSet::new();
     if let Some(stdout) = child.stdout.take() {
         logger.info("Started logging: stdout from function.");
         let logger = logger.clone();
-        tokio::spawn(async move {
-            log::pump(stdout, FunctionStream::Stdout, log_buffer_size, &logger).await
+        output.spawn(async move {
+            log::pump(stdout, FunctionStream::Stdout, log_buffer_size, &logger).await;
         });
     }
     if let Some(stderr) = child.stderr.take() {
         logger.info("Started logging: stderr from function.");
         let logger = logger.clone();
-        tokio::spawn(async move {
-            log::pump(stderr, FunctionStream::Stderr, log_buffer_size, &logger).await
+        output.spawn(async move {
+            log::pump(stderr, FunctionStream::Stderr, log_buffer_size, &logger).await;
         });
     }
     let ended = child.wait().await;
@@ -106,7 +112,12 @@ async fn supervise(
         Err(cause) => Some(format!("wait: {cause}")),
     };
     if let Some(failure) = failure {
+        // Its last words say why.
+        let read = async { while output.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(OUTPUT_GRACE, read).await;
         // The receiver lives as long as the program.
         let _ = failures.send(format!("Forked function has terminated: {failure}"));
+    } else {
+        output.detach_all();
     }
 }
