@@ -18,8 +18,9 @@ use crate::trusted;
 const WASI: &str = "wasi_snapshot_preview1";
 const RUNS: u32 = 100_000;
 
-/// As many rounds as the host says (by names that the tool knows), each with something of everything. It leaves the number in a global,
-/// which must be 0 at the beginning, and one more in a table that grows.
+/// As many rounds as the host says (by names that the tool knows), each with something of everything.
+/// It leaves the number in a global, which must be 0 at the beginning, and more in a memory and in a
+/// table that grows.
 const GUEST: &str = r#"(module
   (import "wasi_snapshot_preview1" "sched_yield" (func $rounds (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $wrong (param i32)))
@@ -47,12 +48,17 @@ const GUEST: &str = r#"(module
     (global.set $left (i32.const -1))))"#;
 
 /// The host's side of a run.
+#[derive(Default)]
 struct Run {
     rounds: u32,
     found_wrong: bool,
+    /// Calls until one panics, if one shall.
+    until_panic: Option<u32>,
 }
 
 fn rounds(caller: &mut Caller<'_, Run>) -> Result<u32, Stop> {
+    let left = caller.data.until_panic.map(|calls| calls.checked_sub(1));
+    caller.data.until_panic = left.map(|left| left.expect("a call that goes wrong"));
     Ok(caller.data.rounds)
 }
 
@@ -72,10 +78,14 @@ fn linked() -> Arc<Linked<Run>> {
 }
 
 fn run(replica: &mut Replica<Run>, rounds: u32, time: Duration) -> Ending {
-    let mut run = Run {
+    let run = Run {
         rounds,
-        found_wrong: false,
+        ..Run::default()
     };
+    end_of(replica, run, time)
+}
+
+fn end_of(replica: &mut Replica<Run>, mut run: Run, time: Duration) -> Ending {
     let limits = RunLimits {
         deadline: Some(Instant::now() + time),
         ..RunLimits::default()
@@ -121,5 +131,25 @@ fn a_storm_of_deadlines_and_signals_leaves_a_healthy_process() {
     for _ in 0..10_000 {
         let ending = run(&mut replica, 1, Duration::from_secs(60));
         assert_eq!(ending, Ending::Returned);
+    }
+}
+
+/// Panics are caught where the guest calls out, wherever it has got to.
+#[test]
+fn a_host_call_that_panics_ends_its_run_and_nothing_else() {
+    let mut replica = Replica::new(&linked()).expect("it can be made");
+    for calls in (0..6).cycle().take(120) {
+        let run = Run {
+            rounds: 10,
+            until_panic: Some(calls),
+            ..Run::default()
+        };
+        let ending = end_of(&mut replica, run, Duration::from_secs(60));
+        let Ending::HostPanicked(message) = ending else {
+            panic!("after {calls} calls: {ending:?}");
+        };
+        assert_eq!(message, "a call that goes wrong");
+        let ending = self::run(&mut replica, 3, Duration::from_secs(60));
+        assert_eq!(ending, Ending::Returned, "after {calls} calls");
     }
 }

@@ -1,13 +1,14 @@
 //! Guests that do everything that they should not: each ends as it must, the log says where, and the
 //! next request finds an instance that is as new, on the same replica.
 
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use faas_wasm_tests::http::Request;
+use faas_wasm_tests::http::{Request, connect};
 use faas_wasm_tests::{Backend, Guest, Outcome, Runner, Work, runner_program};
 use rustix::process::Signal;
 
@@ -211,6 +212,25 @@ fn reports_in_full_are_rare() {
     assert_eq!(titles, 100, "{log}");
     let reports = log.matches("   0: act+0x").count();
     assert!((1..=most).contains(&reports), "{reports}\n{log}");
+}
+
+/// Who is gone when the guest traps, throws or overflows its stack takes nothing along.
+#[test]
+fn guests_may_trap_while_nobody_waits() {
+    let runner = serve(&guest(Backend::Cranelift));
+    for what in [4, 24, 26, 28].repeat(25) {
+        let mut stream = connect(runner.address()).expect("it listens");
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n";
+        write!(stream, "{head}{what:02}").expect("it reads");
+    }
+    runner.wait_for_metric("http_requests_in_flight", 0.0);
+    assert_eq!(ask(&runner, 0), (200, "ok\n".into()));
+    assert_eq!(
+        runner.metric("wasm_replicas"),
+        Some(1.0),
+        "the same replica"
+    );
+    runner.stop();
 }
 
 /// Frames that are larger than the red zone and the guard page together must not jump over them.
