@@ -169,11 +169,10 @@ fn start(config: Config, warnings: &[String]) -> Exit {
     for warning in warnings {
         logger.warn(warning);
     }
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if modes::is_wasm(&config) {
-        builder.worker_threads(io_threads());
-    }
-    let runtime = match builder.enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(cause) => {
             logger.error(&format!("cannot start threads: {cause}"));
@@ -184,13 +183,6 @@ fn start(config: Config, warnings: &[String]) -> Exit {
     // Functions that are still running keep running; nothing of ours waits for them.
     runtime.shutdown_background();
     exit
-}
-
-/// How many threads do the I/O of wasm mode, whose guests have their own: half as many as there are cores. More of them
-/// wake each other up for the short work that I/O is, and take the cores from the guests.
-fn io_threads() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / 2).max(1)
 }
 
 /// Serves until SIGTERM or a failure of the mode.
