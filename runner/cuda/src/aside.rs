@@ -13,7 +13,8 @@ use crate::device::Backend;
 pub(crate) type Busy = Arc<()>;
 
 impl Call<'_> {
-    /// Does something on a thread of its own. If the run ends before, `undo` gets the result, on that thread.
+    /// Does something on a thread of its own, which has no context before or after. If the run ends before, `undo` gets
+    /// the result, on that thread.
     pub(crate) fn aside<T: Send + 'static>(
         &mut self,
         name: &str,
@@ -29,10 +30,11 @@ impl Call<'_> {
         let spawned = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                if let Err(unheard) = sender.send(work()) {
+                let result = work();
+                clear_current(&backend.driver);
+                if let Err(unheard) = sender.send(result) {
                     undo(unheard.0);
                 }
-                clear_current(&backend.driver);
                 drop(busy);
             });
         if spawned.is_err() {

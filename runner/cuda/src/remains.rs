@@ -226,14 +226,9 @@ impl Remains {
             note(driver.memset_8(allocation.address, 0, allocation.size as usize, stream));
         }
         wait_for(driver, [stream], Instant::now() + PATIENCE)?;
+        // That of pools, too: nothing uses it any more, and it is certain to be gone then.
         for allocation in self.memory.drain(..) {
-            match allocation.from_pool {
-                true => note(driver.mem_free_async(allocation.address, stream)),
-                false => note(driver.mem_free(allocation.address)),
-            }
-        }
-        if !self.pools.is_empty() {
-            wait_for(driver, [stream], Instant::now() + PATIENCE)?;
+            note(driver.mem_free(allocation.address));
         }
         self.pools
             .drain(..)

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::addresses::Origin;
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Current, FileProblem, Outcome, fail, set_current};
+use crate::call::{Call, Current, FileProblem, Outcome, clear_current, fail, set_current};
 use crate::code::Code;
 use crate::compiled;
 use crate::driver::{self, CStrImage};
@@ -54,9 +54,12 @@ fn load_with_log(
             .and_then(|()| compiled::load(&cuda, &worker, capability, &loaded))
     };
     let undo = move |result: Result<driver::Module, _>| {
-        if let Ok(module) = result {
+        if let Ok(module) = result
+            && set_current(&undoer.driver, current.context).is_ok()
+        {
             // It would go with its context, too, but a shared one stays.
             let _ = undoer.driver.module_unload(module);
+            clear_current(&undoer.driver);
         }
     };
     let result = call
