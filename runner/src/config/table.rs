@@ -168,7 +168,7 @@ variables! {
         WASM_QUEUE_LIMIT = "wasm_queue_limit", "integer", "1024",
             "Requests waiting for a replica; one more gets 429.";
         WASM_MEMORY_LIMIT = "wasm_memory_limit", "size", "4Gi",
-            "Linear memory of one instance: `memory.grow` beyond it gives -1, a larger initial memory is refused at start.";
+            "Linear memory of one instance, all its memories together: `memory.grow` beyond it gives -1, a larger initial memory is refused at start.";
         WASM_TABLE_LIMIT = "wasm_table_limit", "integer", "1000000",
             "Elements in the tables of one instance, likewise.";
         WASM_STACK_SIZE = "wasm_stack_size", "size", "1Mi",
