@@ -300,11 +300,11 @@ unsafe extern "C" fn elem_drop(context: *mut VMContext, segment: u32) -> u32 {
     DONE
 }
 
-/// Whether `table.grow` may go on, or else meets the limit; what wasmer's implementation does then
-/// cannot fail for us.
-unsafe extern "C" fn may_grow_table(table: u32, delta: u32) -> u32 {
+/// Whether `table.grow` may go on, or else meets the limit, which holds for all tables together; what
+/// wasmer's implementation does then cannot fail for us.
+unsafe extern "C" fn may_grow_table(delta: u32) -> u32 {
     let active = active();
-    let size = active.table(table).map_or(u64::MAX, |(_, size)| size);
+    let size = active.table_elements();
     let fits = size.saturating_add(u64::from(delta)) <= u64::from(active.table_limit);
     if !fits {
         active.table_limited.set(true);
@@ -319,7 +319,7 @@ unsafe extern "C" fn table_grow(
     table: u32,
 ) -> u32 {
     // SAFETY: only reads the active instance.
-    if unsafe { may_grow_table(table, delta) } == 0 {
+    if unsafe { may_grow_table(delta) } == 0 {
         return u32::MAX;
     }
     // SAFETY: the function's own type names a union of pointers, which is passed like a `usize`

@@ -21,7 +21,7 @@ const ENTRY: &str = "_start";
 pub struct Limits {
     /// Bytes of linear memory, all memories of an instance together.
     pub memory: u64,
-    /// Elements of one table.
+    /// Elements, all tables of an instance together.
     pub table: u32,
     /// Bytes of stack for guest code.
     pub stack: usize,
@@ -86,13 +86,13 @@ pub enum LinkError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// An initial table is larger than allowed.
+    /// The initial table, or all of them together, is larger than allowed.
     #[error(
         "the module's table begins with {initial} elements, more than the limit of {limit} (wasm_table_limit)"
     )]
     TableLimit {
         /// Initial number of elements.
-        initial: u32,
+        initial: u64,
         /// The limit.
         limit: u32,
     },
@@ -194,13 +194,11 @@ fn check_limits(metadata: &ModuleMetadata, limits: Limits) -> Result<(), LinkErr
     if initial > limit {
         return Err(LinkError::MemoryLimit { initial, limit });
     }
-    for table in &metadata.tables {
-        if table.minimum > limits.table {
-            return Err(LinkError::TableLimit {
-                initial: table.minimum,
-                limit: limits.table,
-            });
-        }
+    let tables = metadata.tables.iter();
+    let initial: u64 = tables.map(|table| u64::from(table.minimum)).sum();
+    if initial > u64::from(limits.table) {
+        let limit = limits.table;
+        return Err(LinkError::TableLimit { initial, limit });
     }
     Ok(())
 }

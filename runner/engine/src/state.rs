@@ -61,7 +61,7 @@ pub(crate) struct State {
     pub(crate) globals: Box<[NonNull<VMGlobalDefinition>]>,
     pub(crate) data: Box<[PassiveSegment]>,
     pub(crate) elements: Box<[PassiveSegment]>,
-    /// Largest number of elements of a table.
+    /// Largest number of elements of all tables together.
     pub(crate) table_limit: u32,
     /// Whether that has kept a table from growing.
     pub(crate) table_limited: Cell<bool>,
@@ -88,6 +88,11 @@ impl State {
     /// A table's elements and their number as they are now.
     pub(crate) fn table(&self, index: u32) -> Option<(*mut usize, u64)> {
         self.tables.get(index as usize).map(Table::elements)
+    }
+
+    /// The number of elements of all tables as it is now.
+    pub(crate) fn table_elements(&self) -> u64 {
+        self.tables.iter().map(|table| table.elements().1).sum()
     }
 
     /// Notes that one more exception is made; `false` if it must not be.

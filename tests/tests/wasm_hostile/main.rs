@@ -301,6 +301,28 @@ fn several_memories_share_their_limit() {
     outcome.fails(1, &["131072 bytes", "wasm_memory_limit"]);
 }
 
+/// So is `wasm_table_limit`.
+#[test]
+fn several_tables_share_their_limit() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (table $a 1 funcref) (table $b 2 externref)
+        (func (export "_start")
+          (loop $more (br_if $more (i32.ne (table.grow $a (ref.null func) (i32.const 1)) (i32.const -1))))
+          (loop $more (br_if $more (i32.ne (table.grow $b (ref.null extern) (i32.const 1)) (i32.const -1))))
+          (call $exit (i32.add (table.size $a) (table.size $b)))))"#;
+    let guest = compiled(text, Backend::Cranelift);
+    let mut runner = guest.serve().env("wasm_table_limit", "40").start();
+    for _ in 0..2 {
+        assert_eq!(runner.get("/").status, 500);
+    }
+    runner.wait_for_log("exit status 40");
+    runner.wait_for_metric("wasm_limit_reached_total{limit=\"table_limit\"}", 2.0);
+    let outcome = guest.serve().env("wasm_table_limit", "2").run_to_end();
+    outcome.fails(1, &["3 elements", "wasm_table_limit"]);
+}
+
 /// There is no other thread that could end a wait: its time-out does, or the run's deadline.
 #[test]
 fn waits_for_other_threads_end_by_time() {
