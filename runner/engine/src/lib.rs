@@ -49,6 +49,7 @@ pub use instance::{InstanceError, Usage};
 pub use link::{Limits, LinkError, Linked};
 pub use memory::{GuestMemory, MemoryFault};
 pub use module::{ENGINE_VERSION, LoadError, Module};
+pub use promptness::run_as_batch;
 pub use replica::Replica;
 pub use slot::SlotError;
 pub use stop::{Interruption, Stop, TrapKind};

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use faas_wasm_engine::Replica;
+use faas_wasm_engine::{Replica, run_as_batch};
 
 use super::WasmMetrics;
 use super::cpu_share::CpuShares;
@@ -242,7 +242,8 @@ impl Pool {
     fn worker(&self) -> Result<Worker, String> {
         let replica = Replica::new(&self.guest).map_err(|error| error.to_string())?;
         // Only now: the first replica starts the thread that watches deadlines, and a thread is born into the group of
-        // the one that starts it.
+        // the one that starts it, and with its schedule.
+        run_as_batch();
         let share = self.shares.as_ref().map(CpuShares::enter).transpose();
         let share = share.map_err(|error| error.to_string())?;
         let (metrics, logger) = (self.metrics.clone(), self.logger.clone());
