@@ -81,6 +81,17 @@ impl Work {
         path
     }
 
+    /// The names of what is in it, in order.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path()).expect("the directory is there");
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.expect("it can be read").file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
     /// Copies a fixture's module into it.
     pub fn fixture(&self, name: &str) -> PathBuf {
         let path = self.join(&format!("{name}.wasm"));

@@ -15,16 +15,6 @@ fn quick(work: &Work, arguments: &[&str]) -> Outcome {
     build(work, &[&["--backend", "cranelift"], arguments].concat())
 }
 
-fn names(work: &Work) -> Vec<String> {
-    let entries = fs::read_dir(work.path()).expect("the directory is there");
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.expect("it can be read").file_name())
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn writes_the_artifact_beside_the_module_and_a_summary() {
     for backend in Backend::all() {
@@ -61,7 +51,7 @@ fn writes_the_artifact_beside_the_module_and_a_summary() {
         );
         assert!(summary.contains("artifact   hello.so\n"), "{summary}");
         assert!(summary.contains(backend.name()), "{summary}");
-        assert_eq!(names(&work), ["hello.so", "hello.wasm"]);
+        assert_eq!(work.names(), ["hello.so", "hello.wasm"]);
         let size = fs::metadata(work.join("hello.so"))
             .expect("it is there")
             .len();
@@ -261,7 +251,7 @@ fn rejects_bad_input_and_leaves_nothing_behind() {
         let outcome = quick(&work, &["bad.wasm"]);
         eprintln_case(name, &outcome);
         outcome.fails(1, parts);
-        assert_eq!(names(&work), ["bad.wasm"], "{name}");
+        assert_eq!(work.names(), ["bad.wasm"], "{name}");
     }
 }
 
@@ -330,7 +320,7 @@ fn wrong_usage_exits_with_2() {
         quick(&work, arguments).fails(2, parts);
     }
     build(&work, &["nop.wasm", "--backend", "gcc"]).fails(2, &["gcc", "llvm, cranelift"]);
-    assert_eq!(names(&work), ["nop.wasm"]);
+    assert_eq!(work.names(), ["nop.wasm"]);
 }
 
 #[test]
@@ -386,7 +376,7 @@ fn a_failed_build_keeps_the_old_artifact() {
     work.write("nop.wasm", b"\0asm\x01\0\0\0\x01");
     quick(&work, &["nop.wasm"]).fails(1, &["error:"]);
     assert!(before == fs::read(work.join("nop.so")).expect("it is there"));
-    assert_eq!(names(&work), ["nop.so", "nop.wasm"]);
+    assert_eq!(work.names(), ["nop.so", "nop.wasm"]);
 }
 
 #[test]

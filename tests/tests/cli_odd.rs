@@ -25,16 +25,6 @@ fn quick(work: &Work, arguments: &[&str]) -> Outcome {
     in_work(work, &[&command[..], arguments].concat())
 }
 
-fn names(work: &Work) -> Vec<String> {
-    let entries = fs::read_dir(work.path()).expect("it is there");
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.expect("it can be read").file_name())
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
-
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
@@ -136,7 +126,7 @@ fn a_module_can_come_from_standard_input() {
     with_input(&["build", "-"], &wasm).fails(2, &["error: ", "has no name", "hint: ", "-o"]);
     work.write("a.wat", NOP);
     quick(&work, &["a.wat", "-o", "-"]).fails(2, &["error: ", "standard output", "hint: ", "-o"]);
-    assert_eq!(names(&work), ["a.wat"]);
+    assert_eq!(work.names(), ["a.wat"]);
 }
 
 #[test]
@@ -171,7 +161,7 @@ fn empty_variables_are_none() {
         command.env(name, "");
     }
     Outcome::of(&mut command).success();
-    assert_eq!(names(&work), ["a.so", "a.wat"]);
+    assert_eq!(work.names(), ["a.so", "a.wat"]);
     // One that says something still does.
     Outcome::of(command.env("SOURCE_DATE_EPOCH", "soon")).fails(2, &["soon"]);
 }
@@ -187,7 +177,7 @@ fn two_outputs_are_two_files() {
     }
     // Told before anything is built.
     quick(&work, &["a.wat", "--emit-sbom=none/a.json"]).fails(1, &["none/a.json", "hint: "]);
-    assert_eq!(names(&work), ["a.wat", "d"]);
+    assert_eq!(work.names(), ["a.wat", "d"]);
 }
 
 #[test]
@@ -216,7 +206,7 @@ fn builds_of_one_output_at_once_leave_one_of_them() {
     }
     let read = |name: &str| fs::read(work.join(name)).expect("it was written");
     assert!(read("a.so") == read("expected.so"));
-    assert_eq!(names(&work), ["a.so", "cat.wasm", "expected.so"]);
+    assert_eq!(work.names(), ["a.so", "cat.wasm", "expected.so"]);
 }
 
 /// An interrupted build ends with all of its processes: they hold its standard error open.
@@ -272,7 +262,7 @@ fn an_interrupted_build_leaves_nothing() {
         );
         log.read_to_string(&mut line)
             .expect("the pipe is closed at its other end");
-        assert_eq!(names(&work), ["a.wat"], "{backend:?}, {signal:?}");
+        assert_eq!(work.names(), ["a.wat"], "{backend:?}, {signal:?}");
     }
 }
 
