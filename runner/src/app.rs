@@ -169,10 +169,12 @@ fn start(config: Config, warnings: &[String]) -> Exit {
     for warning in warnings {
         logger.warn(warning);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = modes::io_threads(&config) {
+        builder.worker_threads(threads);
+    }
+    builder.on_thread_park(move || logger.flush());
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(cause) => {
             logger.error(&format!("cannot start threads: {cause}"));
@@ -180,6 +182,7 @@ fn start(config: Config, warnings: &[String]) -> Exit {
         }
     };
     let exit = runtime.block_on(serve(config, &logger));
+    logger.finish();
     // Functions that are still running keep running; nothing of ours waits for them.
     runtime.shutdown_background();
     exit
@@ -203,7 +206,7 @@ async fn serve(config: Config, logger: &Logger) -> Exit {
     let wasm = modes::is_wasm(&config).then_some(&config.wasm);
     let children = Children::new(descriptors::make_room(&config, wasm, logger));
     tokio::spawn(children.clone().reap_orphans());
-    let mode = match modes::start(&config, logger, &metrics, children, failures) {
+    let mode = match modes::start(&config, logger, metrics, children, failures) {
         Ok(mode) => mode,
         Err(StartError { message }) => {
             logger.error(&message);
@@ -223,7 +226,7 @@ async fn authenticate_and_run(
     config: Config,
     logger: &Logger,
     metrics: Metrics,
-    mode: Arc<dyn Mode>,
+    mode: &'static dyn Mode,
     sigterm: &mut Signal,
 ) -> Exit {
     let authenticator = match &config.jwt {
@@ -241,7 +244,7 @@ async fn authenticate_and_run(
     };
     Serving {
         config,
-        logger: logger.clone(),
+        logger: *logger,
         metrics,
         mode,
     }
@@ -254,7 +257,7 @@ struct Serving {
     config: Config,
     logger: Logger,
     metrics: Metrics,
-    mode: Arc<dyn Mode>,
+    mode: &'static dyn Mode,
 }
 
 impl Serving {
@@ -282,8 +285,8 @@ impl Serving {
         }
         tokio::spawn(server::serve_metrics(
             metrics_listener,
-            self.metrics.clone(),
-            logger.clone(),
+            self.metrics,
+            *logger,
         ));
 
         let timeouts = [
@@ -320,18 +323,13 @@ impl Serving {
             write_timeout: config.write_timeout.limit(),
             authenticator,
         };
-        let service = Service::new(
-            Arc::clone(&self.mode),
-            self.metrics.clone(),
-            Arc::clone(&health),
-            options,
-        );
+        let service = Service::new(self.mode, self.metrics, Arc::clone(&health), options);
         let server = Server::new(
             listener,
-            Arc::new(service),
+            Box::leak(Box::new(service)),
             config.read_timeout.limit(),
             config.max_connections,
-            logger.clone(),
+            *logger,
         );
         let drained = server
             .run(
@@ -342,7 +340,7 @@ impl Serving {
         if !drained {
             logger.error("Error in Shutdown: context deadline exceeded");
         }
-        Arc::clone(&self.mode).drain().await;
+        self.mode.drain().await;
         logger.info(&format!(
             "Exiting. Active connections: {}",
             self.metrics.in_flight()

@@ -97,7 +97,7 @@ fn translate(settings: &CudaSettings) -> Settings {
 /// Messages about CUDA go to the runner's log.
 #[must_use]
 pub fn log_to(logger: &Logger) -> Log {
-    let logger = logger.clone();
+    let logger = *logger;
     Log::new(move |level, message| match level {
         Level::Info => logger.info(message),
         Level::Warning => logger.warn(&format!("Warning: {message}")),

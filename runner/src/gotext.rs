@@ -274,18 +274,21 @@ fn is_printable(c: char) -> bool {
 /// Go's canonical form of a header name: upper case at the start and after each hyphen, lower case elsewhere.
 #[must_use]
 pub fn canonical_header_name(name: &str) -> String {
+    canonical_header_chars(name).collect()
+}
+
+/// The characters of [`canonical_header_name`].
+pub fn canonical_header_chars(name: &str) -> impl Iterator<Item = char> {
     let mut upper = true;
-    name.chars()
-        .map(|c| {
-            let canonical = if upper {
-                c.to_ascii_uppercase()
-            } else {
-                c.to_ascii_lowercase()
-            };
-            upper = c == '-';
-            canonical
-        })
-        .collect()
+    name.chars().map(move |c| {
+        let canonical = if upper {
+            c.to_ascii_uppercase()
+        } else {
+            c.to_ascii_lowercase()
+        };
+        upper = c == '-';
+        canonical
+    })
 }
 
 /// The access log's size: decimal units, four significant digits as by C's `%.4g`, no space; `-1B` for unknown.
@@ -300,6 +303,47 @@ pub fn size(bytes: i64) -> String {
         unit += 1;
     }
     format!("{}{}", four_significant(value), UNITS[unit])
+}
+
+/// Writes a number in decimal.
+pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    // Enough for the largest.
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        // The last digit alone.
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// Writes what `%.*f` gives with so many decimals for a time in seconds that is not below zero.
+pub fn push_decimals<const DECIMALS: usize>(out: &mut Vec<u8>, seconds: f64) {
+    // Beyond are no times that were measured.
+    if !(0.0..1e9).contains(&seconds) {
+        out.extend_from_slice(format!("{seconds:.DECIMALS$}").as_bytes());
+        return;
+    }
+    let mut unit = 10_u64.pow(DECIMALS as u32);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a small power, and a number that it cannot make too large"
+    )]
+    let units = (seconds * unit as f64).round() as u64;
+    push_number(out, units / unit);
+    out.push(b'.');
+    for _ in 0..DECIMALS {
+        unit /= 10;
+        // A digit.
+        out.push(b'0' + (units / unit % 10) as u8);
+    }
 }
 
 /// C's `%.4g` for a value whose magnitude is below 1000.
@@ -317,6 +361,33 @@ fn four_significant(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_as_the_standard_library_writes_them() {
+        for number in [0, 7, 10, 999, 1000, 123_456_789, u64::MAX] {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
+        for seconds in [
+            0.0,
+            0.00004,
+            0.00006,
+            0.1234,
+            1.5,
+            59.99996,
+            86400.0,
+            2e9,
+            f64::INFINITY,
+        ] {
+            let mut out = Vec::new();
+            push_decimals::<4>(&mut out, seconds);
+            assert_eq!(String::from_utf8_lossy(&out), format!("{seconds:.4}"));
+            out.clear();
+            push_decimals::<6>(&mut out, seconds);
+            assert_eq!(String::from_utf8_lossy(&out), format!("{seconds:.6}"));
+        }
+    }
 
     #[test]
     fn parses_go_durations() {

@@ -20,3 +20,4 @@ pub mod request;
 pub mod response;
 pub mod server;
 pub mod sniff;
+pub mod threads;

@@ -1,19 +1,31 @@
 //! Log lines: the runner's own on stderr, the function's on the stream it wrote to, in of-watchdog's shape or as JSON.
 //!
-//! A line is one `write` call, so lines of different threads do not mix. There is no filter and no buffer: what is
-//! logged has left the process before the call returns.
+//! Lines of different threads do not mix, those of one thread keep their order, and there is no filter. What is logged
+//! has left the process before the call returns, except for access lines that have no hurry: they leave together when
+//! a thread that serves connections is about to wait ([`Logger::flush`]), at the latest. Whatever else is logged on
+//! the same thread takes them along.
 
 mod lines;
 
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Local, Timelike as _};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 pub use lines::{FunctionLines, LineAssembler, LineSink, pump};
 
 use crate::config::LogFormat;
+use crate::threads::PerThread;
+
+/// Access lines that a thread keeps together at most, in bytes: as much as a pipe takes in one piece
+/// (PIPE_BUF, pipe(7)).
+const MOST_KEPT: usize = 4096;
+/// For how long they are kept if nobody waits.
+const KEPT_FOR: Duration = Duration::from_millis(10);
 
 /// How serious a line is; only JSON shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,119 +87,230 @@ pub struct AccessRecord<'a> {
     pub traceparent: Option<&'a str>,
 }
 
-/// Writes log lines. Cloning is cheap; all clones write to the same streams.
-#[derive(Clone, Debug)]
+/// Writes log lines. All copies write to the same streams.
+#[derive(Clone, Copy, Debug)]
 pub struct Logger {
-    inner: Arc<Inner>,
+    inner: &'static Inner,
 }
 
 #[derive(Debug)]
 struct Inner {
     format: LogFormat,
     prefix_function_lines: bool,
+    lines: PerThread<Mutex<Lines>>,
+    /// There are lines that have not been written.
+    kept: AtomicBool,
+}
+
+/// A thread's lines.
+#[derive(Debug, Default)]
+struct Lines {
+    /// Those that have not been written.
+    text: Vec<u8>,
+    /// When the first of them was added, since 1970.
+    since: Duration,
     /// The last second that was formatted, since most lines fall into the same one.
-    clock: Mutex<(i64, String)>,
+    second: Option<u64>,
+    stamp: String,
 }
 
 impl Logger {
-    /// A logger with the format of the configuration.
+    /// A logger with the format of the configuration. It is there for as long as the process.
     #[must_use]
     pub fn new(format: LogFormat, prefix_function_lines: bool) -> Self {
-        let clock = Mutex::new((i64::MIN, String::new()));
         Self {
-            inner: Arc::new(Inner {
+            inner: Box::leak(Box::new(Inner {
                 format,
                 prefix_function_lines,
-                clock,
-            }),
+                lines: PerThread::new(Mutex::default),
+                kept: AtomicBool::new(false),
+            })),
         }
     }
 
     /// Logs the course of things.
-    pub fn info(&self, text: &str) {
-        self.own_line(Level::Info, text, None);
+    pub fn info(self, text: &str) {
+        self.own_line(Level::Info, text);
     }
 
     /// Logs something that is not as asked.
-    pub fn warn(&self, text: &str) {
-        self.own_line(Level::Warn, text, None);
+    pub fn warn(self, text: &str) {
+        self.own_line(Level::Warn, text);
     }
 
     /// Logs a failure.
-    pub fn error(&self, text: &str) {
-        self.own_line(Level::Error, text, None);
+    pub fn error(self, text: &str) {
+        self.own_line(Level::Error, text);
     }
 
-    /// Logs the end of a request: `text` as it is, or the record's fields beside it in JSON.
-    pub fn access(&self, text: &str, record: &AccessRecord<'_>) {
-        self.own_line(Level::Info, text, Some(record));
+    fn own_line(self, level: Level, text: &str) {
+        let mut lines = self.lines();
+        match self.inner.format {
+            LogFormat::Json => lines.push_json(&json_line(level, text, None)),
+            LogFormat::Text => {
+                lines.push_time();
+                lines.text.extend_from_slice(text.as_bytes());
+            }
+        }
+        lines.end_line();
+        lines.write();
+    }
+
+    /// Logs the end of a request: what `compose` writes as it is, or the record's fields beside it in JSON. With `soon`
+    /// there is no hurry: a thread that serves connections must be about to wake up.
+    pub fn access(self, compose: impl FnOnce(&mut Vec<u8>), record: &AccessRecord<'_>, soon: bool) {
+        let mut lines = self.lines();
+        let now = match self.inner.format {
+            LogFormat::Json => {
+                let mut text = Vec::new();
+                compose(&mut text);
+                let text = String::from_utf8_lossy(&text);
+                lines.push_json(&json_line(Level::Info, &text, Some(record)));
+                since_1970()
+            }
+            LogFormat::Text => {
+                let now = lines.push_time();
+                compose(&mut lines.text);
+                now
+            }
+        };
+        lines.end_line();
+        if lines.since.is_zero() {
+            lines.since = now;
+        }
+        let is_kept =
+            soon && lines.text.len() < MOST_KEPT && now.saturating_sub(lines.since) < KEPT_FOR;
+        if !is_kept {
+            lines.write();
+        } else if !self.inner.kept.load(Ordering::Relaxed) {
+            // Who flushes clears this first: so it either finds the line or leaves it to the next.
+            self.inner.kept.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Logs one line of the function, without its line end.
-    pub fn function_line(&self, stream: FunctionStream, line: &[u8]) {
-        let mut out = Vec::with_capacity(line.len() + 32);
+    pub fn function_line(self, stream: FunctionStream, line: &[u8]) {
+        let mut lines = self.lines();
+        // A line for the other stream goes ahead of what is kept for this one.
+        let kept = match stream {
+            FunctionStream::Stderr => Vec::new(),
+            FunctionStream::Stdout => std::mem::take(&mut lines.text),
+        };
         match self.inner.format {
-            LogFormat::Json => {
-                let fields = json!({
-                    "time": json_time(&Local::now()),
-                    "level": Level::Info.as_str(),
-                    "message": String::from_utf8_lossy(line),
-                    "stream": stream.as_str(),
-                });
-                out.extend_from_slice(fields.to_string().as_bytes());
-            }
+            LogFormat::Json => lines.push_json(&json!({
+                "time": json_time(&Local::now()),
+                "level": Level::Info.as_str(),
+                "message": String::from_utf8_lossy(line),
+                "stream": stream.as_str(),
+            })),
             LogFormat::Text => {
                 if self.inner.prefix_function_lines {
-                    self.push_time(&mut out);
-                    out.extend_from_slice(stream.as_str().as_bytes());
-                    out.extend_from_slice(b": ");
+                    lines.push_time();
+                    lines.text.extend_from_slice(stream.as_str().as_bytes());
+                    lines.text.extend_from_slice(b": ");
                 }
-                out.extend_from_slice(line);
+                lines.text.extend_from_slice(line);
             }
         }
-        out.push(b'\n');
-        // A log that cannot be written must not disturb the function.
-        let _ = match stream {
-            FunctionStream::Stderr => std::io::stderr().write_all(&out),
+        lines.end_line();
+        match stream {
+            FunctionStream::Stderr => lines.write(),
             FunctionStream::Stdout => {
+                let line = std::mem::replace(&mut lines.text, kept);
                 let mut stdout = std::io::stdout().lock();
-                stdout.write_all(&out).and_then(|()| stdout.flush())
-            }
-        };
-    }
-
-    fn own_line(&self, level: Level, text: &str, access: Option<&AccessRecord<'_>>) {
-        let mut out = Vec::with_capacity(text.len() + 32);
-        match self.inner.format {
-            LogFormat::Json => {
-                out.extend_from_slice(json_line(level, text, access).to_string().as_bytes())
-            }
-            LogFormat::Text => {
-                self.push_time(&mut out);
-                out.extend_from_slice(text.as_bytes());
+                // A log that cannot be written must not disturb the function.
+                let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
             }
         }
-        out.push(b'\n');
-        // As above.
-        let _ = std::io::stderr().write_all(&out);
     }
 
+    /// Writes what is kept, as far as nobody has to wait for that. To be called by threads that serve connections
+    /// whenever they are about to wait.
+    pub fn flush(self) {
+        let kept = &self.inner.kept;
+        if !kept.load(Ordering::Relaxed) || !kept.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        for lines in self.inner.lines.all() {
+            // Who has it now either writes, and takes all along, or sees that there is something to flush again.
+            let Ok(mut lines) = lines.try_lock() else {
+                continue;
+            };
+            if lines.text.is_empty() {
+                continue;
+            }
+            if !takes_lines() {
+                // Nobody reads the log. It is for the threads that wrote the lines to wait for that.
+                kept.store(true, Ordering::Relaxed);
+                return;
+            }
+            lines.write();
+        }
+    }
+
+    /// Writes what is kept, at the end of the process.
+    pub fn finish(self) {
+        for lines in self.inner.lines.all() {
+            lock(lines).write();
+        }
+    }
+
+    fn lines(self) -> MutexGuard<'static, Lines> {
+        lock(self.inner.lines.own())
+    }
+}
+
+/// Lines that a panic has cut are still lines.
+fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether stderr takes what a thread keeps without making it wait. A pipe that is writable has room for [`MOST_KEPT`].
+fn takes_lines() -> bool {
+    let stderr = std::io::stderr();
+    let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
+    let now = Timespec::default();
+    // Where it cannot be asked, writing fails too.
+    poll(&mut asked, Some(&now)).map_or(true, |ready| ready > 0)
+}
+
+fn since_1970() -> Duration {
+    // A clock before that shows its beginning.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+impl Lines {
     /// `YYYY/MM/DD HH:MM:SS ` in local time.
-    fn push_time(&self, out: &mut Vec<u8>) {
-        let now = Local::now();
-        // A poisoned clock still holds a second and its text.
-        let mut clock = self
-            .inner
-            .clock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if clock.0 != now.timestamp() {
-            *clock = (
-                now.timestamp(),
-                now.format("%Y/%m/%d %H:%M:%S ").to_string(),
-            );
+    fn push_time(&mut self) -> Duration {
+        let now = since_1970();
+        if self.second != Some(now.as_secs()) {
+            let local = DateTime::<Local>::from(UNIX_EPOCH + now);
+            self.second = Some(now.as_secs());
+            self.stamp = local.format("%Y/%m/%d %H:%M:%S ").to_string();
         }
-        out.extend_from_slice(clock.1.as_bytes());
+        self.text.extend_from_slice(self.stamp.as_bytes());
+        now
+    }
+
+    fn push_json(&mut self, line: &Value) {
+        self.text.extend_from_slice(line.to_string().as_bytes());
+    }
+
+    fn end_line(&mut self) {
+        self.text.push(b'\n');
+    }
+
+    /// Lets the lines leave the process.
+    fn write(&mut self) {
+        if !self.text.is_empty() {
+            // A log that cannot be written must not disturb anything.
+            let _ = std::io::stderr().write_all(&self.text);
+            self.text.clear();
+            self.text.shrink_to(2 * MOST_KEPT);
+        }
+        self.since = Duration::ZERO;
     }
 }
 

@@ -4,6 +4,7 @@
 mod body;
 pub(crate) mod target;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +15,11 @@ use hyper::upgrade::OnUpgrade;
 
 pub use body::{BodyError, RequestBody};
 
-use crate::gotext::{GoDuration, canonical_header_name};
+use crate::gotext::{GoDuration, canonical_header_chars};
 use crate::server::{ConnectionState, Ticket};
+
+/// Headers among which a name is found by comparing.
+const FEW_HEADERS: usize = 32;
 
 /// The head of a request.
 #[derive(Debug)]
@@ -119,35 +123,74 @@ pub struct Request {
     pub connection: Option<Arc<ConnectionState>>,
 }
 
-/// The variables that tell a function about its request, in the order in which later ones win.
+/// Calls `take` with the name and value of each variable that tells a function about its request, in the order in which
+/// later ones win.
 ///
 /// For every header `Http_<Name>` with its first value, the name in Go's canonical form with underscores for hyphens;
 /// then `Http_Method`, `Http_Query` if there is one, `Http_Path` percent-decoded, and
 /// `Http_Transfer_Encoding=chunked` for a chunked body. Values are bytes: neither headers nor decoded paths need be
 /// text, and a path can have a NUL in it.
-#[must_use]
-pub fn request_environment(head: &RequestHead) -> Vec<(String, Vec<u8>)> {
-    let mut variables = Vec::with_capacity(head.headers.keys_len() + 4);
+fn each_variable(head: &RequestHead, mut take: impl FnMut(&str, &[u8])) {
+    let mut variable = String::new();
     for name in head.headers.keys() {
         if is_outside_header_set(name) {
             continue;
         }
         if let Some(value) = head.headers.get(name) {
-            let name = canonical_header_name(name.as_str()).replace('-', "_");
-            variables.push((format!("Http_{name}"), value.as_bytes().to_vec()));
+            variable.clear();
+            variable.push_str("Http_");
+            let name = canonical_header_chars(name.as_str());
+            variable.extend(name.map(|c| if c == '-' { '_' } else { c }));
+            take(&variable, value.as_bytes());
         }
     }
-    variables.push((
-        "Http_Method".to_owned(),
-        head.method.as_str().as_bytes().to_vec(),
-    ));
+    take("Http_Method", head.method.as_str().as_bytes());
     if let Some(query) = head.query.as_deref().filter(|query| !query.is_empty()) {
-        variables.push(("Http_Query".to_owned(), query.as_bytes().to_vec()));
+        take("Http_Query", query.as_bytes());
     }
-    variables.push(("Http_Path".to_owned(), head.decoded_path()));
+    take("Http_Path", &head.decoded_path());
     if head.is_chunked() {
-        variables.push(("Http_Transfer_Encoding".to_owned(), b"chunked".to_vec()));
+        take("Http_Transfer_Encoding", b"chunked");
     }
+}
+
+/// The variables that tell a function about its request, for a process: of several with one name the last wins.
+#[must_use]
+pub fn request_environment(head: &RequestHead) -> Vec<(String, Vec<u8>)> {
+    let mut variables = Vec::with_capacity(head.headers.keys_len() + 4);
+    each_variable(head, |name, value| {
+        variables.push((name.to_owned(), value.to_vec()));
+    });
+    variables
+}
+
+/// The same for a guest, as `NAME=VALUE`: of several with one name only the last, as guests take the first that they
+/// find.
+#[must_use]
+pub fn guest_environment(head: &RequestHead) -> Vec<Vec<u8>> {
+    let mut variables: Vec<Vec<u8>> = Vec::with_capacity(head.headers.keys_len() + 4);
+    // By name, where there are too many to look through.
+    let mut places = HashMap::new();
+    each_variable(head, |name, value| {
+        let mut variable = Vec::with_capacity(name.len() + 1 + value.len());
+        variable.extend_from_slice(name.as_bytes());
+        variable.push(b'=');
+        let length = variable.len();
+        // In a guest's environment, too, a NUL is the end of a value.
+        let shown = memchr::memchr(0, value).unwrap_or(value.len());
+        variable.extend_from_slice(&value[..shown]);
+        let prefix = &variable[..length];
+        let end = variables.len();
+        let place = match head.headers.keys_len() {
+            ..=FEW_HEADERS => variables.iter().position(|other| other.starts_with(prefix)),
+            _ => Some(*places.entry(prefix.to_vec()).or_insert(end)),
+        };
+        // The order of different variables means nothing.
+        match place.and_then(|place| variables.get_mut(place)) {
+            Some(other) => *other = variable,
+            None => variables.push(variable),
+        }
+    });
     variables
 }
 
@@ -246,6 +289,24 @@ pub(crate) mod tests {
         assert_eq!(last("Http_Method"), Some("GET"));
         assert_eq!(last("Http_Transfer_Encoding"), Some("chunked"));
         assert_eq!(last("Http_Query"), None);
+    }
+
+    #[test]
+    fn guests_see_the_last_of_a_name() {
+        let expected: [&[u8]; 3] = [b"Http_A_1=second", b"Http_Method=GET", b"Http_Path=/p"];
+        for more in [0, 2 * FEW_HEADERS] {
+            let names: Vec<_> = (0..more).map(|number| format!("x{number}")).collect();
+            let mut headers = vec![("a-1", "first"), ("a_1", "second"), ("path", "fake")];
+            headers.extend(names.iter().map(|name| (name.as_str(), "")));
+            let found = guest_environment(&head("/p%00hidden", &headers));
+            assert_eq!(found.len(), 3 + more);
+            for variable in expected {
+                assert!(
+                    found.iter().any(|other| other == variable),
+                    "{more}: {found:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::sync::OnceLock;
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -92,6 +93,16 @@ pub(crate) struct Pagemap {
     page: usize,
 }
 
+thread_local! {
+    /// This thread's descriptor: the kernel counts users of an open file, and threads that count in the same
+    /// place wait for each other. Without one the common descriptor does.
+    static OWN_FILE: Option<File> = open().ok();
+}
+
+fn open() -> std::io::Result<File> {
+    File::open("/proc/self/pagemap")
+}
+
 impl Pagemap {
     /// The process's, unless the kernel gives no right answers.
     pub(crate) fn get() -> Option<&'static Self> {
@@ -104,11 +115,15 @@ impl Pagemap {
     /// One that has proved to work.
     fn tried(method: Method) -> Option<Self> {
         let pagemap = Self {
-            file: File::open("/proc/self/pagemap").ok()?,
+            file: open().ok()?,
             method,
             page: rustix::param::page_size(),
         };
         pagemap.tells_the_truth().then_some(pagemap)
+    }
+
+    fn with_file<T>(&self, use_it: impl FnOnce(&File) -> T) -> T {
+        OWN_FILE.with(|own| use_it(own.as_ref().unwrap_or(&self.file)))
     }
 
     /// Appends the process's own pages in `range`, in ascending order, to `found` until these are
@@ -146,13 +161,9 @@ impl Pagemap {
         };
         // SAFETY: the arguments have the kernel's layout and say their size; `regions` lives, and
         // has room for as many as they say. Without flags nothing but these is written.
-        let count = unsafe {
-            libc::ioctl(
-                self.file.as_raw_fd(),
-                uapi::PAGEMAP_SCAN,
-                &raw mut arguments,
-            )
-        };
+        let count = self.with_file(|file| unsafe {
+            libc::ioctl(file.as_raw_fd(), uapi::PAGEMAP_SCAN, &raw mut arguments)
+        });
         let filled = regions.get(..usize::try_from(count).ok()?)?;
         found.extend(filled.iter().map(|region| OwnPages {
             range: region.start as usize..region.end as usize,
@@ -172,7 +183,8 @@ impl Pagemap {
             let count = WORDS.min((range.end - address) / self.page);
             let bytes = bytes_of(&mut words[..count]);
             let offset = (address / self.page * size_of::<u64>()) as u64;
-            std::os::unix::fs::FileExt::read_exact_at(&self.file, bytes, offset).ok()?;
+            let read = |file: &File| file.read_exact_at(bytes, offset);
+            self.with_file(read).ok()?;
             for word in &words[..count] {
                 let here = word & (uapi::ENTRY_PRESENT | uapi::ENTRY_SWAPPED) != 0;
                 if here && word & uapi::ENTRY_FILE == 0 {

@@ -65,7 +65,7 @@ impl Authenticator {
             keys,
             function,
             debug: settings.debug,
-            logger: logger.clone(),
+            logger: *logger,
         })
     }
 

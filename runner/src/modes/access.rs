@@ -20,7 +20,14 @@ pub(super) struct Answer<'a> {
 /// Writes `<METHOD> <URI> - <status> - ContentLength: <size> (<seconds>s)`, unless the client is a probe.
 pub(super) fn log(logger: &Logger, head: &RequestHead, answer: &Answer<'_>) {
     if !head.is_kube_probe() {
-        log_always(logger, head, "ContentLength", answer);
+        write(logger, head, "ContentLength", answer, false);
+    }
+}
+
+/// The same for an answer that has left already, so that there is no hurry.
+pub(super) fn log_soon(logger: &Logger, head: &RequestHead, answer: &Answer<'_>) {
+    if !head.is_kube_probe() {
+        write(logger, head, "ContentLength", answer, true);
     }
 }
 
@@ -31,19 +38,38 @@ pub(super) fn log_always(
     size_name: &str,
     answer: &Answer<'_>,
 ) {
-    let number = answer.status.to_string();
-    let status = answer.status_text.unwrap_or(&number);
-    let bytes = answer
-        .bytes
-        .map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
-    let text = format!(
-        "{} {} - {status} - {size_name}: {} ({:.4}s){}",
-        head.method,
-        head.target,
-        gotext::size(bytes),
-        answer.seconds,
-        answer.suffix,
-    );
+    write(logger, head, size_name, answer, false);
+}
+
+fn write(logger: &Logger, head: &RequestHead, size_name: &str, answer: &Answer<'_>, soon: bool) {
+    let compose = |line: &mut Vec<u8>| {
+        line.extend_from_slice(head.method.as_str().as_bytes());
+        line.push(b' ');
+        line.extend_from_slice(head.target.as_bytes());
+        line.extend_from_slice(b" - ");
+        match answer.status_text {
+            Some(text) => line.extend_from_slice(text.as_bytes()),
+            None => gotext::push_number(line, answer.status.into()),
+        }
+        line.extend_from_slice(b" - ");
+        line.extend_from_slice(size_name.as_bytes());
+        line.extend_from_slice(b": ");
+        match answer.bytes {
+            // Fewer than four digits: they are all shown.
+            Some(bytes @ ..1000) => {
+                gotext::push_number(line, bytes);
+                line.push(b'B');
+            }
+            bytes => {
+                let bytes = bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+                line.extend_from_slice(gotext::size(bytes).as_bytes());
+            }
+        }
+        line.extend_from_slice(b" (");
+        gotext::push_decimals::<4>(line, answer.seconds);
+        line.extend_from_slice(b"s)");
+        line.extend_from_slice(answer.suffix.as_bytes());
+    };
     let record = AccessRecord {
         method: head.method.as_str(),
         path: &head.target,
@@ -53,5 +79,5 @@ pub(super) fn log_always(
         call_id: head.header("x-call-id"),
         traceparent: head.header("traceparent"),
     };
-    logger.access(&text, &record);
+    logger.access(compose, &record, soon);
 }

@@ -67,7 +67,7 @@ impl Forking {
             log_buffer_size: config.log_buffer_size,
             children,
             content_type,
-            logger: logger.clone(),
+            logger: *logger,
         })
     }
 

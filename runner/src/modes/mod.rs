@@ -10,7 +10,6 @@ mod wasm;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use ::http::HeaderValue;
 use tokio::sync::mpsc::UnboundedSender;
@@ -18,6 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::http::Http;
 use crate::artifact::{self, Found};
 use crate::config::{Config, ModeName};
+use crate::gotext;
 use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::process::Children;
@@ -52,6 +52,12 @@ pub fn is_wasm(config: &Config) -> bool {
         && matches!(artifact::find(&config.fprocess), Found::Artifact(_))
 }
 
+/// Threads that do I/O, if not as many as tokio would start.
+#[must_use]
+pub fn io_threads(config: &Config) -> Option<usize> {
+    is_wasm(config).then(wasm::io_threads)
+}
+
 /// Sets up the mode of the configuration.
 ///
 /// `failures` takes a message when the mode cannot go on; the runner then ends at once with exit code 1.
@@ -61,10 +67,10 @@ pub fn is_wasm(config: &Config) -> bool {
 pub fn start(
     config: &Config,
     logger: &Logger,
-    metrics: &Metrics,
+    metrics: Metrics,
     children: Children,
     failures: UnboundedSender<String>,
-) -> Result<Arc<dyn Mode>, StartError> {
+) -> Result<&'static dyn Mode, StartError> {
     let found = match config.mode {
         None | Some(ModeName::Wasm) => artifact::find(&config.fprocess),
         Some(_) => Found::Nothing,
@@ -73,24 +79,27 @@ pub fn start(
         (None | Some(ModeName::Wasm), Found::ModuleOnly(module)) => {
             Err(StartError::new(artifact::build_hint(&module)))
         }
-        (None | Some(ModeName::Wasm), Found::Artifact(path)) => Ok(Arc::new(Wasm::start(
-            config, &path, logger, metrics, failures,
-        )?)),
+        (None | Some(ModeName::Wasm), Found::Artifact(path)) => {
+            Ok(keep(Wasm::start(config, &path, logger, metrics, failures)?))
+        }
         (Some(ModeName::Wasm), Found::Nothing) => Err(StartError::new(format!(
             "no artifact for \"{}\": looked for it as given, with .so added, and with .wasm replaced by .so\nhint: run `faas-wasm build MODULE.wasm`",
             config.fprocess.split(' ').next().unwrap_or_default()
         ))),
-        (None | Some(ModeName::Streaming), _) => Ok(Arc::new(Streaming::new(Forking::new(
+        (None | Some(ModeName::Streaming), _) => Ok(keep(Streaming::new(Forking::new(
             config, logger, children,
         )?))),
-        (Some(ModeName::Serializing), _) => Ok(Arc::new(Serializing::new(Forking::new(
+        (Some(ModeName::Serializing), _) => Ok(keep(Serializing::new(Forking::new(
             config, logger, children,
         )?))),
-        (Some(ModeName::Http), _) => {
-            Ok(Arc::new(Http::start(config, logger, &children, failures)?))
-        }
-        (Some(ModeName::Static), _) => Ok(Arc::new(StaticFiles::new(config, logger)?)),
+        (Some(ModeName::Http), _) => Ok(keep(Http::start(config, logger, &children, failures)?)),
+        (Some(ModeName::Static), _) => Ok(keep(StaticFiles::new(config, logger)?)),
     }
+}
+
+/// A mode is there for as long as the process, so that no request has to count its users.
+fn keep<M: Mode>(mode: M) -> &'static dyn Mode {
+    Box::leak(Box::new(mode))
 }
 
 /// A boxed future.
@@ -116,7 +125,7 @@ pub trait Mode: Send + Sync + 'static {
     ///
     /// The future resolves when the response's head is known. An error of the response's body aborts the connection,
     /// so that the client sees a cut stream; the error itself is not logged, that is the mode's part.
-    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response>;
+    fn handle(&'static self, request: Request) -> BoxFuture<Response>;
 
     /// Whether a client that closes its sending side, or leaves, is still answered to.
     fn survives_disconnect(&self) -> bool {
@@ -130,7 +139,7 @@ pub trait Mode: Send + Sync + 'static {
     }
 
     /// Answers a request to one of the mode's own paths.
-    fn handle_own(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+    fn handle_own(&'static self, request: Request) -> BoxFuture<Response> {
         self.handle(request)
     }
 
@@ -151,13 +160,15 @@ pub trait Mode: Send + Sync + 'static {
     fn terminate(&self) {}
 
     /// Called after the connections are drained, before the process ends.
-    fn drain(self: Arc<Self>) -> BoxFuture<()> {
+    fn drain(&'static self) -> BoxFuture<()> {
         Box::pin(async {})
     }
 }
 
 /// Seconds with six decimals, for the header that tells how long the function took.
 fn duration_value(seconds: f64) -> HeaderValue {
+    let mut text = Vec::new();
+    gotext::push_decimals::<6>(&mut text, seconds);
     // Digits and a point are a header value.
-    HeaderValue::from_str(&format!("{seconds:.6}")).unwrap_or(HeaderValue::from_static("0.000000"))
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0.000000"))
 }

@@ -1,7 +1,6 @@
 //! Serializing mode: the request's body is read to its end before the function starts, its output is collected, and
 //! the response says whether it failed.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -27,7 +26,7 @@ impl Serializing {
         Self { forking }
     }
 
-    async fn run(self: Arc<Self>, request: Request) -> Response {
+    async fn run(&'static self, request: Request) -> Response {
         let began = Instant::now();
         let Request {
             head, body, ticket, ..
@@ -92,7 +91,7 @@ impl Mode for Serializing {
         true
     }
 
-    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+    fn handle(&'static self, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
             // In a task of its own, since a client that leaves does not stop the function.
             tokio::spawn(self.run(request))

@@ -2,7 +2,6 @@
 //! they come. The status is 200 whatever happens; failures show in the log.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -34,7 +33,7 @@ impl Streaming {
     }
 
     /// Runs the function to its end, whether or not the client is still there.
-    async fn run(self: Arc<Self>, request: Request, sender: mpsc::Sender<Bytes>) {
+    async fn run(&'static self, request: Request, sender: mpsc::Sender<Bytes>) {
         let Request {
             head, body, ticket, ..
         } = request;
@@ -71,7 +70,7 @@ impl Mode for Streaming {
         true
     }
 
-    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+    fn handle(&'static self, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
             let content_type = self.forking.content_type.clone();
             let (sender, mut receiver) = mpsc::channel(QUEUED_PIECES);

@@ -3,9 +3,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::disguise::Disguise;
+use super::timer::LazyTimer;
 
 /// The shared state of one client connection.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct ConnectionState {
     disguises: Mutex<Vec<(u64, Disguise)>>,
     /// There are some.
     disguised: AtomicBool,
+    timer: Mutex<LazyTimer>,
 }
 
 impl ConnectionState {
@@ -34,6 +37,7 @@ impl ConnectionState {
             raw: AtomicBool::new(false),
             disguises: Mutex::default(),
             disguised: AtomicBool::new(false),
+            timer: Mutex::default(),
         }
     }
 
@@ -41,6 +45,13 @@ impl ConnectionState {
     pub fn become_raw(&self) {
         self.raw.store(true, Ordering::Relaxed);
         self.write_deadline.store(0, Ordering::Relaxed);
+    }
+
+    /// Ready when `deadline` has passed; for the mode that serves the current request.
+    pub fn poll_timer(&self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        // Whatever a panic has left behind is a timer.
+        let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+        timer.poll(deadline, cx)
     }
 
     /// Takes note of targets that are not as they were sent.

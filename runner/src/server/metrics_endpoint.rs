@@ -31,7 +31,6 @@ const MAX_CONNECTIONS: usize = 100;
 pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, logger: Logger) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     listen::accept_loop(&listener, &permits, &logger, |stream, _peer, permit| {
-        let metrics = metrics.clone();
         tokio::spawn(async move {
             let state = Arc::new(ConnectionState::new());
             let transport = Transport::new(stream, Arc::clone(&state), Some(TIMEOUT), None);
@@ -42,7 +41,7 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, logger: Logg
                     TokioIo::new(transport),
                     hyper::service::service_fn(|request| {
                         state.begin_request(std::time::Instant::now(), Some(TIMEOUT));
-                        let response = respond(&request, &metrics);
+                        let response = respond(&request, metrics);
                         state.end_request();
                         async { Ok::<_, Infallible>(response) }
                     }),
@@ -54,7 +53,7 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, logger: Logg
     .await;
 }
 
-fn respond(request: &http::Request<Incoming>, metrics: &Metrics) -> Response {
+fn respond(request: &http::Request<Incoming>, metrics: Metrics) -> Response {
     if request.uri().path() != "/metrics" {
         return response::error(StatusCode::NOT_FOUND, "404 page not found".to_owned());
     }

@@ -15,6 +15,7 @@ mod metrics_endpoint;
 mod path;
 mod service;
 mod ticket;
+mod timer;
 mod transport;
 
 use std::convert::Infallible;
@@ -35,6 +36,7 @@ pub use metrics_endpoint::serve_metrics;
 pub(crate) use service::escape_html;
 pub use service::{Service, ServiceOptions};
 pub use ticket::Ticket;
+pub use timer::LazyTimer;
 
 use crate::log::Logger;
 use transport::Transport;
@@ -52,7 +54,7 @@ const USUAL_HEADER_LINES: u32 = 100;
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    service: Arc<Service>,
+    service: &'static Service,
     read_timeout: Option<Duration>,
     logger: Logger,
     /// One permit for each connection that may be open.
@@ -67,7 +69,7 @@ impl Server {
     #[must_use]
     pub fn new(
         listener: TcpListener,
-        service: Arc<Service>,
+        service: &'static Service,
         read_timeout: Option<Duration>,
         max_connections: usize,
         logger: Logger,
@@ -99,7 +101,7 @@ impl Server {
                 tokio::spawn(serve_connection(
                     stream,
                     peer,
-                    Arc::clone(&self.service),
+                    self.service,
                     self.read_timeout,
                     self.stopping.subscribe(),
                     permit,
@@ -132,7 +134,7 @@ impl Server {
 async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
-    service: Arc<Service>,
+    service: &'static Service,
     read_timeout: Option<Duration>,
     mut stopping: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
@@ -154,11 +156,11 @@ async fn serve_connection(
     let state = Arc::new(ConnectionState::new());
     let usual = Some(USUAL_HEADER_LINES);
     let mut transport = Transport::new(stream, Arc::clone(&state), read_timeout, usual);
-    let mut parser = parser(&service);
+    let mut parser = parser(service);
     loop {
-        let (service, state) = (Arc::clone(&service), Arc::clone(&state));
+        let state = Arc::clone(&state);
         let respond = service_fn(move |request| {
-            let (service, state) = (Arc::clone(&service), Arc::clone(&state));
+            let state = Arc::clone(&state);
             async move { Ok::<_, Infallible>(service.respond(request, state, peer, local).await) }
         });
         let connection = parser.serve_connection(TokioIo::new(transport), respond);

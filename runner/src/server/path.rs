@@ -4,6 +4,10 @@ use crate::request::target::percent_decode;
 
 /// The clean form of a path that is not clean; `None` where nothing has to change.
 pub(super) fn cleaned(path: &str) -> Option<String> {
+    // Most are clean, and can be seen to be.
+    if path.starts_with('/') && !path.contains("//") && !path.contains("/.") {
+        return None;
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

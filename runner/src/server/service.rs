@@ -29,7 +29,7 @@ const READY_PATH: &str = "/_/ready";
 
 /// What stands between the connections and the mode.
 pub struct Service {
-    mode: Arc<dyn Mode>,
+    mode: &'static dyn Mode,
     metrics: Metrics,
     health: Arc<Health>,
     limiter: Option<Arc<Limiter>>,
@@ -63,7 +63,7 @@ impl Service {
     /// A service in front of a mode.
     #[must_use]
     pub fn new(
-        mode: Arc<dyn Mode>,
+        mode: &'static dyn Mode,
         metrics: Metrics,
         health: Arc<Health>,
         options: ServiceOptions,
@@ -159,11 +159,11 @@ impl Service {
                 ticket,
                 connection: Some(connection),
             };
-            return (Arc::clone(&self.mode).handle_own(request).await, None);
+            return (self.mode.handle_own(request).await, None);
         }
         let place = self.limiter.as_ref().map(Limiter::take);
         let refused = place.as_ref().is_some_and(Option::is_none);
-        let ticket = Ticket::counted(&self.metrics, head.method.clone(), place.flatten());
+        let ticket = Ticket::counted(self.metrics, head.method.clone(), received, place.flatten());
         if refused {
             self.mode.refused();
             return (self.too_many_requests(), Some(ticket));
@@ -191,7 +191,7 @@ impl Service {
                 Err(response) => return *response,
             }
         }
-        Arc::clone(&self.mode).handle(request).await
+        self.mode.handle(request).await
     }
 
     fn too_many_requests(&self) -> Response {
@@ -260,7 +260,7 @@ impl Service {
             ticket,
             connection: None,
         };
-        let response = Arc::clone(&self.mode).handle(request).await;
+        let response = self.mode.handle(request).await;
         drop(kept);
         response
     }

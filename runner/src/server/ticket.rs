@@ -63,12 +63,17 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn counted(metrics: &Metrics, method: Method, place: Option<Place>) -> Arc<Self> {
+    pub(super) fn counted(
+        metrics: Metrics,
+        method: Method,
+        began: Instant,
+        place: Option<Place>,
+    ) -> Arc<Self> {
         metrics.begin();
         Arc::new(Self {
-            metrics: Some(metrics.clone()),
+            metrics: Some(metrics),
             method,
-            began: Instant::now(),
+            began,
             // What is recorded if the client leaves before there is a response.
             code: AtomicU16::new(StatusCode::GATEWAY_TIMEOUT.as_u16()),
             _place: place,
@@ -94,7 +99,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(metrics) = &self.metrics {
+        if let Some(metrics) = self.metrics {
             metrics.end(
                 &self.method,
                 self.code.load(Ordering::Relaxed),
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn the_last_holder_records() {
         let metrics = Metrics::new().expect("names are valid");
-        let ticket = Ticket::counted(&metrics, Method::GET, None);
+        let ticket = Ticket::counted(metrics, Method::GET, Instant::now(), None);
         let other = Arc::clone(&ticket);
         ticket.set_code(StatusCode::OK);
         drop(ticket);

@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 
 use super::connection::ConnectionState;
 use super::framing::{FramingTracker, Phase};
+use super::timer::LazyTimer;
 
 /// How long a connection with unread request bytes is kept half-open after the response, as in Go's server.
 const LINGER: Duration = Duration::from_millis(500);
@@ -41,8 +42,8 @@ pub(super) struct Transport {
     request_began: Instant,
     /// The request for which an end of the client's side has been held back.
     end_held_for: u64,
-    read_timer: Option<Pin<Box<Sleep>>>,
-    write_timer: Option<Pin<Box<Sleep>>>,
+    read_timer: LazyTimer,
+    write_timer: LazyTimer,
     linger: Option<Pin<Box<Sleep>>>,
 }
 
@@ -64,8 +65,8 @@ impl Transport {
             read_timeout,
             request_began: Instant::now(),
             end_held_for: 0,
-            read_timer: None,
-            write_timer: None,
+            read_timer: LazyTimer::default(),
+            write_timer: LazyTimer::default(),
             linger: None,
         }
     }
@@ -145,20 +146,19 @@ impl Transport {
         }
     }
 
-    /// Ready when the read deadline has passed. The timer is left alone while it is due earlier than the deadline,
-    /// so that a busy connection does not arm one for each request.
+    /// Ready when the read deadline has passed.
     fn poll_read_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.read_deadline() else {
             return Poll::Pending;
         };
-        poll_deadline(&mut self.read_timer, deadline, cx)
+        self.read_timer.poll(deadline, cx)
     }
 
     fn poll_write_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.state.write_deadline() else {
             return Poll::Pending;
         };
-        poll_deadline(&mut self.write_timer, deadline, cx)
+        self.write_timer.poll(deadline, cx)
     }
 
     fn check_write_deadline(&self) -> io::Result<()> {
@@ -166,25 +166,6 @@ impl Transport {
             Some(deadline) if deadline <= Instant::now() => Err(io::ErrorKind::TimedOut.into()),
             _ => Ok(()),
         }
-    }
-}
-
-/// Ready when `deadline` has passed; otherwise the task is woken at the latest then.
-fn poll_deadline(
-    timer: &mut Option<Pin<Box<Sleep>>>,
-    deadline: Instant,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
-    let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-    if timer.deadline() > deadline.into() {
-        timer.as_mut().reset(deadline.into());
-    }
-    loop {
-        ready!(timer.as_mut().poll(cx));
-        if Instant::now() >= deadline {
-            return Poll::Ready(());
-        }
-        timer.as_mut().reset(deadline.into());
     }
 }
 

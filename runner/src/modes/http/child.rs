@@ -49,7 +49,7 @@ impl Forked {
             child,
             Arc::clone(&pid),
             config.log_buffer_size,
-            logger.clone(),
+            *logger,
             failures,
         ));
         Ok(Self { pid })
@@ -92,14 +92,12 @@ async fn supervise(
     let mut output = JoinSet::new();
     if let Some(stdout) = child.stdout.take() {
         logger.info("Started logging: stdout from function.");
-        let logger = logger.clone();
         output.spawn(async move {
             log::pump(stdout, FunctionStream::Stdout, log_buffer_size, &logger).await;
         });
     }
     if let Some(stderr) = child.stderr.take() {
         logger.info("Started logging: stderr from function.");
-        let logger = logger.clone();
         output.spawn(async move {
             log::pump(stderr, FunctionStream::Stderr, log_buffer_size, &logger).await;
         });

@@ -41,7 +41,7 @@ pub(super) struct Exchange {
 
 /// What the end of an exchange is logged with.
 struct Account {
-    exchange: Arc<Exchange>,
+    exchange: &'static Exchange,
     head: Arc<RequestHead>,
     began: Instant,
 }
@@ -57,7 +57,7 @@ impl Exchange {
         }
     }
 
-    pub(super) async fn respond(self: Arc<Self>, request: Request) -> Response {
+    pub(super) async fn respond(&'static self, request: Request) -> Response {
         let head = Arc::clone(&request.head);
         let account = Account {
             exchange: self,

@@ -10,8 +10,6 @@ mod hold;
 mod tunnel;
 mod upstream;
 
-use std::sync::Arc;
-
 use tokio::sync::mpsc::UnboundedSender;
 
 use self::child::Forked;
@@ -29,8 +27,8 @@ use crate::response::Response;
 #[derive(Debug)]
 pub(super) struct Http {
     child: Forked,
-    exchange: Arc<Exchange>,
-    tunnel: Arc<Tunnel>,
+    exchange: Exchange,
+    tunnel: Tunnel,
 }
 
 impl Http {
@@ -45,8 +43,8 @@ impl Http {
         let child = Forked::start(config, logger, children, failures)?;
         Ok(Self {
             child,
-            exchange: Arc::new(Exchange::new(config, upstream.clone(), logger.clone())),
-            tunnel: Arc::new(Tunnel::new(upstream, logger.clone())),
+            exchange: Exchange::new(config, upstream.clone(), *logger),
+            tunnel: Tunnel::new(upstream, *logger),
         })
     }
 }
@@ -56,11 +54,11 @@ impl Mode for Http {
         ModeName::Http
     }
 
-    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+    fn handle(&'static self, request: Request) -> BoxFuture<Response> {
         if is_stream(&request.head) {
-            Box::pin(Arc::clone(&self.tunnel).respond(request))
+            Box::pin(self.tunnel.respond(request))
         } else {
-            Box::pin(Arc::clone(&self.exchange).respond(request))
+            Box::pin(self.exchange.respond(request))
         }
     }
 

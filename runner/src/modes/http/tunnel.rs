@@ -31,7 +31,7 @@ pub(super) struct Tunnel {
 
 /// What the end of a stream is logged with, when this is dropped.
 struct EndLog {
-    tunnel: Arc<Tunnel>,
+    tunnel: &'static Tunnel,
     head: Arc<RequestHead>,
     began: Instant,
     status: u16,
@@ -56,7 +56,7 @@ impl Tunnel {
         Self { upstream, logger }
     }
 
-    pub(super) async fn respond(self: Arc<Self>, request: Request) -> Response {
+    pub(super) async fn respond(&'static self, request: Request) -> Response {
         let Request {
             head,
             body,
@@ -65,7 +65,7 @@ impl Tunnel {
             connection,
         } = request;
         let mut log = EndLog {
-            tunnel: Arc::clone(&self),
+            tunnel: self,
             head: Arc::clone(&head),
             began: Instant::now(),
             status: StatusCode::OK.as_u16(),

@@ -15,7 +15,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use ::http::header::{CONTENT_TYPE, LAST_MODIFIED, LOCATION};
 use ::http::{HeaderValue, Method, StatusCode};
@@ -132,7 +131,7 @@ impl Mode for StaticFiles {
         true
     }
 
-    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+    fn handle(&'static self, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
             // Looking up names and reading their pages is done here: it is cached by the kernel nearly always, and
             // large files are read elsewhere.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use faas_wasm_cuda::{Health, Imports};
 use http::StatusCode;
-use prometheus::IntGauge;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::WasmMetrics;
 use crate::config::{Config, UseCuda};
 use crate::cuda::{Provider, log_to};
 use crate::log::Logger;
@@ -39,7 +39,7 @@ impl GuestCuda {
         artifact: &Path,
         imports: Option<Arc<Imports>>,
         logger: &Logger,
-        running: &IntGauge,
+        metrics: &WasmMetrics,
         failures: UnboundedSender<String>,
     ) -> Result<Self, StartError> {
         let settings = &config.wasm.cuda;
@@ -59,7 +59,7 @@ impl GuestCuda {
             return Ok(none);
         };
         let on_loss = {
-            let running = running.clone();
+            let metrics = metrics.clone();
             let drain = config
                 .exec_timeout
                 .limit()
@@ -79,7 +79,7 @@ impl GuestCuda {
                     return;
                 }
                 let since = Instant::now();
-                while running.get() > 0 && since.elapsed() < drain {
+                while metrics.running() > 0 && since.elapsed() < drain {
                     std::thread::sleep(LOOK);
                 }
                 std::thread::sleep(notice.saturating_sub(since.elapsed()));

@@ -94,13 +94,23 @@ pub(super) struct Exchange {
     output_limit: Option<u64>,
 }
 
-/// What the log says of an exchange that has ended.
-#[derive(Clone, Copy, Debug)]
+/// What the log says of an exchange that has ended, and who waits for that.
+#[derive(Debug)]
 pub(super) struct Finished {
     /// The status that the client gets.
     pub status: StatusCode,
     /// Bytes of the guest's output, without a CGI head.
     pub written: u64,
+    waiting: [Option<Waker>; 2],
+}
+
+impl Finished {
+    /// Wakes the connection's tasks; says whether there were some.
+    pub(super) fn tell(self) -> bool {
+        let told = self.waiting.iter().any(Option::is_some);
+        self.waiting.into_iter().flatten().for_each(Waker::wake);
+        told
+    }
 }
 
 /// What the reader learns about held output.
@@ -442,7 +452,7 @@ impl Exchange {
         }
     }
 
-    /// Ends the exchange; tells what the client gets.
+    /// Ends the exchange. Nobody is woken before [`Finished::tell`].
     pub(super) fn finish(&self, outcome: Outcome) -> Finished {
         let mut state = self.lock();
         if !state.released {
@@ -450,15 +460,12 @@ impl Exchange {
         }
         state.outcome = Some(outcome);
         state.canceler = None;
-        let wakers = [state.reader.take(), state.feeder.take()];
         let sent = state.released || outcome == Outcome::Success;
-        let result = Finished {
+        Finished {
             status: if sent { state.status } else { outcome.status() },
             written: if sent { state.written } else { 0 },
-        };
-        drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
-        result
+            waiting: [state.reader.take(), state.feeder.take()],
+        }
     }
 
     /// Whether nobody waits for the answer any more.

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits, TrapKind};
 
-use super::WasmMetrics;
 use super::cpu_share::CpuShare;
 use super::exchange::{Exchange, Outcome};
 use super::limits::{Limit, TimeLimit};
-use crate::config::WasmSettings;
+use super::metrics::{Cause, WasmMetrics};
+use super::world::World;
 use crate::cuda::Host;
 use crate::log::Logger;
 use crate::modes::access::{self, Answer};
@@ -40,11 +40,8 @@ impl Reports {
 pub(super) struct Job {
     pub head: Arc<RequestHead>,
     pub exchange: Arc<Exchange>,
-    pub context: Host,
     /// Longest run.
     pub time: Option<TimeLimit>,
-    /// The other limits.
-    pub settings: Arc<WasmSettings>,
     /// Keeps the request counted until the guest has ended.
     pub ticket: Arc<Ticket>,
 }
@@ -52,7 +49,7 @@ pub(super) struct Job {
 impl Job {
     /// Ends the job without a run.
     pub(super) fn fail(self) {
-        self.exchange.finish(Outcome::Failure);
+        self.exchange.finish(Outcome::Failure).tell();
     }
 }
 
@@ -63,6 +60,7 @@ pub(super) struct Worker {
     #[expect(dead_code, reason = "kept until the thread ends")]
     share: Option<CpuShare>,
     replica: Replica<Host>,
+    world: World,
     metrics: WasmMetrics,
     logger: Logger,
     reports: Arc<Reports>,
@@ -72,6 +70,7 @@ impl Worker {
     pub(super) fn new(
         replica: Replica<Host>,
         share: Option<CpuShare>,
+        world: World,
         metrics: WasmMetrics,
         logger: Logger,
         reports: Arc<Reports>,
@@ -79,6 +78,7 @@ impl Worker {
         Self {
             replica,
             share,
+            world,
             metrics,
             logger,
             reports,
@@ -89,9 +89,7 @@ impl Worker {
     pub(super) fn prepare(&mut self) -> Result<(), String> {
         let began = Instant::now();
         self.replica.prepare().map_err(|error| error.to_string())?;
-        self.metrics
-            .instantiate_seconds
-            .observe(began.elapsed().as_secs_f64());
+        self.metrics.counts().instantiated(began.elapsed());
         Ok(())
     }
 
@@ -100,43 +98,41 @@ impl Worker {
         let Job {
             head,
             exchange,
-            mut context,
             time,
-            settings,
             ticket,
         } = job;
         if !exchange.begin(self.replica.canceler()) {
-            exchange.finish(Outcome::Failure);
+            exchange.finish(Outcome::Failure).tell();
             return;
         }
-        self.metrics.started.inc();
-        self.metrics.running.inc();
+        let mut context = self.world.host(&head, &exchange);
+        self.metrics.counts().start();
         let began = Instant::now();
         let limits = RunLimits {
             deadline: time.map(|time| began + time.length),
-            cpu_time: settings.cpu_timeout,
+            cpu_time: self.world.settings.cpu_timeout,
         };
         let ending = self.replica.run(&mut context, limits);
-        let elapsed = began.elapsed().as_secs_f64();
+        let elapsed = began.elapsed();
         let refused = self.account(&context);
         // Logs a last line of stderr before what became of the run.
         drop(context);
-        self.metrics.running.dec();
-        self.metrics.run_seconds.observe(elapsed);
         let (outcome, cause) = match &ending {
-            Ok(Ending::Returned | Ending::Exited(0)) => (Outcome::Success, "returned"),
-            Ok(Ending::Exited(_)) => (Outcome::Failure, "exit"),
-            Ok(Ending::Trapped(_)) => (Outcome::Failure, "trap"),
-            Ok(Ending::HostPanicked(_)) | Err(_) => (Outcome::Failure, "internal"),
+            Ok(Ending::Returned | Ending::Exited(0)) => (Outcome::Success, Cause::Returned),
+            Ok(Ending::Exited(_)) => (Outcome::Failure, Cause::Exit),
+            Ok(Ending::Trapped(_)) => (Outcome::Failure, Cause::Trap),
+            Ok(Ending::HostPanicked(_)) | Err(_) => (Outcome::Failure, Cause::Internal),
             Ok(Ending::Interrupted(reason, _)) => match reason {
-                Interruption::Deadline => (Outcome::Timeout, "deadline"),
-                Interruption::CpuTime => (Outcome::Timeout, "cpu_time"),
-                Interruption::OutputLimit => (Outcome::Failure, "output_limit"),
-                Interruption::Canceled if exchange.is_input_broken() => (Outcome::Timeout, "input"),
-                Interruption::Canceled => (Outcome::Failure, "canceled"),
+                Interruption::Deadline => (Outcome::Timeout, Cause::Deadline),
+                Interruption::CpuTime => (Outcome::Timeout, Cause::CpuTime),
+                Interruption::OutputLimit => (Outcome::Failure, Cause::OutputLimit),
+                Interruption::Canceled if exchange.is_input_broken() => {
+                    (Outcome::Timeout, Cause::Input)
+                }
+                Interruption::Canceled => (Outcome::Failure, Cause::Canceled),
             },
         };
-        self.metrics.ended.with_label_values(&[cause]).inc();
+        self.metrics.counts().end(cause, elapsed);
         let ended_by = match &ending {
             Ok(ending) => limit_of(ending, time),
             Err(_) => None,
@@ -146,16 +142,36 @@ impl Worker {
             self.metrics.limit_reached(limit);
         }
         let (outcome, bad_head) = exchange.conclude(outcome);
-        // The request is counted before the end of its answer can be seen. The log comes after it: a report reads the
-        // artifact's names, and no client shall wait for that.
+        // The request is counted before the end of its answer can be seen.
         drop(ticket);
         let finished = exchange.finish(outcome);
+        let answer = Answer {
+            status: finished.status.as_u16(),
+            status_text: None,
+            bytes: Some(finished.written),
+            seconds: elapsed.as_secs_f64(),
+            suffix: "",
+        };
+        let is_plain = matches!(ending, Ok(Ending::Returned | Ending::Exited(0)))
+            && bad_head.is_none()
+            && refused().next().is_none();
+        if is_plain {
+            // Who sends the answer takes the line along.
+            access::log_soon(&self.logger, &head, &answer);
+            if !finished.tell() {
+                self.logger.flush();
+            }
+            return;
+        }
+        // A report reads the artifact's names, and no client shall wait for that.
+        finished.tell();
         for limit in refused() {
-            self.logger.warn(&limit.describe(&settings, time));
+            self.logger
+                .warn(&limit.describe(&self.world.settings, time));
         }
         let failure = match ending {
             Ok(ending) => {
-                let limit = ended_by.map(|limit| limit.describe(&settings, time));
+                let limit = ended_by.map(|limit| limit.describe(&self.world.settings, time));
                 self.describe(ending, limit)
             }
             Err(error) => Some(format!("cannot make an instance: {error}")),
@@ -167,13 +183,6 @@ impl Worker {
         if let Some(failure) = failure {
             self.logger.error(&failure);
         }
-        let answer = Answer {
-            status: finished.status.as_u16(),
-            status_text: None,
-            bytes: Some(finished.written),
-            seconds: elapsed,
-            suffix: "",
-        };
         access::log(&self.logger, &head, &answer);
     }
 
@@ -181,10 +190,7 @@ impl Worker {
     fn account(&self, context: &Host) -> [Option<Limit>; 4] {
         let engine = self.replica.usage();
         let wasi = context.wasi.usage();
-        self.metrics
-            .linear_memory_bytes
-            .observe(engine.memory as f64);
-        self.metrics.overlay_bytes.observe(wasi.overlay as f64);
+        self.metrics.counts().used(engine.memory, wasi.overlay);
         [
             engine.memory_limited.then_some(Limit::Memory),
             engine.table_limited.then_some(Limit::Table),

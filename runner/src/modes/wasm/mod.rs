@@ -4,6 +4,7 @@
 //! handle      collects the first part of the body, queues a job, answers with what comes out   (tokio)
 //! exchange    what both sides share of a request                                               (both)
 //! pool, job   replicas: threads that run guests                                                (threads)
+//! world       what guests see besides their requests                                           (threads)
 //! ```
 //!
 //! A request takes a replica only when its head and the first part of its body are here, and gives it back when the
@@ -20,18 +21,17 @@ mod perf_map;
 mod pool;
 mod scale;
 mod streams;
+mod world;
 
-use std::collections::HashSet;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
 use faas_wasm_engine::Limits;
-use faas_wasm_wasi::{Access, Mount, Namespace, Root, WasiContext};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use http_body::{Body, Frame};
@@ -45,40 +45,44 @@ use self::job::Job;
 use self::limits::{Limit, TimeLimit};
 use self::metrics::WasmMetrics;
 use self::pool::{Pool, Scale};
-use self::streams::{ResponseHead, Stderr, Stdin, Stdout};
+use self::world::World;
 use super::access::{self, Answer};
 use super::{BoxFuture, Mode, StartError, duration_value};
-use crate::config::{Config, EnvironmentFilter, ModeName, MountAccess, UseCuda, WasmSettings};
-use crate::cuda::{Host, Provider};
+use crate::config::{Config, ModeName, UseCuda, WasmSettings};
 use crate::gotext::GoDuration;
 use crate::guest::{self, Loaded};
 use crate::log::Logger;
 use crate::metrics::Metrics;
-use crate::request::{Request, RequestBody, RequestHead, request_environment};
+use crate::request::{Request, RequestBody};
 use crate::response::{
     self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL,
 };
+use crate::server::{ConnectionState, LazyTimer};
+use crate::threads::PerThread;
 
 /// What the client sees of a failure; the log has the cause.
 const FAILED: &str = "the function failed\n";
 /// What the client sees of a run that took too long.
 const TIMED_OUT: &str = "the function timed out\n";
 
+/// Threads of the runtime, which do I/O: one for every two cores, as guests have threads of their own. Each more must be
+/// woken by another when there is work for it, which costs more than what it takes over.
+pub(super) fn io_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).max(1)
+}
+
 /// Wasm mode.
 #[derive(Debug)]
 pub(super) struct Wasm {
-    pool: Arc<Pool>,
+    pool: &'static Pool,
     cuda: GuestCuda,
-    namespace: Arc<Namespace>,
-    arguments: Arc<[Vec<u8>]>,
-    environment: Arc<[Vec<u8>]>,
     content_type: HeaderValue,
     exec_timeout: GoDuration,
-    log_buffer_size: i64,
-    settings: Arc<WasmSettings>,
+    settings: WasmSettings,
     metrics: WasmMetrics,
     logger: Logger,
-    invocations: AtomicU64,
+    invocations: PerThread<AtomicU64>,
 }
 
 impl Wasm {
@@ -87,11 +91,11 @@ impl Wasm {
         config: &Config,
         artifact: &std::path::Path,
         logger: &Logger,
-        metrics: &Metrics,
+        metrics: Metrics,
         failures: UnboundedSender<String>,
     ) -> Result<Self, StartError> {
         let settings = config.wasm.clone();
-        let metrics = WasmMetrics::new(&metrics.registry)
+        let metrics = WasmMetrics::new(metrics.registry())
             .map_err(|error| StartError::new(format!("cannot register metrics: {error}")))?;
         // What cannot be granted is told before anything is loaded.
         let shares = settings.cpu_share.map(CpuShares::new).transpose();
@@ -119,41 +123,32 @@ impl Wasm {
             idle_timeout: settings.idle_timeout,
             queue_limit: settings.queue_limit as usize,
         };
-        let running = &metrics.running;
-        let cuda = GuestCuda::start(config, artifact, cuda, logger, running, failures)?;
-        let pool = Pool::new(guest, scale, shares, metrics.clone(), logger.clone());
-        let namespace = namespace(&settings)?;
+        let cuda = GuestCuda::start(config, artifact, cuda, logger, &metrics, failures)?;
+        let world = World::new(config, *logger, cuda.provider.clone())?;
+        let pool = Pool::new(guest, scale, shares, world, metrics.clone(), *logger);
         pool.start().map_err(StartError::new)?;
-        let arguments: Vec<_> = config
-            .fprocess
-            .split(' ')
-            .map(|word| word.as_bytes().to_vec())
-            .collect();
         Ok(Self {
             pool,
             cuda,
-            namespace: Arc::new(namespace),
-            arguments: arguments.into(),
-            environment: inherited(&settings.env).into(),
             content_type: HeaderValue::from_str(&config.content_type)
                 .map_err(|_| StartError::new("content_type is not a header value"))?,
             exec_timeout: config.exec_timeout,
-            log_buffer_size: config.log_buffer_size,
-            settings: Arc::new(settings),
+            settings,
             metrics,
-            logger: logger.clone(),
-            invocations: AtomicU64::new(0),
+            logger: *logger,
+            invocations: PerThread::new(AtomicU64::default),
         })
     }
 
-    async fn serve(self: Arc<Self>, request: Request) -> Response {
+    async fn serve(&'static self, request: Request) -> Response {
         let Request {
             head,
             mut body,
             ticket,
+            connection,
             ..
         } = request;
-        self.invocations.fetch_add(1, Ordering::Relaxed);
+        self.invocations.own().fetch_add(1, Ordering::Relaxed);
         let exchange = Arc::new(Exchange::new(
             Hold {
                 bytes: usize::try_from(self.settings.output_hold_bytes)
@@ -167,7 +162,7 @@ impl Wasm {
         // From here on a client that leaves ends what was begun for it.
         let mut client = Client {
             exchange: Arc::clone(&exchange),
-            pool: Arc::clone(&self.pool),
+            pool: self.pool,
             feeder: None,
         };
         if !preload(&exchange, &mut body).await {
@@ -175,27 +170,29 @@ impl Wasm {
         }
         let time = TimeLimit::of(&head, self.exec_timeout);
         let job = Job {
-            context: self.context(&head, &exchange),
             head: Arc::clone(&head),
             exchange: Arc::clone(&exchange),
             time,
-            settings: Arc::clone(&self.settings),
             ticket,
         };
         if !self.pool.submit(job) {
             return self.queue_full();
         }
-        let first = tokio::select! {
-            first = first_output(&exchange) => first,
-            () = waited_too_long(&exchange, time) => {
+        let first = match first_output(&exchange, time, connection.as_deref()).await {
+            Some(first) => first,
+            None => {
                 self.limit_reached(Limit::QueueWait, time);
-                access::log(&self.logger, &head, &Answer {
-                    status: StatusCode::GATEWAY_TIMEOUT.as_u16(),
-                    status_text: None,
-                    bytes: Some(0),
-                    seconds: head.received.elapsed().as_secs_f64(),
-                    suffix: "",
-                });
+                access::log(
+                    &self.logger,
+                    &head,
+                    &Answer {
+                        status: StatusCode::GATEWAY_TIMEOUT.as_u16(),
+                        status_text: None,
+                        bytes: Some(0),
+                        seconds: head.received.elapsed().as_secs_f64(),
+                        suffix: "",
+                    },
+                );
                 Held::Complete(Bytes::new(), Outcome::Timeout)
             }
         };
@@ -266,83 +263,6 @@ impl Wasm {
         );
         response
     }
-
-    fn context(&self, head: &RequestHead, exchange: &Arc<Exchange>) -> Host {
-        let wasi = WasiContext::builder(Arc::clone(&self.namespace))
-            .arguments(Arc::clone(&self.arguments))
-            .environment(Arc::clone(&self.environment))
-            .own_environment(own_environment(head))
-            .stdin(Box::new(Stdin(Arc::clone(exchange))))
-            .stdout(Box::new(Stdout(Arc::clone(exchange))))
-            .stderr(Box::new(Stderr::new(&self.logger, self.log_buffer_size)))
-            .side(Box::new(ResponseHead::new(exchange, &self.logger)))
-            .quota(self.settings.fs_quota)
-            .descriptors(self.settings.fd_limit as usize)
-            .build();
-        let cuda = self.cuda.provider.as_ref().map(Provider::instance);
-        Host { wasi, cuda }
-    }
-}
-
-/// The variables of a request; of several with one name only the last, as guests take the first that they find.
-fn own_environment(head: &RequestHead) -> Vec<Vec<u8>> {
-    let mut seen = HashSet::new();
-    let mut variables = Vec::new();
-    for (name, value) in request_environment(head).into_iter().rev() {
-        if seen.insert(name.clone()) {
-            let mut variable = name.into_bytes();
-            variable.push(b'=');
-            // In a guest's environment, too, a NUL is the end of a value.
-            variable.extend(value.into_iter().take_while(|byte| *byte != 0));
-            variables.push(variable);
-        }
-    }
-    variables
-}
-
-/// What every guest sees, and the runner's variables that it shall see.
-fn inherited(filter: &EnvironmentFilter) -> Vec<Vec<u8>> {
-    use std::os::unix::ffi::OsStringExt as _;
-    let wanted = |name: &std::ffi::OsStr| match filter {
-        EnvironmentFilter::All => true,
-        EnvironmentFilter::Names(names) => names.iter().any(|wanted| name == wanted.as_str()),
-    };
-    let own = std::env::vars_os()
-        .filter(|(name, _)| name != "PWD" && name != "FAAS_RESPONSE" && wanted(name));
-    let own = own.map(|(mut name, value)| {
-        name.push("=");
-        name.push(value);
-        name.into_vec()
-    });
-    let always = ["PWD=/", "FAAS_RESPONSE=/dev/faas/response"];
-    let always = always.map(|variable| variable.as_bytes().to_vec());
-    always.into_iter().chain(own).collect()
-}
-
-fn namespace(settings: &WasmSettings) -> Result<Namespace, StartError> {
-    let access = if settings.root_readonly {
-        Access::ReadOnly
-    } else {
-        Access::CopyOnWrite
-    };
-    let root = Root::open(&settings.root)
-        .map_err(|error| StartError::new(format!("wasm_root: {error}")))?;
-    let mounts: Vec<_> = settings
-        .mounts
-        .iter()
-        .map(|mount| Mount {
-            guest: mount.guest.clone(),
-            host: mount.host.clone(),
-            access: match mount.access {
-                MountAccess::ReadOnly => Access::ReadOnly,
-                MountAccess::CopyOnWrite => Access::CopyOnWrite,
-                MountAccess::ReadWrite => Access::ReadWrite,
-            },
-        })
-        .collect();
-    Namespace::new(root, access)
-        .with_mounts(&mounts)
-        .map_err(|error| StartError::new(format!("wasm_mounts: {error}")))
 }
 
 /// Reads what a request must bring before it takes a replica; says whether that was all of it.
@@ -375,47 +295,49 @@ async fn feed(exchange: Arc<Exchange>, mut body: RequestBody) {
     }
 }
 
-/// Waits until the output is complete or released.
-async fn first_output(exchange: &Exchange) -> Held {
+/// Waits until the output is complete or released. `None` if the job has waited in the queue for as long as it might run.
+async fn first_output(
+    exchange: &Exchange,
+    time: Option<TimeLimit>,
+    connection: Option<&ConnectionState>,
+) -> Option<Held> {
+    let began = Instant::now();
     // Nothing is due before then, so that a short run wakes its reader once: at its end.
-    let mut until = Some(Instant::now() + exchange.hold_time());
-    loop {
-        let look =
-            poll_fn(
-                |context| match exchange.poll_held(context, Instant::now(), until.is_none()) {
-                    Held::Wait(Some(due)) if until.is_none() => Poll::Ready(Err(due)),
-                    Held::Wait(_) => Poll::Pending,
-                    held => Poll::Ready(Ok(held)),
-                },
-            );
-        let seen = match until {
-            Some(until) => tokio::time::timeout_at(until.into(), look).await.ok(),
-            None => Some(look.await),
-        };
-        match seen {
-            Some(Ok(held)) => return held,
-            Some(Err(due)) => until = Some(due),
-            None => until = None,
+    let first_look = began + exchange.hold_time();
+    let give_up = time.map(|time| began + time.length);
+    let mut own_timer = LazyTimer::default();
+    let mut now = began;
+    poll_fn(move |context| {
+        loop {
+            let is_late = now >= first_look;
+            let due = match exchange.poll_held(context, now, is_late) {
+                Held::Wait(due) if is_late => due,
+                Held::Wait(_) => Some(first_look),
+                held => return Poll::Ready(Some(held)),
+            };
+            let give_up = match give_up {
+                Some(at) if at > now => Some(at),
+                Some(_) if !exchange.has_begun() => return Poll::Ready(None),
+                _ => None,
+            };
+            let Some(next) = due.into_iter().chain(give_up).min() else {
+                return Poll::Pending;
+            };
+            ready!(match connection {
+                Some(connection) => connection.poll_timer(next, context),
+                None => own_timer.poll(next, context),
+            });
+            now = Instant::now();
         }
-    }
-}
-
-/// Ends when a job has waited in the queue for as long as it might run.
-async fn waited_too_long(exchange: &Exchange, time: Option<TimeLimit>) {
-    let Some(time) = time else {
-        return std::future::pending().await;
-    };
-    tokio::time::sleep(time.length).await;
-    if exchange.has_begun() {
-        std::future::pending().await
-    }
+    })
+    .await
 }
 
 /// The client's side of an exchange. Dropping it ends the run.
 #[derive(Debug)]
 struct Client {
     exchange: Arc<Exchange>,
-    pool: Arc<Pool>,
+    pool: &'static Pool,
     feeder: Option<AbortHandle>,
 }
 
@@ -458,7 +380,7 @@ impl Mode for Wasm {
         ModeName::Wasm
     }
 
-    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+    fn handle(&'static self, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
             match self.cuda.refusal() {
                 Some(refusal) => refusal,
@@ -471,12 +393,12 @@ impl Mode for Wasm {
         path == scale::READER || path == scale::UPDATER
     }
 
-    fn handle_own(self: Arc<Self>, request: Request) -> BoxFuture<Response> {
+    fn handle_own(&'static self, request: Request) -> BoxFuture<Response> {
         Box::pin(async move {
             if request.head.path == scale::READER {
-                scale::read(&self.pool, &self.invocations)
+                scale::read(self.pool, &self.invocations)
             } else {
-                scale::update(&self.pool, &self.logger, request).await
+                scale::update(self.pool, self.logger, request).await
             }
         })
     }
@@ -493,7 +415,7 @@ impl Mode for Wasm {
         self.cuda.is_healthy()
     }
 
-    fn drain(self: Arc<Self>) -> BoxFuture<()> {
+    fn drain(&'static self) -> BoxFuture<()> {
         Box::pin(async move {
             // They wait, and do not panic.
             let stop = move || {

@@ -13,6 +13,7 @@ use super::WasmMetrics;
 use super::cpu_share::CpuShares;
 use super::exchange::Exchange;
 use super::job::{Job, Reports, Worker};
+use super::world::World;
 use crate::guest::Guest;
 use crate::log::Logger;
 
@@ -79,21 +80,24 @@ pub(super) struct Pool {
     guest: Arc<Guest>,
     pub(super) scale: Scale,
     shares: Option<CpuShares>,
+    world: World,
     reports: Arc<Reports>,
     metrics: WasmMetrics,
     logger: Logger,
 }
 
 impl Pool {
+    /// A pool without replicas. It is there for as long as the process.
     pub(super) fn new(
         guest: Arc<Guest>,
         scale: Scale,
         shares: Option<CpuShares>,
+        world: World,
         metrics: WasmMetrics,
         logger: Logger,
-    ) -> Arc<Self> {
+    ) -> &'static Self {
         let floor = scale.min;
-        Arc::new(Self {
+        Box::leak(Box::new(Self {
             state: Mutex::new(State {
                 floor,
                 ..State::default()
@@ -102,10 +106,11 @@ impl Pool {
             guest,
             scale,
             shares,
+            world,
             reports: Arc::default(),
             metrics,
             logger,
-        })
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,7 +122,7 @@ impl Pool {
     ///
     /// # Errors
     /// Why one is not.
-    pub(super) fn start(self: &Arc<Self>) -> Result<(), String> {
+    pub(super) fn start(&'static self) -> Result<(), String> {
         self.grow_to_floor();
         let mut state = self.lock();
         loop {
@@ -134,7 +139,7 @@ impl Pool {
         }
     }
 
-    fn grow_to_floor(self: &Arc<Self>) {
+    fn grow_to_floor(&'static self) {
         let mut state = self.lock();
         while state.replicas < state.floor {
             if !self.spawn(&mut state) {
@@ -144,13 +149,12 @@ impl Pool {
     }
 
     /// Starts one replica.
-    fn spawn(self: &Arc<Self>, state: &mut State) -> bool {
-        let pool = Arc::clone(self);
+    fn spawn(&'static self, state: &mut State) -> bool {
         let thread = std::thread::Builder::new().name("replica".into());
         let life = move || {
-            pool.work();
-            pool.lock().threads -= 1;
-            pool.changed.notify_all();
+            self.work();
+            self.lock().threads -= 1;
+            self.changed.notify_all();
         };
         match thread.spawn(life) {
             Ok(_) => {
@@ -169,7 +173,7 @@ impl Pool {
     }
 
     /// Puts a job into the queue, or drops it and says `false` if the queue is full.
-    pub(super) fn submit(self: &Arc<Self>, job: Job) -> bool {
+    pub(super) fn submit(&'static self, job: Job) -> bool {
         let mut state = self.lock();
         // Those who wait for a replica beyond the ones that are free for them.
         if state.queue.len() >= state.idle as usize + self.scale.queue_limit {
@@ -220,7 +224,7 @@ impl Pool {
     }
 
     /// Sets the floor, within the configured bounds (the caller's check).
-    pub(super) fn set_floor(self: &Arc<Self>, floor: u32) {
+    pub(super) fn set_floor(&'static self, floor: u32) {
         self.lock().floor = floor;
         self.grow_to_floor();
         self.changed.notify_all();
@@ -233,7 +237,7 @@ impl Pool {
         state.stopping = true;
         self.changed.notify_all();
         let ended = self.changed.wait_timeout_while(state, LAST_WORDS, |state| {
-            i64::from(state.threads) > self.metrics.running.get()
+            u64::from(state.threads) > self.metrics.running()
         });
         drop(ended);
     }
@@ -246,9 +250,16 @@ impl Pool {
         run_as_batch();
         let share = self.shares.as_ref().map(CpuShares::enter).transpose();
         let share = share.map_err(|error| error.to_string())?;
-        let (metrics, logger) = (self.metrics.clone(), self.logger.clone());
+        let (world, metrics) = (self.world.copy(), self.metrics.clone());
         let reports = Arc::clone(&self.reports);
-        Ok(Worker::new(replica, share, metrics, logger, reports))
+        Ok(Worker::new(
+            replica,
+            share,
+            world,
+            metrics,
+            self.logger,
+            reports,
+        ))
     }
 
     /// The life of a replica's thread.

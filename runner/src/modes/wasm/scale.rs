@@ -1,6 +1,5 @@
 //! `/scale-reader` and `/scale-updater`, with the bodies of the OpenFaaS types that a provider passes through.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::CONTENT_TYPE;
@@ -10,6 +9,7 @@ use super::pool::Pool;
 use crate::log::Logger;
 use crate::request::Request;
 use crate::response::{self, Response};
+use crate::threads::PerThread;
 
 pub(super) const READER: &str = "/scale-reader";
 pub(super) const UPDATER: &str = "/scale-updater";
@@ -18,9 +18,10 @@ pub(super) const UPDATER: &str = "/scale-updater";
 const MAX_BODY: usize = 64 * 1024;
 
 /// Answers how many replicas there are.
-pub(super) fn read(pool: &Pool, invocations: &AtomicU64) -> Response {
+pub(super) fn read(pool: &Pool, invocations: &PerThread<AtomicU64>) -> Response {
     let (replicas, ready) = pool.count();
-    let invocations = invocations.load(Ordering::Relaxed);
+    let invocations = invocations.all().map(|count| count.load(Ordering::Relaxed));
+    let invocations: u64 = invocations.sum();
     let body = format!(
         "{{\"replicas\":{replicas},\"availableReplicas\":{ready},\"invocationCount\":{invocations}}}"
     );
@@ -33,7 +34,7 @@ pub(super) fn read(pool: &Pool, invocations: &AtomicU64) -> Response {
 }
 
 /// Sets the floor.
-pub(super) async fn update(pool: &Arc<Pool>, logger: &Logger, mut request: Request) -> Response {
+pub(super) async fn update(pool: &'static Pool, logger: Logger, mut request: Request) -> Response {
     let mut body = Vec::new();
     while let Some(Ok(data)) = request.body.data().await {
         body.extend_from_slice(&data);

@@ -46,9 +46,9 @@ pub(super) struct Stderr {
 }
 
 impl Stderr {
-    pub(super) fn new(logger: &Logger, limit: i64) -> Self {
+    pub(super) fn new(logger: Logger, limit: i64) -> Self {
         Self {
-            logger: logger.clone(),
+            logger,
             lines: LineAssembler::new(limit),
         }
     }
@@ -82,10 +82,10 @@ pub(super) struct ResponseHead {
 }
 
 impl ResponseHead {
-    pub(super) fn new(exchange: &Arc<Exchange>, logger: &Logger) -> Self {
+    pub(super) fn new(exchange: &Arc<Exchange>, logger: Logger) -> Self {
         Self {
             exchange: Arc::clone(exchange),
-            logger: logger.clone(),
+            logger,
             line: Vec::new(),
         }
     }

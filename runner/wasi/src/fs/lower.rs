@@ -13,6 +13,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno as HostErrno;
@@ -21,9 +22,9 @@ use super::metadata::{Kind, Metadata};
 use crate::errno::Errno;
 
 /// A directory of the host that guests may see.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Root {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     /// openat2 is not available here.
     stepwise: bool,
 }
@@ -109,7 +110,10 @@ impl Root {
             rustix::fs::openat2(&fd, ".", LOOK, Mode::empty(), RESOLVE),
             Err(HostErrno::NOSYS | HostErrno::PERM)
         );
-        Ok(Self { fd, stepwise })
+        Ok(Self {
+            fd: Arc::new(fd),
+            stepwise,
+        })
     }
 
     /// As `open`, as if openat2 did not exist.
@@ -185,7 +189,7 @@ impl Root {
         // long, and a storm of renames must not hold a guest for ever.
         let mut attempts = 0..8;
         loop {
-            match rustix::fs::openat2(&self.fd, path, flags, mode, RESOLVE) {
+            match rustix::fs::openat2(&*self.fd, path, flags, mode, RESOLVE) {
                 Err(HostErrno::AGAIN | HostErrno::INTR) if attempts.next().is_some() => {}
                 result => return result,
             }

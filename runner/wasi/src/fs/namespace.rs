@@ -33,14 +33,14 @@ pub enum Access {
     ReadWrite,
 }
 
-/// What guests see as `/`.
-#[derive(Debug)]
+/// What guests see as `/`. A clone shows the same directories.
+#[derive(Debug, Clone)]
 pub struct Namespace {
     pub(crate) trees: Vec<Tree>,
 }
 
 /// One directory of the host in a namespace.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tree {
     pub(crate) root: Root,
     pub(crate) access: Access,
