@@ -89,10 +89,18 @@ fn check_addresses(plan: &LoadPlan, tables: &Tables<'_>) -> Check {
         lies_in(plan.code.offset, plan.code.length, Protection::ReadExecute),
         "the code lies outside of the executable segment",
     )?;
-    let code = plan.code.offset..plan.code.offset + plan.code.length;
-    let inside = |address: u32| code.contains(&u64::from(address));
+    // They lie in a segment, so below 4 GiB.
+    let (start, length) = (plan.code.offset as u32, plan.code.length);
+    // What lies before the code wraps around to far behind it.
+    let functions = largest(tables.code().map(|address| address.wrapping_sub(start)));
+    let trampolines = largest(
+        tables
+            .trampolines()
+            .map(|address| address.wrapping_sub(start)),
+    );
+    let inside = |last: Option<u32>| last.is_none_or(|last| u64::from(last) < length);
     ensure(
-        tables.code().all(inside) && tables.trampolines().all(inside),
+        inside(functions) && inside(trampolines),
         "a function lies outside of the code",
     )?;
     ensure(
@@ -100,6 +108,12 @@ fn check_addresses(plan: &LoadPlan, tables: &Tables<'_>) -> Check {
             .is_none_or(|frames| lies_in(frames.offset, frames.length, Protection::Read)),
         "the unwind information lies outside of the constants",
     )
+}
+
+/// The largest of many numbers. Without a way out of its loop this takes several numbers at a time, which a check of
+/// each one would not.
+fn largest(numbers: impl Iterator<Item = u32>) -> Option<u32> {
+    numbers.reduce(u32::max)
 }
 
 /// Whoever can throw reads unwind information at run time, so it must be under the sum.
@@ -161,10 +175,11 @@ fn check_indices(module: &ModuleMetadata, tables: &Tables<'_>) -> Check {
 
     let imports = module.imports.iter();
     let imported = imports.filter(|import| matches!(import.kind, ImportKind::Function(_)));
-    let fine = tables.signatures().all(is_type)
-        && tables
-            .elements()
-            .all(|index| index == NULL_FUNCTION || is_function(index))
+    // By one more than the index, null wraps around to nothing.
+    const { assert!(NULL_FUNCTION == u32::MAX) };
+    let last_element = largest(tables.elements().map(|index| index.wrapping_add(1)));
+    let fine = largest(tables.signatures()).is_none_or(is_type)
+        && last_element.is_none_or(|last| last.checked_sub(1).is_none_or(is_function))
         && module.start.is_none_or(is_function)
         && module
             .elements
