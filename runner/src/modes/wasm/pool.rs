@@ -2,9 +2,13 @@
 //!
 //! The *floor* of replicas always exists; load adds more up to the ceiling, and one above the floor ends when it has
 //! been idle for a while. A job waits in one queue for whichever replica is free first.
+//!
+//! Waking a thread costs the one that does it more than a short run. So a replica that has got its last job at once looks
+//! out for the next one for a moment before it sleeps ([`LOOK_OUT`]), one at a time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use faas_wasm_engine::{Replica, run_as_batch};
@@ -21,6 +25,12 @@ use crate::log::Logger;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a replica looks out for a job before it sleeps. Under load it saves as much time as it takes; otherwise it
+/// is not done ([`SOON`]), nor on a single core, which those need that have the jobs.
+const LOOK_OUT: Duration = Duration::from_micros(8);
+/// A job that came so soon after the last one may be followed by another.
+const SOON: Duration = Duration::from_micros(50);
 
 /// How long replicas that run no guest may take to end; leaving a control group can take the kernel a while.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -45,6 +55,8 @@ struct State {
     idle: u32,
     /// At least the idle ones that sleep and have not been told of a job.
     asleep: u32,
+    /// One of the idle ones looks out for a job, and need not be told of it.
+    looks_out: bool,
     /// Those with a spare instance or in a run.
     ready: u32,
     floor: u32,
@@ -82,6 +94,8 @@ pub(super) struct Pool {
     shares: Option<CpuShares>,
     world: World,
     reports: Arc<Reports>,
+    /// Others can work while a replica looks out.
+    has_cores: bool,
     metrics: WasmMetrics,
     logger: Logger,
 }
@@ -108,6 +122,7 @@ impl Pool {
             shares,
             world,
             reports: Arc::default(),
+            has_cores: available_parallelism().is_ok_and(|cores| cores.get() > 1),
             metrics,
             logger,
         }))
@@ -188,8 +203,9 @@ impl Pool {
             self.spawn(&mut state);
         }
         // Telling is a system call even if nobody sleeps, and under load nobody does.
-        let tell = state.asleep > 0;
-        state.asleep = state.asleep.saturating_sub(1);
+        let is_seen = state.looks_out && state.queue.len() == 1;
+        let tell = state.asleep > 0 && !is_seen;
+        state.asleep -= u32::from(tell);
         drop(state);
         if tell {
             self.changed.notify_one();
@@ -280,6 +296,7 @@ impl Pool {
         };
         let mut was_ready = false;
         let mut pause = FIRST_PAUSE;
+        let mut expects_more = false;
         loop {
             let prepared = worker.prepare();
             let problem = prepared.as_ref().err().cloned();
@@ -309,7 +326,7 @@ impl Pool {
                 continue;
             }
             pause = FIRST_PAUSE;
-            match self.next() {
+            match self.next(&mut expects_more) {
                 Some(job) => worker.run(job),
                 None => break,
             }
@@ -360,11 +377,31 @@ impl Pool {
         }
     }
 
-    /// Waits for a job; `None` if the replica shall end.
-    fn next(&self) -> Option<Job> {
-        let mut idle_since = Instant::now();
+    /// Waits for a job without sleeping.
+    fn look_out<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        until: Instant,
+    ) -> MutexGuard<'a, State> {
+        state.looks_out = true;
+        drop(state);
+        while self.metrics.queued.get() == 0 && Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        let mut state = self.lock();
+        state.looks_out = false;
+        state
+    }
+
+    /// Waits for a job; `None` if the replica shall end. `expects_more` is whether the last one came soon.
+    fn next(&self, expects_more: &mut bool) -> Option<Job> {
+        let began = Instant::now();
+        let mut idle_since = began;
         let mut state = self.lock();
         state.idle += 1;
+        if *expects_more && state.queue.is_empty() && !state.looks_out {
+            state = self.look_out(state, began + LOOK_OUT);
+        }
         let job = loop {
             if let Some(job) = state.queue.pop_front() {
                 break Some(job);
@@ -396,6 +433,7 @@ impl Pool {
             }
         };
         state.idle -= 1;
+        *expects_more = self.has_cores && began.elapsed() < SOON;
         if job.is_none() {
             state.replicas -= 1;
         }
