@@ -207,6 +207,12 @@ impl Runner {
         self.log.text()
     }
 
+    /// Leaves its log in the pipe, which fills up, until what this returns is dropped.
+    pub fn leave_log_unread(&self) -> impl Drop {
+        let (lines, _) = &*self.log.collected;
+        lines.lock().expect("no thread panics")
+    }
+
     /// Waits for a line of its log that contains this.
     #[track_caller]
     pub fn wait_for_log(&mut self, part: &str) -> String {

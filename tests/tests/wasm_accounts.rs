@@ -55,6 +55,26 @@ fn answer(stream: TcpStream) -> Response {
     Response::read(&mut BufReader::new(stream), false).expect("it is answered")
 }
 
+/// A log that nobody reads holds up the functions that write it, and no probe; nothing of it is lost.
+#[test]
+fn a_log_that_nobody_reads_keeps_no_probe_waiting() {
+    let runner = Guest::fixture("nop").serve().start();
+    // A pipe holds 64 KiB, its reader a little more.
+    let target = format!("/{}", "x".repeat(1000));
+    let unread = runner.leave_log_unread();
+    let begun: Vec<_> = (0..200).map(|_| begin(&runner, &target)).collect();
+    for _ in 0..100 {
+        let health = Request::get("/_/health").send(runner.address());
+        assert_eq!(health.expect("it is answered").status, 200);
+    }
+    drop(unread);
+    let answers = begun.into_iter().map(answer);
+    assert!(answers.into_iter().all(|answer| answer.status == 200));
+    let log = runner.stop();
+    let lines = log.lines().filter(|line| line.contains(&target));
+    assert_eq!(lines.count(), 200);
+}
+
 /// With `log_format=json` each line is an object; that of a request has the request's fields.
 #[test]
 fn json_lines_tell_the_request() {
