@@ -20,8 +20,7 @@ const PROMISES: [Promise; 17] = [
     Promise {
         what: "load of esbuild, to load of nop",
         target: Bound::AtMost(3.0),
-        // What both have in common has become quick: 9 us.
-        gate: Some(Bound::AtMost(4.5)),
+        gate: Some(Bound::AtMost(3.0)),
         number: |turns| turns.ratio((Side::Ours, "load esbuild"), (Side::Ours, "load nop")),
     },
     Promise {
