@@ -272,13 +272,7 @@ fn is_printable(c: char) -> bool {
 }
 
 /// Go's canonical form of a header name: upper case at the start and after each hyphen, lower case elsewhere.
-#[must_use]
-pub fn canonical_header_name(name: &str) -> String {
-    canonical_header_chars(name).collect()
-}
-
-/// The characters of [`canonical_header_name`].
-pub fn canonical_header_chars(name: &str) -> impl Iterator<Item = char> {
+pub fn canonical_header_name(name: &str) -> impl Iterator<Item = char> {
     let mut upper = true;
     name.chars().map(move |c| {
         let canonical = if upper {
@@ -294,6 +288,10 @@ pub fn canonical_header_chars(name: &str) -> impl Iterator<Item = char> {
 /// The access log's size: decimal units, four significant digits as by C's `%.4g`, no space; `-1B` for unknown.
 #[must_use]
 pub fn size(bytes: i64) -> String {
+    // All of so few digits are shown.
+    if (0..1000).contains(&bytes) {
+        return format!("{bytes}B");
+    }
     const UNITS: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
     #[expect(clippy::cast_precision_loss, reason = "four digits are printed")]
     let mut value = bytes as f64;
@@ -305,44 +303,26 @@ pub fn size(bytes: i64) -> String {
     format!("{}{}", four_significant(value), UNITS[unit])
 }
 
-/// Writes a number in decimal.
-pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    // Enough for the largest.
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        // The last digit alone.
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
-}
+/// What `%.*f` gives with so many decimals for a time in seconds that is not below zero. Times that can be measured take
+/// a fraction of what the exact digits of any number do.
+#[derive(Clone, Copy, Debug)]
+pub struct Decimals<const N: usize>(pub f64);
 
-/// Writes what `%.*f` gives with so many decimals for a time in seconds that is not below zero.
-pub fn push_decimals<const DECIMALS: usize>(out: &mut Vec<u8>, seconds: f64) {
-    // Beyond are no times that were measured.
-    if !(0.0..1e9).contains(&seconds) {
-        out.extend_from_slice(format!("{seconds:.DECIMALS$}").as_bytes());
-        return;
-    }
-    let mut unit = 10_u64.pow(DECIMALS as u32);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a small power, and a number that it cannot make too large"
-    )]
-    let units = (seconds * unit as f64).round() as u64;
-    push_number(out, units / unit);
-    out.push(b'.');
-    for _ in 0..DECIMALS {
-        unit /= 10;
-        // A digit.
-        out.push(b'0' + (units / unit % 10) as u8);
+impl<const N: usize> fmt::Display for Decimals<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(seconds) = *self;
+        if !(0.0..1e9).contains(&seconds) {
+            return write!(f, "{seconds:.N$}");
+        }
+        let unit = 10_u64.pow(N as u32);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a small power, and a number that it cannot make too large"
+        )]
+        let units = (seconds * unit as f64).round() as u64;
+        write!(f, "{}.{:0N$}", units / unit, units % unit)
     }
 }
 
@@ -363,12 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_as_the_standard_library_writes_them() {
-        for number in [0, 7, 10, 999, 1000, 123_456_789, u64::MAX] {
-            let mut out = Vec::new();
-            push_number(&mut out, number);
-            assert_eq!(out, number.to_string().as_bytes());
-        }
+    fn decimals_are_as_the_standard_library_writes_them() {
         for seconds in [
             0.0,
             0.00004,
@@ -380,12 +355,8 @@ mod tests {
             2e9,
             f64::INFINITY,
         ] {
-            let mut out = Vec::new();
-            push_decimals::<4>(&mut out, seconds);
-            assert_eq!(String::from_utf8_lossy(&out), format!("{seconds:.4}"));
-            out.clear();
-            push_decimals::<6>(&mut out, seconds);
-            assert_eq!(String::from_utf8_lossy(&out), format!("{seconds:.6}"));
+            assert_eq!(Decimals::<4>(seconds).to_string(), format!("{seconds:.4}"));
+            assert_eq!(Decimals::<6>(seconds).to_string(), format!("{seconds:.6}"));
         }
     }
 
@@ -502,7 +473,7 @@ mod tests {
             ("ETAG", "Etag"),
             ("a--b", "A--B"),
         ] {
-            assert_eq!(canonical_header_name(name), canonical);
+            assert_eq!(canonical_header_name(name).collect::<String>(), canonical);
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 pub use family::{Family, Reading};
-pub use histogram::{Histogram, Scale};
+pub use histogram::{Histogram, Scale, nanoseconds};
 
 use requests::Requests;
 

@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 
 pub use body::{BodyError, RequestBody};
 
-use crate::gotext::{GoDuration, canonical_header_chars};
+use crate::gotext::{GoDuration, canonical_header_name};
 use crate::server::{ConnectionState, Ticket};
 
 /// Headers among which a name is found by comparing.
@@ -139,7 +139,7 @@ fn each_variable(head: &RequestHead, mut take: impl FnMut(&str, &[u8])) {
         if let Some(value) = head.headers.get(name) {
             variable.clear();
             variable.push_str("Http_");
-            let name = canonical_header_chars(name.as_str());
+            let name = canonical_header_name(name.as_str());
             variable.extend(name.map(|c| if c == '-' { '_' } else { c }));
             take(&variable, value.as_bytes());
         }

@@ -1,4 +1,4 @@
-//! What threads change all the time, kept apart by thread.
+//! How many cores there are for threads, and what threads change all the time, kept apart by thread.
 //!
 //! A word that two cores write by turns moves from one to the other each time, which takes some 70 ns (measured on the
 //! machine of BENCHMARKS.md); a request to a small function that counted, logged and timed itself in such words spent
@@ -9,9 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Copies of what is kept apart: more threads than this share one, which is correct and slower.
 const SHARDS: usize = 16;
 
-/// A small number of the calling thread, its own as long as the process lives.
+/// Cores that the process may use, at least one.
 #[must_use]
-pub fn number() -> u64 {
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A small number of the calling thread, its own as long as the process lives.
+fn number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     thread_local! {
         static NUMBER: u64 = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +50,7 @@ impl<T> PerThread<T> {
     }
 
     /// All copies.
-    pub fn all(&self) -> impl Iterator<Item = &T> {
+    pub fn all(&self) -> impl Iterator<Item = &T> + Clone {
         self.0.iter().map(|apart| &apart.0)
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 pub use load::{Loaded, load, load_cuda};
 
 use crate::gotext::GoDuration;
+use crate::threads;
 
 /// What the runner does with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,8 +232,7 @@ impl WasmSettings {
     /// The most replicas that there may be.
     #[must_use]
     pub fn replicas(&self) -> u32 {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        let cores = u32::try_from(threads::cores()).unwrap_or(u32::MAX);
         self.max_scale.unwrap_or(cores.max(self.min_scale))
     }
 }

@@ -1,6 +1,7 @@
 //! Histograms that are kept apart by thread and put together at a scrape.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus::proto::{Bucket, Histogram as Exposed};
 
@@ -12,6 +13,12 @@ pub struct Scale<const N: usize> {
     pub bounds: [u64; N],
     /// 1e9 for a metric in seconds that is observed in nanoseconds.
     pub per_unit: f64,
+}
+
+/// A time as histograms in seconds observe it.
+#[must_use]
+pub fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// One thread's part of a histogram.

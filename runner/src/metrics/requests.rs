@@ -8,7 +8,7 @@ use http::Method;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
-use super::{Family, Histogram, Reading, Scale};
+use super::{Family, Histogram, Reading, Scale, nanoseconds};
 use crate::threads::PerThread;
 
 /// Go's usual buckets, in nanoseconds.
@@ -95,10 +95,9 @@ impl Requests {
         counts.in_flight.fetch_sub(1, Ordering::Relaxed);
         let by_code = counts.durations[method_index(method)]
             .get_or_init(|| (0..=CODES.len()).map(|_| OnceLock::new()).collect());
-        by_code[code_index(code)].get_or_init(Box::default).observe(
-            &DURATIONS,
-            u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX),
-        );
+        by_code[code_index(code)]
+            .get_or_init(Box::default)
+            .observe(&DURATIONS, nanoseconds(elapsed));
     }
 
     pub(super) fn in_flight(&self) -> i64 {
@@ -110,8 +109,7 @@ impl Requests {
 
     /// The threads' parts of the durations with these labels.
     fn parts(&self, method: usize, code: usize) -> impl Iterator<Item = &Histogram<11>> + Clone {
-        let counts: Vec<_> = self.0.counts.all().collect();
-        counts.into_iter().filter_map(move |counts| {
+        self.0.counts.all().filter_map(move |counts| {
             let by_code = counts.durations[method].get()?;
             by_code[code].get().map(|histogram| &**histogram)
         })

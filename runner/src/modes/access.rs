@@ -1,6 +1,8 @@
 //! Access lines: what the modes have in common.
 
-use crate::gotext;
+use std::io::Write as _;
+
+use crate::gotext::{self, Decimals};
 use crate::log::{AccessRecord, Logger};
 use crate::request::RequestHead;
 
@@ -20,14 +22,14 @@ pub(super) struct Answer<'a> {
 /// Writes `<METHOD> <URI> - <status> - ContentLength: <size> (<seconds>s)`, unless the client is a probe.
 pub(super) fn log(logger: &Logger, head: &RequestHead, answer: &Answer<'_>) {
     if !head.is_kube_probe() {
-        write(logger, head, "ContentLength", answer, false);
+        write_line(logger, head, "ContentLength", answer, false);
     }
 }
 
-/// The same for an answer that has left already, so that there is no hurry.
+/// The same where a thread that serves connections is about to be woken, which then takes the line along.
 pub(super) fn log_soon(logger: &Logger, head: &RequestHead, answer: &Answer<'_>) {
     if !head.is_kube_probe() {
-        write(logger, head, "ContentLength", answer, true);
+        write_line(logger, head, "ContentLength", answer, true);
     }
 }
 
@@ -38,37 +40,27 @@ pub(super) fn log_always(
     size_name: &str,
     answer: &Answer<'_>,
 ) {
-    write(logger, head, size_name, answer, false);
+    write_line(logger, head, size_name, answer, false);
 }
 
-fn write(logger: &Logger, head: &RequestHead, size_name: &str, answer: &Answer<'_>, soon: bool) {
+fn write_line(
+    logger: &Logger,
+    head: &RequestHead,
+    size_name: &str,
+    answer: &Answer<'_>,
+    soon: bool,
+) {
     let compose = |line: &mut Vec<u8>| {
-        line.extend_from_slice(head.method.as_str().as_bytes());
-        line.push(b' ');
-        line.extend_from_slice(head.target.as_bytes());
-        line.extend_from_slice(b" - ");
-        match answer.status_text {
-            Some(text) => line.extend_from_slice(text.as_bytes()),
-            None => gotext::push_number(line, answer.status.into()),
-        }
-        line.extend_from_slice(b" - ");
-        line.extend_from_slice(size_name.as_bytes());
-        line.extend_from_slice(b": ");
-        match answer.bytes {
-            // Fewer than four digits: they are all shown.
-            Some(bytes @ ..1000) => {
-                gotext::push_number(line, bytes);
-                line.push(b'B');
-            }
-            bytes => {
-                let bytes = bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
-                line.extend_from_slice(gotext::size(bytes).as_bytes());
-            }
-        }
-        line.extend_from_slice(b" (");
-        gotext::push_decimals::<4>(line, answer.seconds);
-        line.extend_from_slice(b"s)");
-        line.extend_from_slice(answer.suffix.as_bytes());
+        let (method, target) = (&head.method, &head.target);
+        let bytes = answer.bytes.map(i64::try_from);
+        let size = gotext::size(bytes.map_or(-1, |bytes| bytes.unwrap_or(i64::MAX)));
+        let (seconds, suffix) = (Decimals::<4>(answer.seconds), answer.suffix);
+        // Nothing keeps a vector from growing.
+        let _ = match answer.status_text {
+            Some(text) => write!(line, "{method} {target} - {text}"),
+            None => write!(line, "{method} {target} - {}", answer.status),
+        };
+        let _ = write!(line, " - {size_name}: {size} ({seconds}s){suffix}");
     };
     let record = AccessRecord {
         method: head.method.as_str(),

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::http::Http;
 use crate::artifact::{self, Found};
 use crate::config::{Config, ModeName};
-use crate::gotext;
+use crate::gotext::Decimals;
 use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::process::Children;
@@ -167,8 +167,7 @@ pub trait Mode: Send + Sync + 'static {
 
 /// Seconds with six decimals, for the header that tells how long the function took.
 fn duration_value(seconds: f64) -> HeaderValue {
-    let mut text = Vec::new();
-    gotext::push_decimals::<6>(&mut text, seconds);
     // Digits and a point are a header value.
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0.000000"))
+    HeaderValue::try_from(Decimals::<6>(seconds).to_string())
+        .unwrap_or(HeaderValue::from_static("0.000000"))
 }

@@ -9,7 +9,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::limits::Limit;
-use crate::metrics::{Family, Histogram, Reading, Scale};
+use crate::metrics::{Family, Histogram, Reading, Scale, nanoseconds};
 use crate::threads::PerThread;
 
 /// From a microsecond to ten seconds, in nanoseconds.
@@ -130,10 +130,6 @@ impl Counts {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// See the help texts.
 #[derive(Clone, Debug)]
 pub(super) struct WasmMetrics {
@@ -189,12 +185,7 @@ impl WasmMetrics {
 
     /// Guests that run now.
     pub(super) fn running(&self) -> u64 {
-        let ended = self
-            .runs
-            .total(|counts| counts.ended.iter().map(read).sum());
-        // Read later, so that it is not less.
-        let started = self.runs.total(|counts| read(&counts.started));
-        started.saturating_sub(ended)
+        self.runs.running()
     }
 }
 
@@ -252,8 +243,11 @@ impl Runs {
         self.0.counts.all().map(of).sum()
     }
 
-    fn all(&self) -> Vec<&Counts> {
-        self.0.counts.all().collect()
+    fn running(&self) -> u64 {
+        let ended = self.total(|counts| counts.ended.iter().map(read).sum());
+        // Read later, so that it is not less.
+        let started = self.total(|counts| read(&counts.started));
+        started.saturating_sub(ended)
     }
 }
 
@@ -275,20 +269,14 @@ impl Collector for Runs {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let inner = &*self.0;
-        let all = self.all();
         let one = |reading| [(Vec::new(), reading)];
-        let causes = Cause::ALL.into_iter().map(|(cause, label)| {
-            let count = self.total(|counts| read(&counts.ended[cause as usize]));
-            (vec![label.to_owned()], count)
-        });
-        let causes: Vec<_> = causes.collect();
-        let ended: u64 = causes.iter().map(|(_, count)| count).sum();
-        // Read later, so that it is not less.
         let started = self.total(|counts| read(&counts.started));
-        let running = i64::try_from(started.saturating_sub(ended)).unwrap_or(i64::MAX);
-        let causes = causes.into_iter().filter(|(_, count)| *count > 0);
-        let causes = causes.map(|(label, count)| (label, Reading::Counter(count)));
-        let parts = all.iter().copied();
+        let running = i64::try_from(self.running()).unwrap_or(i64::MAX);
+        let causes = Cause::ALL.into_iter().filter_map(|(cause, label)| {
+            let count = self.total(|counts| read(&counts.ended[cause as usize]));
+            (count > 0).then(|| (vec![label.to_owned()], Reading::Counter(count)))
+        });
+        let parts = inner.counts.all();
         let instantiate = SECONDS.expose(parts.clone().map(|counts| &counts.instantiate_seconds));
         let run = SECONDS.expose(parts.clone().map(|counts| &counts.run_seconds));
         let memory = MEMORY.expose(parts.clone().map(|counts| &counts.linear_memory_bytes));

@@ -58,7 +58,7 @@ use crate::response::{
     self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL,
 };
 use crate::server::{ConnectionState, LazyTimer};
-use crate::threads::PerThread;
+use crate::threads::{self, PerThread};
 
 /// What the client sees of a failure; the log has the cause.
 const FAILED: &str = "the function failed\n";
@@ -68,8 +68,7 @@ const TIMED_OUT: &str = "the function timed out\n";
 /// Threads of the runtime, which do I/O: one for every two cores, as guests have threads of their own. Each more must be
 /// woken by another when there is work for it, which costs more than what it takes over.
 pub(super) fn io_threads() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / 2).max(1)
+    (threads::cores() / 2).max(1)
 }
 
 /// Wasm mode.
@@ -79,7 +78,7 @@ pub(super) struct Wasm {
     cuda: GuestCuda,
     content_type: HeaderValue,
     exec_timeout: GoDuration,
-    settings: WasmSettings,
+    settings: Arc<WasmSettings>,
     metrics: WasmMetrics,
     logger: Logger,
     invocations: PerThread<AtomicU64>,
@@ -94,7 +93,7 @@ impl Wasm {
         metrics: Metrics,
         failures: UnboundedSender<String>,
     ) -> Result<Self, StartError> {
-        let settings = config.wasm.clone();
+        let settings = Arc::new(config.wasm.clone());
         let metrics = WasmMetrics::new(metrics.registry())
             .map_err(|error| StartError::new(format!("cannot register metrics: {error}")))?;
         // What cannot be granted is told before anything is loaded.
@@ -124,7 +123,7 @@ impl Wasm {
             queue_limit: settings.queue_limit as usize,
         };
         let cuda = GuestCuda::start(config, artifact, cuda, logger, &metrics, failures)?;
-        let world = World::new(config, *logger, cuda.provider.clone())?;
+        let world = World::new(config, &settings, *logger, cuda.provider.clone())?;
         let pool = Pool::new(guest, scale, shares, world, metrics.clone(), *logger);
         pool.start().map_err(StartError::new)?;
         Ok(Self {

@@ -8,7 +8,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use faas_wasm_engine::{Replica, run_as_batch};
@@ -20,6 +19,7 @@ use super::job::{Job, Reports, Worker};
 use super::world::World;
 use crate::guest::Guest;
 use crate::log::Logger;
+use crate::threads;
 
 /// Pause after a replica could not be prepared, so that a system without memory is not hammered. Doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -122,7 +122,7 @@ impl Pool {
             shares,
             world,
             reports: Arc::default(),
-            has_cores: available_parallelism().is_ok_and(|cores| cores.get() > 1),
+            has_cores: threads::cores() > 1,
             metrics,
             logger,
         }))

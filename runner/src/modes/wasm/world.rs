@@ -19,7 +19,7 @@ pub(super) struct World {
     arguments: Arc<[Vec<u8>]>,
     environment: Arc<[Vec<u8>]>,
     cuda: Option<Provider>,
-    pub(super) settings: WasmSettings,
+    pub(super) settings: Arc<WasmSettings>,
     log_buffer_size: i64,
     logger: Logger,
 }
@@ -28,35 +28,35 @@ impl World {
     /// Opens what the configuration shows to guests.
     pub(super) fn new(
         config: &Config,
+        settings: &Arc<WasmSettings>,
         logger: Logger,
         cuda: Option<Provider>,
     ) -> Result<Self, StartError> {
-        let settings = config.wasm.clone();
         let arguments: Vec<_> = config
             .fprocess
             .split(' ')
             .map(|word| word.as_bytes().to_vec())
             .collect();
         Ok(Self {
-            namespace: Arc::new(namespace(&settings)?),
+            namespace: Arc::new(namespace(settings)?),
             arguments: arguments.into(),
             environment: inherited(&settings.env).into(),
             cuda,
-            settings,
+            settings: Arc::clone(settings),
             log_buffer_size: config.log_buffer_size,
             logger,
         })
     }
 
-    /// The same world for another replica. Each has one of its own, as every run counts among the users of its parts, and
-    /// threads that count in the same place wait for each other.
+    /// The same world for another replica. Each has parts of its own where every run counts among their users, as threads
+    /// that count in the same place wait for each other.
     pub(super) fn copy(&self) -> Self {
         Self {
             namespace: Arc::new(Namespace::clone(&self.namespace)),
             arguments: self.arguments.iter().cloned().collect(),
             environment: self.environment.iter().cloned().collect(),
             cuda: self.cuda.clone(),
-            settings: self.settings.clone(),
+            settings: Arc::clone(&self.settings),
             log_buffer_size: self.log_buffer_size,
             logger: self.logger,
         }
