@@ -285,12 +285,17 @@ pub fn canonical_header_name(name: &str) -> impl Iterator<Item = char> {
     })
 }
 
-/// The access log's size: decimal units, four significant digits as by C's `%.4g`, no space; `-1B` for unknown.
-#[must_use]
-pub fn size(bytes: i64) -> String {
+/// Adds a number. Without the standard library's formatting, as that takes longer than short runs of guests.
+pub fn push_number(text: &mut Vec<u8>, number: impl itoa::Integer) {
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// Adds the access log's size: decimal units, four significant digits as by C's `%.4g`, no space; `-1B` for unknown.
+pub fn push_size(text: &mut Vec<u8>, bytes: i64) {
     // All of so few digits are shown.
     if (0..1000).contains(&bytes) {
-        return format!("{bytes}B");
+        push_number(text, bytes);
+        return text.push(b'B');
     }
     const UNITS: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
     #[expect(clippy::cast_precision_loss, reason = "four digits are printed")]
@@ -300,30 +305,33 @@ pub fn size(bytes: i64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    format!("{}{}", four_significant(value), UNITS[unit])
+    text.extend_from_slice(four_significant(value).as_bytes());
+    text.extend_from_slice(UNITS[unit].as_bytes());
 }
 
-/// What `%.*f` gives with so many decimals for a time in seconds that is not below zero. Times that can be measured take
-/// a fraction of what the exact digits of any number do.
-#[derive(Clone, Copy, Debug)]
-pub struct Decimals<const N: usize>(pub f64);
-
-impl<const N: usize> fmt::Display for Decimals<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(seconds) = *self;
-        if !(0.0..1e9).contains(&seconds) {
-            return write!(f, "{seconds:.N$}");
-        }
-        let unit = 10_u64.pow(N as u32);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a small power, and a number that it cannot make too large"
-        )]
-        let units = (seconds * unit as f64).round() as u64;
-        write!(f, "{}.{:0N$}", units / unit, units % unit)
+/// Adds what `%.*f` gives with so many decimals for a time in seconds that is not below zero. Times that can be measured
+/// take a fraction of what the exact digits of any number do.
+pub fn push_decimals<const N: usize>(text: &mut Vec<u8>, seconds: f64) {
+    if !(0.0..1e9).contains(&seconds) {
+        return text.extend_from_slice(format!("{seconds:.N$}").as_bytes());
     }
+    let unit = 10_u64.pow(N as u32);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a small power, and a number that it cannot make too large"
+    )]
+    let units = (seconds * unit as f64).round() as u64;
+    push_number(text, units / unit);
+    text.push(b'.');
+    let mut fraction = units % unit;
+    let mut digits = [b'0'; N];
+    for digit in digits.iter_mut().rev() {
+        *digit += (fraction % 10) as u8;
+        fraction /= 10;
+    }
+    text.extend_from_slice(&digits);
 }
 
 /// C's `%.4g` for a value whose magnitude is below 1000.
@@ -355,8 +363,11 @@ mod tests {
             2e9,
             f64::INFINITY,
         ] {
-            assert_eq!(Decimals::<4>(seconds).to_string(), format!("{seconds:.4}"));
-            assert_eq!(Decimals::<6>(seconds).to_string(), format!("{seconds:.6}"));
+            let (mut four, mut six) = (Vec::new(), Vec::new());
+            push_decimals::<4>(&mut four, seconds);
+            push_decimals::<6>(&mut six, seconds);
+            assert_eq!(four, format!("{seconds:.4}").into_bytes());
+            assert_eq!(six, format!("{seconds:.6}").into_bytes());
         }
     }
 
@@ -490,7 +501,9 @@ mod tests {
             (1_234_567, "1.235MB"),
             (999_999, "1000kB"),
         ] {
-            assert_eq!(size(bytes), text);
+            let mut size = Vec::new();
+            push_size(&mut size, bytes);
+            assert_eq!(size, text.as_bytes());
         }
     }
 }

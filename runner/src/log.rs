@@ -158,14 +158,19 @@ impl Logger {
 
     /// Logs the end of a request: what `compose` writes as it is, or the record's fields beside it in JSON. With `soon`
     /// there is no hurry: a thread that serves connections must be about to wake up.
-    pub fn access(self, compose: impl FnOnce(&mut Vec<u8>), record: &AccessRecord<'_>, soon: bool) {
+    pub fn access<'a>(
+        self,
+        compose: impl FnOnce(&mut Vec<u8>),
+        record: impl FnOnce() -> AccessRecord<'a>,
+        soon: bool,
+    ) {
         let mut lines = self.lines();
         let now = match self.inner.format {
             LogFormat::Json => {
                 let mut text = Vec::new();
                 compose(&mut text);
                 let text = String::from_utf8_lossy(&text);
-                lines.push_json(&json_line(Level::Info, &text, Some(record)));
+                lines.push_json(&json_line(Level::Info, &text, Some(&record())));
                 since_1970()
             }
             LogFormat::Text => {

@@ -145,7 +145,7 @@ fn run(invocation: Invocation) -> Result<u8, OneShotError> {
     let arguments: Vec<_> = [argv0].into_iter().chain(invocation.arguments).collect();
     let wasi = WasiContext::builder(Arc::new(namespace))
         .arguments(arguments)
-        .own_environment(invocation.environment)
+        .own_environment(|| invocation.environment)
         .stdin(input())
         .stdout(output(HostStream::stdout()))
         .stderr(output(HostStream::stderr()))

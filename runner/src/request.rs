@@ -18,6 +18,9 @@ pub use body::{BodyError, RequestBody};
 use crate::gotext::{GoDuration, canonical_header_name};
 use crate::server::{ConnectionState, Ticket};
 
+/// A shorter time limit for one request.
+const X_TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
+
 /// Headers among which a name is found by comparing.
 const FEW_HEADERS: usize = 32;
 
@@ -101,7 +104,7 @@ impl RequestHead {
     pub fn execution_limit(&self, exec_timeout: GoDuration) -> Option<Duration> {
         let configured = exec_timeout.limit()?;
         let asked = self
-            .header("x-timeout")
+            .header(X_TIMEOUT)
             .and_then(GoDuration::parse)
             .and_then(GoDuration::limit);
         Some(asked.map_or(configured, |asked| asked.min(configured)))

@@ -1,8 +1,6 @@
 //! Access lines: what the modes have in common.
 
-use std::io::Write as _;
-
-use crate::gotext::{self, Decimals};
+use crate::gotext;
 use crate::log::{AccessRecord, Logger};
 use crate::request::RequestHead;
 
@@ -51,18 +49,24 @@ fn write_line(
     soon: bool,
 ) {
     let compose = |line: &mut Vec<u8>| {
-        let (method, target) = (&head.method, &head.target);
+        for text in [head.method.as_str(), " ", &head.target, " - "] {
+            line.extend_from_slice(text.as_bytes());
+        }
+        match answer.status_text {
+            Some(text) => line.extend_from_slice(text.as_bytes()),
+            None => gotext::push_number(line, answer.status),
+        }
+        for text in [" - ", size_name, ": "] {
+            line.extend_from_slice(text.as_bytes());
+        }
         let bytes = answer.bytes.map(i64::try_from);
-        let size = gotext::size(bytes.map_or(-1, |bytes| bytes.unwrap_or(i64::MAX)));
-        let (seconds, suffix) = (Decimals::<4>(answer.seconds), answer.suffix);
-        // Nothing keeps a vector from growing.
-        let _ = match answer.status_text {
-            Some(text) => write!(line, "{method} {target} - {text}"),
-            None => write!(line, "{method} {target} - {}", answer.status),
-        };
-        let _ = write!(line, " - {size_name}: {size} ({seconds}s){suffix}");
+        gotext::push_size(line, bytes.map_or(-1, |bytes| bytes.unwrap_or(i64::MAX)));
+        line.extend_from_slice(b" (");
+        gotext::push_decimals::<4>(line, answer.seconds);
+        line.extend_from_slice(b"s)");
+        line.extend_from_slice(answer.suffix.as_bytes());
     };
-    let record = AccessRecord {
+    let record = || AccessRecord {
         method: head.method.as_str(),
         path: &head.target,
         status: answer.status,
@@ -71,5 +75,5 @@ fn write_line(
         call_id: head.header("x-call-id"),
         traceparent: head.header("traceparent"),
     };
-    logger.access(compose, &record, soon);
+    logger.access(compose, record, soon);
 }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use self::http::Http;
 use crate::artifact::{self, Found};
 use crate::config::{Config, ModeName};
-use crate::gotext::Decimals;
+use crate::gotext;
 use crate::log::Logger;
 use crate::metrics::Metrics;
 use crate::process::Children;
@@ -168,6 +168,7 @@ pub trait Mode: Send + Sync + 'static {
 /// Seconds with six decimals, for the header that tells how long the function took.
 fn duration_value(seconds: f64) -> HeaderValue {
     // Digits and a point are a header value.
-    HeaderValue::try_from(Decimals::<6>(seconds).to_string())
-        .unwrap_or(HeaderValue::from_static("0.000000"))
+    let mut text = Vec::with_capacity(16);
+    gotext::push_decimals::<6>(&mut text, seconds);
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0.000000"))
 }

@@ -67,7 +67,7 @@ impl ConnectionState {
         write_timeout: Option<Duration>,
     ) -> Option<Disguise> {
         self.serving.store(true, Ordering::Relaxed);
-        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.begun() + 1;
         let deadline = write_timeout.map_or(0, |timeout| self.nanos(received + timeout).max(1));
         self.write_deadline.store(deadline, Ordering::Relaxed);
         if !self.disguised.load(Ordering::Relaxed) {
@@ -76,6 +76,11 @@ impl ConnectionState {
         let mut disguises = self.lock_disguises();
         let place = disguises.iter().position(|(of, _)| *of == number)?;
         Some(disguises.swap_remove(place).1)
+    }
+
+    /// The current request is handed on, when somebody has begun to answer it.
+    pub(super) fn hand_on(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     fn lock_disguises(&self) -> MutexGuard<'_, Vec<(u64, Disguise)>> {

@@ -18,7 +18,6 @@ mod ticket;
 mod timer;
 mod transport;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,10 +158,7 @@ async fn serve_connection(
     let mut parser = parser(service);
     loop {
         let state = Arc::clone(&state);
-        let respond = service_fn(move |request| {
-            let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(service.respond(request, state, peer, local).await) }
-        });
+        let respond = service_fn(move |request| service.respond(request, &state, peer, local));
         let connection = parser.serve_connection(TokioIo::new(transport), respond);
         // Boxed, so that connections that wait for their first byte do not have room for it.
         let mut connection = Box::new(connection.with_upgrades());

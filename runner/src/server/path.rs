@@ -5,7 +5,8 @@ use crate::request::target::percent_decode;
 /// The clean form of a path that is not clean; `None` where nothing has to change.
 pub(super) fn cleaned(path: &str) -> Option<String> {
     // Most are clean, and can be seen to be.
-    if path.starts_with('/') && !path.contains("//") && !path.contains("/.") {
+    let is_suspect = |pair: &[u8]| pair == b"//" || pair == b"/.";
+    if path.starts_with('/') && !path.as_bytes().windows(2).any(is_suspect) {
         return None;
     }
     let mut parts: Vec<&str> = Vec::new();

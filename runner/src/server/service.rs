@@ -1,6 +1,7 @@
 //! What happens to a request before the function: Go's protocol checks and path cleaning, the probes, the
 //! concurrency limit and the token check.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,19 +9,18 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, LOCATION};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, Entry, HOST, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::connection::ConnectionState;
-use super::disguise::Disguise;
 use super::health::Health;
 use super::path;
 use super::ticket::{Limiter, Place, Ticket};
 use crate::jwt::Authenticator;
 use crate::metrics::Metrics;
-use crate::modes::Mode;
+use crate::modes::{BoxFuture, Mode};
 use crate::request::{Request, RequestBody, RequestHead, target};
 use crate::response::{self, Response, ResponseBody, ResponseError, X_OPENFAAS_INTERNAL};
 
@@ -83,51 +83,37 @@ impl Service {
         self.mode.survives_disconnect()
     }
 
-    /// Answers a request of a connection.
-    pub(super) async fn respond(
-        &self,
+    /// Answers a request of a connection. What the future holds is small, as it is moved to where it is polled.
+    pub(super) fn respond(
+        &'static self,
         request: http::Request<Incoming>,
-        connection: Arc<ConnectionState>,
+        connection: &Arc<ConnectionState>,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> http::Response<TrackedBody> {
-        let received = Instant::now();
-        let disguise = connection.begin_request(received, self.write_timeout);
-        let tracked = Arc::clone(&connection);
+    ) -> impl Future<Output = Result<http::Response<TrackedBody>, Infallible>> + use<> {
+        let connection = Arc::clone(connection);
         let version = request.version();
-        let (mut response, ticket) = self
-            .route(request, disguise, connection, received, peer, local)
-            .await;
-        if version == Version::HTTP_10 && !has_known_length(&response) {
-            // The end of the connection is the end of the body, also for a client that asked to keep it. The version
-            // keeps the connection layer from promising to.
-            response = closing(response);
-            *response.version_mut() = Version::HTTP_10;
+        let (answer, ticket) = self.route(request, &connection, peer, local);
+        async move {
+            // Not before: a client that closes its sending side until then is still answered to.
+            connection.hand_on();
+            let response = match answer {
+                Answer::Now(response) => *response,
+                Answer::Later(response) => response.await,
+            };
+            Ok(tracked(response, version, ticket, connection))
         }
-        response::set_reason(&mut response);
-        if let Some(ticket) = &ticket {
-            ticket.set_code(response.status());
-        }
-        let announced = response.headers().get(CONTENT_LENGTH);
-        let missing = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-        response.map(|body| TrackedBody {
-            body,
-            missing,
-            held_error: None,
-            ticket,
-            connection: tracked,
-        })
     }
 
-    async fn route(
-        &self,
+    fn route(
+        &'static self,
         mut request: http::Request<Incoming>,
-        disguise: Option<Disguise>,
-        connection: Arc<ConnectionState>,
-        received: Instant,
+        connection: &Arc<ConnectionState>,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> (Response, Option<Arc<Ticket>>) {
+    ) -> (Answer, Option<Arc<Ticket>>) {
+        let received = Instant::now();
+        let disguise = connection.begin_request(received, self.write_timeout);
         let upgrade = request
             .headers()
             .contains_key(http::header::UPGRADE)
@@ -135,20 +121,20 @@ impl Service {
         let (parts, incoming) = request.into_parts();
         let mut head = match check_head(parts, received, peer, local) {
             Ok(head) => head,
-            Err(response) => return (*response, None),
+            Err(response) => return (Answer::Now(response), None),
         };
         if let Some(disguise) = disguise {
             head.set_target(disguise.undo(&head.target));
         }
         if let Some(location) = path::cleaned(&head.path) {
-            return (redirect(&head, location), None);
+            return (redirect(&head, location).into(), None);
         }
         if path::is(&head.path, HEALTH_PATH) {
-            return (self.health(&head), None);
+            return (self.health(&head).into(), None);
         }
         let body = RequestBody::new(incoming, peer, local);
         if path::is(&head.path, READY_PATH) {
-            return (self.ready(head).await, None);
+            return (Answer::Later(Box::pin(self.ready(head))), None);
         }
         if self.mode.owns_path(&head.path) {
             let ticket = Ticket::uncounted(None);
@@ -157,29 +143,29 @@ impl Service {
                 body,
                 upgrade,
                 ticket,
-                connection: Some(connection),
+                connection: Some(Arc::clone(connection)),
             };
-            return (self.mode.handle_own(request).await, None);
+            return (Answer::Later(self.mode.handle_own(request)), None);
         }
         let place = self.limiter.as_ref().map(Limiter::take);
         let refused = place.as_ref().is_some_and(Option::is_none);
         let ticket = Ticket::counted(self.metrics, head.method.clone(), received, place.flatten());
         if refused {
             self.mode.refused();
-            return (self.too_many_requests(), Some(ticket));
+            return (self.too_many_requests().into(), Some(ticket));
         }
         let request = Request {
             head: Arc::new(head),
             body,
             upgrade,
             ticket: Arc::clone(&ticket),
-            connection: Some(connection),
+            connection: Some(Arc::clone(connection)),
         };
-        (self.authorized(request).await, Some(ticket))
+        (self.authorized(request), Some(ticket))
     }
 
     /// Calls the function if the token allows it.
-    async fn authorized(&self, mut request: Request) -> Response {
+    fn authorized(&self, mut request: Request) -> Answer {
         if let Some(authenticator) = &self.authenticator {
             match authenticator.check(&request.head) {
                 Ok(seconds) => {
@@ -188,10 +174,10 @@ impl Service {
                         head.headers.insert("x-auth-seconds", seconds);
                     }
                 }
-                Err(response) => return *response,
+                Err(response) => return Answer::Now(response),
             }
         }
-        self.mode.handle(request).await
+        Answer::Later(self.mode.handle(request))
     }
 
     fn too_many_requests(&self) -> Response {
@@ -266,6 +252,48 @@ impl Service {
     }
 }
 
+/// Who answers a request.
+enum Answer {
+    /// The server itself.
+    Now(Box<Response>),
+    /// The function, or who must wait for it.
+    Later(BoxFuture<Response>),
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self::Now(Box::new(response))
+    }
+}
+
+/// A response as it is sent.
+fn tracked(
+    mut response: Response,
+    version: Version,
+    ticket: Option<Arc<Ticket>>,
+    connection: Arc<ConnectionState>,
+) -> http::Response<TrackedBody> {
+    if version == Version::HTTP_10 && !has_known_length(&response) {
+        // The end of the connection is the end of the body, also for a client that asked to keep it. The version keeps
+        // the connection layer from promising to.
+        response = closing(response);
+        *response.version_mut() = Version::HTTP_10;
+    }
+    response::set_reason(&mut response);
+    if let Some(ticket) = &ticket {
+        ticket.set_code(response.status());
+    }
+    let announced = response.headers().get(CONTENT_LENGTH);
+    let missing = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+    response.map(|body| TrackedBody {
+        body,
+        missing,
+        held_error: None,
+        ticket,
+        connection,
+    })
+}
+
 /// Go's checks of a request head, or the answer to one that fails them.
 fn check_head(
     parts: http::request::Parts,
@@ -330,10 +358,11 @@ fn check_host(
     version: Version,
     headers: &mut HeaderMap,
 ) -> Result<Option<HeaderValue>, &'static str> {
-    if headers.get_all(HOST).iter().count() > 1 {
-        return Err("");
-    }
-    let header = headers.remove(HOST);
+    let header = match headers.entry(HOST) {
+        Entry::Occupied(hosts) if hosts.iter().nth(1).is_some() => return Err(""),
+        Entry::Occupied(host) => Some(host.remove()),
+        Entry::Vacant(_) => None,
+    };
     if header.is_none() && version == Version::HTTP_11 {
         return Err("missing required Host header");
     }
@@ -352,7 +381,11 @@ fn check_host(
 
 /// The bytes that Go's server admits in a Host header.
 fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'$'..=b'.' | b':' | b';' | b'=' | b'[' | b']' | b'_' | b'~'
+        )
 }
 
 fn bad_request(detail: &str) -> Response {

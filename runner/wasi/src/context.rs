@@ -1,5 +1,6 @@
 //! What one instance has of the world: arguments, environment, streams, files, clocks.
 
+use std::cell::LazyCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +27,15 @@ impl WasiHost for WasiContext {
     }
 }
 
+/// Made when the guest first asks for it; most that are small never do.
+type OwnEnvironment = LazyCell<Vec<Vec<u8>>, Box<dyn FnOnce() -> Vec<Vec<u8>> + Send>>;
+
 /// Everything that one instance can reach through WASI. Made for one run, and cheap to make: one
 /// allocation, and none for files before the guest touches them.
 pub struct WasiContext {
     pub(crate) arguments: Arc<[Vec<u8>]>,
     pub(crate) environment: Arc<[Vec<u8>]>,
-    pub(crate) own_environment: Vec<Vec<u8>>,
+    pub(crate) own_environment: OwnEnvironment,
     pub(crate) stdin: Box<dyn InputStream>,
     pub(crate) stdout: Box<dyn OutputStream>,
     pub(crate) stderr: Box<dyn OutputStream>,
@@ -50,7 +54,7 @@ impl WasiContext {
             namespace,
             arguments: Arc::default(),
             environment: Arc::default(),
-            own_environment: Vec::new(),
+            own_environment: LazyCell::new(Box::new(Vec::new)),
             stdin: Box::new(Empty),
             stdout: Box::new(Discard),
             stderr: Box::new(Discard),
@@ -113,7 +117,7 @@ pub struct WasiContextBuilder {
     namespace: Arc<Namespace>,
     arguments: Arc<[Vec<u8>]>,
     environment: Arc<[Vec<u8>]>,
-    own_environment: Vec<Vec<u8>>,
+    own_environment: OwnEnvironment,
     stdin: Box<dyn InputStream>,
     stdout: Box<dyn OutputStream>,
     stderr: Box<dyn OutputStream>,
@@ -141,9 +145,9 @@ impl WasiContextBuilder {
         self
     }
 
-    /// What this instance has in its environment besides, as `KEY=VALUE`.
-    pub fn own_environment(mut self, environment: Vec<Vec<u8>>) -> Self {
-        self.own_environment = environment;
+    /// What this instance has in its environment besides, as `KEY=VALUE`. Made when the guest first asks for it.
+    pub fn own_environment(mut self, make: impl FnOnce() -> Vec<Vec<u8>> + Send + 'static) -> Self {
+        self.own_environment = LazyCell::new(Box::new(make));
         self
     }
 

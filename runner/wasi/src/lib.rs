@@ -14,7 +14,7 @@
 //! add_to_linker(&mut linker);
 //! let context = WasiContext::builder(namespace)
 //!     .arguments(vec![b"guest".to_vec()])
-//!     .own_environment(vec![b"PWD=/".to_vec()])
+//!     .own_environment(|| vec![b"PWD=/".to_vec()])
 //!     .build();
 //! # drop(context);
 //! # Ok::<(), faas_wasm_wasi::RootError>(())

@@ -85,7 +85,7 @@ impl Loop {
         let start = Instant::now();
         let mut context = WasiContext::builder(Arc::clone(&self.namespace))
             .arguments(Arc::clone(&self.arguments))
-            .own_environment(vec![b"PWD=/".to_vec()])
+            .own_environment(|| vec![b"PWD=/".to_vec()])
             .stdin(Box::new(Input {
                 bytes: Arc::clone(input),
                 read: 0,

@@ -184,7 +184,10 @@ impl Guests {
         self.number += 1;
         let secret = format!("SECRET=of request {}", self.number).into_bytes();
         let mut context = WasiContext::builder(Arc::clone(&self.namespace))
-            .own_environment(vec![secret.clone()])
+            .own_environment({
+                let secret = secret.clone();
+                || vec![secret]
+            })
             .stdin(Box::new(Input(instruction.input().into())))
             .stdout(Box::new(Output(Arc::clone(&self.output))))
             .build();

@@ -158,6 +158,8 @@ impl Worker {
         if is_plain {
             // Who sends the answer takes the line along.
             access::log_soon(&self.logger, &head, &answer);
+            // The other thread has made them, and gives their memory back at less expense.
+            drop((head, exchange));
             if !finished.tell() {
                 self.logger.flush();
             }

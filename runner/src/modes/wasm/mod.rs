@@ -380,12 +380,10 @@ impl Mode for Wasm {
     }
 
     fn handle(&'static self, request: Request) -> BoxFuture<Response> {
-        Box::pin(async move {
-            match self.cuda.refusal() {
-                Some(refusal) => refusal,
-                None => self.serve(request).await,
-            }
-        })
+        match self.cuda.refusal() {
+            Some(refusal) => Box::pin(std::future::ready(refusal)),
+            None => Box::pin(self.serve(request)),
+        }
     }
 
     fn owns_path(&self, path: &str) -> bool {

@@ -28,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a replica looks out for a job before it sleeps. Under load it saves as much time as it takes; otherwise it
 /// is not done ([`SOON`]), nor on a single core, which those need that have the jobs.
-const LOOK_OUT: Duration = Duration::from_micros(8);
+const LOOK_OUT: Duration = Duration::from_micros(4);
 /// A job that came so soon after the last one may be followed by another.
 const SOON: Duration = Duration::from_micros(50);
 

@@ -63,11 +63,12 @@ impl World {
     }
 
     /// What one run has of it.
-    pub(super) fn host(&self, head: &RequestHead, exchange: &Arc<Exchange>) -> Host {
+    pub(super) fn host(&self, head: &Arc<RequestHead>, exchange: &Arc<Exchange>) -> Host {
+        let head = Arc::clone(head);
         let wasi = WasiContext::builder(Arc::clone(&self.namespace))
             .arguments(Arc::clone(&self.arguments))
             .environment(Arc::clone(&self.environment))
-            .own_environment(guest_environment(head))
+            .own_environment(move || guest_environment(&head))
             .stdin(Box::new(Stdin(Arc::clone(exchange))))
             .stdout(Box::new(Stdout(Arc::clone(exchange))))
             .stderr(Box::new(Stderr::new(self.logger, self.log_buffer_size)))

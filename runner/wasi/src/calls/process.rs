@@ -17,13 +17,13 @@ pub(crate) fn args_get(call: &mut Call, pointers: u32, bytes: u32) -> Outcome {
 
 pub(crate) fn environ_sizes_get(call: &mut Call, count: u32, size: u32) -> Outcome {
     let Call { wasi, memory, .. } = call;
-    let all = wasi.environment.iter().chain(&wasi.own_environment);
+    let all = wasi.environment.iter().chain(wasi.own_environment.iter());
     write_sizes(memory, all, (count, size))
 }
 
 pub(crate) fn environ_get(call: &mut Call, pointers: u32, bytes: u32) -> Outcome {
     let Call { wasi, memory, .. } = call;
-    let all = wasi.environment.iter().chain(&wasi.own_environment);
+    let all = wasi.environment.iter().chain(wasi.own_environment.iter());
     write_strings(memory, all, (pointers, bytes))
 }
 

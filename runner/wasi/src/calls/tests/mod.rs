@@ -150,7 +150,7 @@ fn arguments_and_environment_are_laid_out() {
     let builder = builder(tmp.path())
         .arguments(vec![b"guest".to_vec(), b"".to_vec(), b"x y".to_vec()])
         .environment(vec![b"A=1".to_vec()])
-        .own_environment(vec![b"B=".to_vec()]);
+        .own_environment(|| vec![b"B=".to_vec()]);
     let mut guest = Guest::new(builder);
     let count = guest.ask(|call| process::args_sizes_get(call, RESULT, RESULT + 4));
     assert_eq!((count, guest.number(RESULT + 4)), (Ok(3), 11));
