@@ -90,17 +90,12 @@ fn check_addresses(plan: &LoadPlan, tables: &Tables<'_>) -> Check {
         "the code lies outside of the executable segment",
     )?;
     // They lie in a segment, so below 4 GiB.
-    let (start, length) = (plan.code.offset as u32, plan.code.length);
+    let (start, length) = (plan.code.offset as u32, plan.code.length as u32);
     // What lies before the code wraps around to far behind it.
-    let functions = largest(tables.code().map(|address| address.wrapping_sub(start)));
-    let trampolines = largest(
-        tables
-            .trampolines()
-            .map(|address| address.wrapping_sub(start)),
-    );
-    let inside = |last: Option<u32>| last.is_none_or(|last| u64::from(last) < length);
+    let from_start = |address: u32| address.wrapping_sub(start);
     ensure(
-        inside(functions) && inside(trampolines),
+        all_below(length, tables.code().map(from_start))
+            && all_below(length, tables.trampolines().map(from_start)),
         "a function lies outside of the code",
     )?;
     ensure(
@@ -110,10 +105,19 @@ fn check_addresses(plan: &LoadPlan, tables: &Tables<'_>) -> Check {
     )
 }
 
-/// The largest of many numbers. Without a way out of its loop this takes several numbers at a time, which a check of
-/// each one would not.
-fn largest(numbers: impl Iterator<Item = u32>) -> Option<u32> {
-    numbers.reduce(u32::max)
+/// Whether all of many numbers are below a limit. Without a way out of its loop this takes several numbers at a time,
+/// which a check of each one would not, and with operations that every processor has for that: the oldest compare no
+/// unsigned numbers.
+fn all_below(limit: u32, mut numbers: impl Iterator<Item = u32>) -> bool {
+    const HIGHEST_BIT: u32 = 1 << 31;
+    if limit > HIGHEST_BIT {
+        return numbers.all(|number| number < limit);
+    }
+    // Both numbers are without the highest bit (or the limit is just that), so that it tells who is larger.
+    let both = numbers.fold(HIGHEST_BIT, |all, number| {
+        all & !number & number.wrapping_sub(limit)
+    });
+    both == HIGHEST_BIT
 }
 
 /// Whoever can throw reads unwind information at run time, so it must be under the sum.
@@ -167,7 +171,8 @@ fn check_indices(module: &ModuleMetadata, tables: &Tables<'_>) -> Check {
         .imported_functions
         .checked_add(module.local_functions);
     let is_function = |index: u32| functions.is_some_and(|functions| index < functions);
-    let is_type = |index: u32| (index as usize) < module.types.len();
+    let types = u32::try_from(module.types.len()).unwrap_or(u32::MAX);
+    let is_type = |index: u32| index < types;
     let is_table = |index: u32| (index as usize) < module.tables.len();
     let is_memory = |index: u32| (index as usize) < module.memories.len();
     let is_global = |index: u32| (index as usize) < module.globals.len();
@@ -177,9 +182,9 @@ fn check_indices(module: &ModuleMetadata, tables: &Tables<'_>) -> Check {
     let imported = imports.filter(|import| matches!(import.kind, ImportKind::Function(_)));
     // By one more than the index, null wraps around to nothing.
     const { assert!(NULL_FUNCTION == u32::MAX) };
-    let last_element = largest(tables.elements().map(|index| index.wrapping_add(1)));
-    let fine = largest(tables.signatures()).is_none_or(is_type)
-        && last_element.is_none_or(|last| last.checked_sub(1).is_none_or(is_function))
+    let after_element = tables.elements().map(|index| index.wrapping_add(1));
+    let fine = all_below(types, tables.signatures())
+        && functions.is_some_and(|functions| all_below(functions.saturating_add(1), after_element))
         && module.start.is_none_or(is_function)
         && module
             .elements
