@@ -178,6 +178,10 @@ BASE_IMAGE ?= debian:$(shell . /etc/os-release && echo $${VERSION_CODENAME:-book
 export BUILDAH_FORMAT ?= docker
 DOCKER_BUILD = $(DOCKER) build --quiet --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION)
 
+# The runner of an image logs what it is; any other logs `dev`, as of-watchdog does.
+image image-static: export FAAS_WASM_VERSION := $(VERSION)
+image image-static: export FAAS_WASM_SHA := $(shell git rev-parse HEAD 2> /dev/null || echo unknown)
+
 .PHONY: check-engine
 check-engine:
 	@DOCKER=$(DOCKER) .ci/check-engine $(BASE_IMAGE)
