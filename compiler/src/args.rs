@@ -251,6 +251,13 @@ pub(crate) struct CompileArguments {
     #[arg(long)]
     pub(crate) allow_unknown_imports: bool,
 
+    /// Run this exported function for each request instead of `_start`
+    ///
+    /// It has neither parameters nor results. Of a reactor module, `_initialize` is called before it;
+    /// with `--preinit` that has happened at build time.
+    #[arg(long, value_name = "EXPORT")]
+    pub(crate) entry: Option<String>,
+
     #[command(flatten)]
     pub(crate) cache: CacheArguments,
 }

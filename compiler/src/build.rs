@@ -17,6 +17,7 @@ use crate::check;
 use crate::convert::{self, Parts};
 use crate::cuda;
 use crate::emit::Emit;
+use crate::entry;
 use crate::error::Error;
 use crate::imports;
 use crate::input;
@@ -48,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) emit: Option<Emit>,
     /// Whether imported functions that nobody provides become traps.
     pub(crate) allow_unknown_imports: bool,
+    /// The export that a request runs, if it is another than `_start`.
+    pub(crate) entry: Option<String>,
     /// Where compiled functions are kept. The output does not depend on it.
     pub(crate) cache: Cache,
 }
@@ -64,6 +67,7 @@ pub(crate) struct RawOptions<'a> {
     pub(crate) jobs: Option<NonZero<usize>>,
     pub(crate) cuda_abi: Option<CudaAbi>,
     pub(crate) allow_unknown_imports: bool,
+    pub(crate) entry: Option<String>,
     pub(crate) cache: Wish,
 }
 
@@ -104,6 +108,7 @@ impl Options {
             debug: raw.debug,
             emit: None,
             allow_unknown_imports: raw.allow_unknown_imports,
+            entry: raw.entry.clone(),
             cache: Cache::open(&raw.cache)?,
         })
     }
@@ -194,6 +199,8 @@ impl Options {
             jobs: Some(other.jobs),
             cuda_abi: None,
             allow_unknown_imports: other.allow_unknown_imports,
+            // What is built with these has one of its own.
+            entry: None,
             cache: Wish {
                 off: true,
                 ..Wish::default()
@@ -253,7 +260,12 @@ pub(crate) fn build_from(
     }
     let original = wasm;
     validate(input, original, options)?;
-    let without_traps = parse(input, original)?;
+    let command = match &options.entry {
+        Some(name) => Some(entry::apply(input, &parse(input, original)?, name)?),
+        None => None,
+    };
+    let wasm = command.as_deref().unwrap_or(original);
+    let without_traps = parse(input, wasm)?;
     let replaced = if options.allow_unknown_imports {
         trap_imports::rewrite(&without_traps).map_err(|source| Error::TrapImports {
             path: input.into(),
@@ -262,11 +274,9 @@ pub(crate) fn build_from(
     } else {
         None
     };
-    let wasm = replaced
-        .as_ref()
-        .map_or(original, |replaced| &*replaced.wasm);
+    let wasm = replaced.as_ref().map_or(wasm, |replaced| &*replaced.wasm);
     let mut module = parse(input, wasm)?;
-    input::check_entry(input, &module)?;
+    entry::check(input, &module)?;
     imports::check(input, &module)?;
     let cuda = cuda::derive(input, &module, options.cuda_abi)?;
     let wrapped = wrap::wrap(&module).map_err(|source| Error::Wrap {
@@ -496,7 +506,7 @@ fn manifest(
             .collect(),
         needs_cuda: cuda.is_some(),
         cuda: cuda.map(|found| found.cuda.clone()),
-        entry: input::ENTRY.into(),
+        entry: options.entry.clone().unwrap_or_else(|| entry::START.into()),
         // Not the wrappers.
         functions: module.names.offsets.len() as u32,
         // The writer fills these in.
@@ -549,6 +559,7 @@ pub(crate) mod tests {
             jobs: NonZero::new(jobs),
             cuda_abi: None,
             allow_unknown_imports: false,
+            entry: None,
             cache: Wish {
                 off: true,
                 ..Wish::default()

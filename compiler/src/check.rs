@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use crate::build::Options;
 use crate::cuda;
+use crate::entry;
 use crate::error::Error;
 use crate::features;
 use crate::imports::{self, Provider};
-use crate::input::{self, ENTRY};
+use crate::input;
 use crate::lift;
 use crate::message;
 use crate::module::Module;
@@ -34,7 +35,7 @@ pub(crate) struct Report {
     features: Vec<&'static str>,
     memories: Vec<MemoryReport>,
     tables: Vec<u64>,
-    entry: Option<&'static str>,
+    entry: Option<String>,
     needs_cuda: bool,
     /// Why `build` or a runner would refuse it.
     refusals: Vec<String>,
@@ -75,14 +76,24 @@ pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Resu
     let mut refusals = Vec::new();
     // What the validator refuses cannot be looked at any further.
     crate::build::validate(path, &wasm, options)?;
-    let module = crate::build::parse(path, &wasm)?;
+    let mut module = crate::build::parse(path, &wasm)?;
     let invalid = |error: wasmparser::Error| Error::Invalid {
         path: path.into(),
         source: error.into(),
     };
     let mut refuse = |error: Error| refusals.push(error.in_one_line());
-    if let Err(error) = input::check_entry(path, &module) {
+    let command = match &options.entry {
+        Some(name) => entry::apply(path, &module, name).map(Some),
+        None => entry::check(path, &module).map(|()| None),
+    };
+    let entry = options.entry.as_deref().unwrap_or(entry::START);
+    let entry = command.is_ok().then(|| entry.to_owned());
+    let command = command.unwrap_or_else(|error| {
         refuse(error);
+        None
+    });
+    if let Some(command) = &command {
+        module = crate::build::parse(path, command)?;
     }
     let imports: Vec<_> = module
         .imports
@@ -126,7 +137,6 @@ pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Resu
         });
     }
     refusals.extend(beyond_limits(&module));
-    let has_entry = module.exports.iter().any(|(name, ..)| *name == ENTRY);
     Ok(Report {
         module: message::path(path),
         size: wasm.len() as u64,
@@ -142,7 +152,7 @@ pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Resu
             })
             .collect(),
         tables: module.tables.clone(),
-        entry: has_entry.then_some(ENTRY),
+        entry,
         imports,
         needs_cuda,
         refusals,
@@ -180,7 +190,7 @@ impl fmt::Display for Report {
         line("module", &self.module)?;
         line("size", &bytes(self.size))?;
         line("functions", &self.functions)?;
-        line("entry", &self.entry.unwrap_or("none"))?;
+        line("entry", &self.entry.as_deref().unwrap_or("none"))?;
         let features = self.features.join(", ");
         line(
             "features",

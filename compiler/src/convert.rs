@@ -17,11 +17,11 @@ use wasmer_types::{
 };
 
 use crate::backend::Compiled;
+use crate::entry::{INITIALIZE, START};
 use crate::error::BackendOutput;
-use crate::input::ENTRY;
 
 /// Exported functions that the runner may call.
-const RUNNER_EXPORTS: [&str; 2] = [ENTRY, "_initialize"];
+const RUNNER_EXPORTS: [&str; 2] = [START, INITIALIZE];
 /// The element that stands for `ref.null`, as in the artifact's tables.
 const NULL_FUNCTION: u32 = u32::MAX;
 

@@ -103,10 +103,24 @@ pub(crate) enum Error {
         source: InvalidModule,
     },
     #[error("{} has no function `_start`, so there is nothing to run", path.display())]
-    NoStart { path: PathBuf, reactor: bool },
-    #[error("the export `_start` of {} is {found}, not a function without parameters and results",
+    NoStart {
+        path: PathBuf,
+        reactor: bool,
+        candidates: Vec<String>,
+    },
+    #[error("{} exports no `{name}`, so there is nothing to run", path.display())]
+    NoEntry {
+        path: PathBuf,
+        name: String,
+        candidates: Vec<String>,
+    },
+    #[error("the export `{name}` of {} is {found}, not a function without parameters and results",
         path.display())]
-    StartType { path: PathBuf, found: String },
+    EntryType {
+        path: PathBuf,
+        name: String,
+        found: String,
+    },
     #[error("{} imports what no host provides", path.display())]
     UnknownImports {
         path: PathBuf,
@@ -454,16 +468,37 @@ impl Error {
             Self::UnsupportedFeature { feature, .. } => {
                 format!("build the module without {feature}")
             }
-            Self::NoStart { reactor: true, .. } => {
-                "this is a reactor module (it exports `_initialize`): build a command instead, with \
-                 clang without `-mexec-model=reactor`, with rustc as a binary instead of a cdylib, \
-                 with Go without `-buildmode=c-shared`"
-                    .into()
+            Self::NoStart {
+                reactor: true,
+                candidates,
+                ..
+            } => match candidates.first() {
+                Some(first) => format!(
+                    "this is a reactor module (it exports `_initialize`): name the function that a \
+                     request runs, `--entry {first}`; it could be {}",
+                    candidates.join(", ")
+                ),
+                None => "this is a reactor module (it exports `_initialize`) without a function that \
+                         `--entry` could name: export one without parameters and results, or build a \
+                         command, with clang without `-mexec-model=reactor`, with rustc as a binary \
+                         instead of a cdylib, with Go without `-buildmode=c-shared`"
+                    .into(),
+            },
+            Self::NoEntry { candidates, .. } if candidates.is_empty() => {
+                "export a function without parameters and results".into()
             }
-            Self::NoStart { .. } => {
-                "build a WASI command (a program with `main`), for example with \
-                 `clang --target=wasm32-wasi` without `-nostartfiles` and `-Wl,--no-entry`"
-                    .into()
+            Self::NoEntry { candidates, .. } => {
+                format!("it could be {}", candidates.join(", "))
+            }
+            Self::NoStart { candidates, .. } => {
+                let command = "build a WASI command (a program with `main`), for example with \
+                               `clang --target=wasm32-wasi` without `-nostartfiles` and `-Wl,--no-entry`";
+                match candidates.first() {
+                    Some(first) => format!(
+                        "{command}; or name the function that a request runs, `--entry {first}`"
+                    ),
+                    None => command.into(),
+                }
             }
             Self::UnknownImports { memory: true, .. } => {
                 "link without `--import-memory` and without shared memory".into()

@@ -8,15 +8,9 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use wasmer_types::Features;
-use wasmparser::{ExternalKind, Validator, WasmFeatures};
+use wasmparser::{Validator, WasmFeatures};
 
 use crate::error::{Error, InvalidModule};
-use crate::module::{Module, describe_function};
-
-/// The function that a request runs.
-pub(crate) const ENTRY: &str = "_start";
-/// What a reactor module exports instead.
-const REACTOR_ENTRY: &str = "_initialize";
 
 const WASM_MAGIC: &[u8] = b"\0asm";
 /// Version 1, then layer 0 for a core module and 1 for a component.
@@ -251,42 +245,6 @@ fn feature_name(missing: WasmFeatures) -> Option<(&'static str, WasmFeatures)> {
         .map(|(flag, name)| (name, flag))
 }
 
-/// Checks that there is something to run.
-///
-/// # Errors
-///
-/// [`Error::NoStart`] or [`Error::StartType`].
-pub(crate) fn check_entry(path: &Path, module: &Module<'_>) -> Result<(), Error> {
-    let export = |name| module.exports.iter().find(|(export, ..)| *export == name);
-    let Some((_, kind, index)) = export(ENTRY) else {
-        return Err(Error::NoStart {
-            path: path.into(),
-            reactor: export(REACTOR_ENTRY).is_some(),
-        });
-    };
-    let found = match kind {
-        ExternalKind::Func | ExternalKind::FuncExact => {
-            let ty = module
-                .functions
-                .get(*index as usize)
-                .and_then(|ty| module.function_type(*ty));
-            match ty {
-                Some(ty) if ty.params().is_empty() && ty.results().is_empty() => return Ok(()),
-                Some(ty) => describe_function(ty),
-                None => "a function of an unknown type".into(),
-            }
-        }
-        ExternalKind::Table => "a table".into(),
-        ExternalKind::Memory => "a memory".into(),
-        ExternalKind::Global => "a global".into(),
-        ExternalKind::Tag => "a tag".into(),
-    };
-    Err(Error::StartType {
-        path: path.into(),
-        found,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -417,30 +375,5 @@ mod tests {
             }
         }
         assert!(accepted < 4, "{accepted} of {} were accepted", wasm.len());
-    }
-
-    #[test]
-    fn asks_for_something_to_run() {
-        for (text, expected) in [
-            ("(module)", "has no function `_start`"),
-            (
-                r#"(module (func (export "_initialize")))"#,
-                "hint: this is a reactor module",
-            ),
-            (
-                r#"(module (func (export "_start") (param i32)))"#,
-                "is func (param i32), not a function without",
-            ),
-            (
-                r#"(module (memory (export "_start") 1))"#,
-                "is a memory, not",
-            ),
-            (r#"(module (func (export "_start")))"#, "accepted"),
-        ] {
-            let wasm = wat::parse_str(text).expect("the text is correct");
-            let module = Module::parse(&wasm).expect("it is well formed");
-            let report = report(check_entry(Path::new("a.wasm"), &module));
-            assert!(report.contains(expected), "{text}: {report}");
-        }
     }
 }

@@ -1,10 +1,10 @@
 //! The build tool `faas-wasm`: compiles WebAssembly modules to artifacts, and looks at them.
 //!
 //! The pipeline of a build, a module each: `input` and `imports` reject what cannot become an
-//! artifact, `wrap` sees to it that no imported function is a value, `lift` takes the data out of
-//! the module, `backend` compiles it (what it compiled before is in the
-//! `cache`), `convert` brings the result into our own format, the artifact
-//! crate writes it, `output` saves it.
+//! artifact, `entry` makes commands of reactors, `wrap` sees to it that no imported function is a
+//! value, `lift` takes the data out of the module, `backend` compiles it (what it compiled before is
+//! in the `cache`), `convert` brings the result into our own format, the artifact crate writes it,
+//! `output` saves it.
 //!
 //! This crate never loads or runs an artifact: that is the runner's, which `run` executes.
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ mod check;
 mod convert;
 mod cuda;
 mod emit;
+mod entry;
 mod error;
 mod features;
 mod functions;
@@ -303,6 +304,7 @@ fn options(arguments: &CompileArguments) -> Result<Options, Error> {
         jobs: arguments.jobs,
         cuda_abi: arguments.cuda_abi,
         allow_unknown_imports: arguments.allow_unknown_imports,
+        entry: given(&arguments.entry),
         cache: Wish {
             directory: arguments.cache.cache_dir.clone(),
             off: arguments.cache.no_cache,

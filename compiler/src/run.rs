@@ -235,6 +235,7 @@ fn key(wasm: &[u8], options: &Options) -> Key {
         // `run` takes no such option.
         emit: _,
         allow_unknown_imports,
+        entry,
         cuda_abi,
         cache: _,
     } = options;
@@ -252,6 +253,7 @@ fn key(wasm: &[u8], options: &Options) -> Key {
             .map_or(String::new(), |abi| abi.to_string())
             .as_bytes(),
     );
+    key.add(entry.as_deref().unwrap_or_default().as_bytes());
     for target in targets {
         key.add(target.triple.to_string().as_bytes());
         for feature in &target.features {

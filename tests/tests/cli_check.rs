@@ -94,6 +94,81 @@ fn what_check_refuses_build_refuses() {
     assert!(!work.join("a.so").exists());
 }
 
+/// A reactor: `handle` prints what `_initialize` has put into its place.
+const REACTOR: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\10\00\00\00\03\00\00\00")
+    (func (export "_initialize")
+        (i32.store (i32.const 16) (i32.add (i32.load (i32.const 16)) (i32.const 0x0a6b6f))))
+    (func (export "handle") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+    (func (export "takes") (param i32)))"#;
+
+#[test]
+fn a_reactor_runs_the_function_that_is_named() {
+    for backend in Backend::all() {
+        let work = Work::new();
+        work.write("a.wat", REACTOR);
+        let with = |command: &str, options: &[&str]| {
+            let all = [
+                &[command, "--backend", backend.name()][..],
+                options,
+                &["a.wat"],
+            ];
+            in_work(&work, &all.concat())
+        };
+        with("build", &[]).fails(
+            1,
+            &[
+                "no function `_start`",
+                "`--entry handle`",
+                "could be handle",
+            ],
+        );
+        with("build", &["--entry", "other"]).fails(1, &["exports no `other`", "could be handle"]);
+        with("build", &["--entry", "takes"]).fails(1, &["`takes`", "is func (param i32), not"]);
+        with("build", &["--entry", "memory"]).fails(1, &["`memory`", "is a memory, not"]);
+        assert!(!work.join("a.so").exists());
+        assert_eq!(with("check", &["--entry", "other"]).code(), 1);
+        let check = with("check", &["--entry", "handle"]).success();
+        assert!(check.contains("entry      handle\n"), "{check}");
+
+        with("build", &["--entry", "handle"]).success();
+        assert_eq!(in_work(&work, &["run", "a.so"]).success(), "ok\n");
+        // Called once at build time, and not again.
+        with("build", &["--entry", "handle", "--preinit=_initialize"]).success();
+        assert_eq!(in_work(&work, &["run", "a.so"]).success(), "ok\n");
+        assert_eq!(
+            with(
+                "run",
+                &["--quiet", "--cache-dir", "cache", "--entry", "handle"]
+            )
+            .success(),
+            "ok\n"
+        );
+    }
+}
+
+#[test]
+fn a_command_can_run_another_function() {
+    let work = Work::new();
+    let text = REACTOR.replace("_initialize", "_start");
+    work.write("a.wat", text);
+    let quick = ["--backend", "cranelift", "a.wat"];
+    in_work(
+        &work,
+        &[&["build", "--entry", "handle"][..], &quick].concat(),
+    )
+    .success();
+    assert_eq!(in_work(&work, &["run", "a.so"]).success(), "\0\0\0");
+    in_work(
+        &work,
+        &[&["build", "--entry", "_start"][..], &quick].concat(),
+    )
+    .success();
+    assert_eq!(in_work(&work, &["run", "a.so"]).success(), "");
+}
+
 #[test]
 fn unknown_imports_become_traps_if_asked_for() {
     for backend in Backend::all() {

@@ -104,7 +104,7 @@ pub struct Manifest {
     pub needs_cuda: bool,
     /// The data model of its CUDA imports, if there are any.
     pub cuda: Option<Cuda>,
-    /// Exported function that a request runs.
+    /// Exported function that a request runs. If it is another than `_start`, that calls it.
     pub entry: String,
     /// Number of functions that the module defines.
     pub functions: u32,

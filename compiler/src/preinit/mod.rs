@@ -30,6 +30,7 @@ use wasmparser::{ExternalKind, Operator, ValType};
 
 use crate::build::{self, Extras, Options};
 use crate::cuda;
+use crate::entry::INITIALIZE;
 use crate::error::Error;
 use crate::module::Module;
 use crate::run::{self, Directory, Guest};
@@ -40,10 +41,6 @@ use crate::temporary::{self, TemporaryDirectory};
 pub(crate) const DEFAULT_EXPORT: &str = "wizer.initialize";
 /// What takes the place of `_start`, if the module exports it: likewise.
 const RESUME: &str = "wizer.resume";
-/// What a reactor wants to be called before anything else.
-const REACTOR_START: &str = "_initialize";
-/// What a request runs.
-const ENTRY: &str = "_start";
 
 /// What the initializer gets. Nothing of the host is there that is not in here.
 #[derive(Debug)]
@@ -217,7 +214,7 @@ fn calls(module: &Module<'_>, export: &str) -> Result<Vec<u32>, PreinitError> {
             .map(|(_, _, index)| *index)
     };
     let initializer = find(export).ok_or_else(|| PreinitError::NoExport(export.to_owned()))?;
-    let mut calls: Vec<_> = find(REACTOR_START).into_iter().collect();
+    let mut calls: Vec<_> = find(INITIALIZE).into_iter().collect();
     if !calls.contains(&initializer) {
         calls.push(initializer);
     }

@@ -22,7 +22,8 @@ use wasm_encoder::{
 };
 use wasmparser::{BinaryReader, SectionLimited};
 
-use super::{ENTRY, PreinitError, REACTOR_START};
+use super::PreinitError;
+use crate::entry::{INITIALIZE, START};
 use crate::module::Module;
 
 /// Why a module cannot be rewritten: none of it can happen to a valid one.
@@ -187,7 +188,7 @@ impl Recorder<'_, '_> {
     fn exports(&mut self) -> Result<ExportSection, Error> {
         let mut exports = ExportSection::new();
         for (name, kind, index) in &self.module.exports {
-            if [ENTRY, REACTOR_START].contains(name) {
+            if [START, INITIALIZE].contains(name) {
                 continue;
             }
             let index = match kind {
@@ -196,7 +197,7 @@ impl Recorder<'_, '_> {
             };
             exports.export(name, self.export_kind(*kind)?, index);
         }
-        exports.export(ENTRY, ExportKind::Func, self.emit() + 1);
+        exports.export(START, ExportKind::Func, self.emit() + 1);
         Ok(exports)
     }
 

@@ -10,10 +10,11 @@ use wasm_encoder::{
     ConstExpr, DataCountSection, DataSection, ExportKind, ExportSection, GlobalSection, GlobalType,
     MemorySection, MemoryType, RawSection, SectionId, ValType,
 };
-use wasmparser::{DataKind, ExternalKind, Parser};
+use wasmparser::{DataKind, Parser};
 
+use super::RESUME;
 use super::recorder::{Dump, mutable_globals};
-use super::{ENTRY, REACTOR_START, RESUME};
+use crate::entry::{INITIALIZE, START, exports_but};
 use crate::module::Module;
 
 /// Zeros between two segments that are worth another segment.
@@ -135,27 +136,17 @@ fn constant(ty: wasmparser::ValType, bits: u128) -> Option<ConstExpr> {
     })
 }
 
-/// What resumes becomes the entry. A reactor's start has been called.
+/// What resumes becomes what a request runs. A reactor's start has been called.
 fn exports(module: &Module<'_>) -> ExportSection {
-    let mut exports = ExportSection::new();
-    let resumes = module.exports.iter().any(|(name, ..)| *name == RESUME);
-    for (name, kind, index) in &module.exports {
-        let name = match *name {
-            REACTOR_START => continue,
-            ENTRY if resumes => continue,
-            RESUME => ENTRY,
-            other => other,
-        };
-        let kind = match kind {
-            ExternalKind::Func | ExternalKind::FuncExact => ExportKind::Func,
-            ExternalKind::Table => ExportKind::Table,
-            ExternalKind::Memory => ExportKind::Memory,
-            ExternalKind::Global => ExportKind::Global,
-            ExternalKind::Tag => ExportKind::Tag,
-        };
-        exports.export(name, kind, *index);
+    let mut exports = module.exports.iter();
+    match exports.find(|(name, ..)| *name == RESUME) {
+        Some((_, _, resume)) => {
+            let mut exports = exports_but(module, &[INITIALIZE, START, RESUME]);
+            exports.export(START, ExportKind::Func, *resume);
+            exports
+        }
+        None => exports_but(module, &[INITIALIZE]),
     }
-    exports
 }
 
 /// The parts of memory that are not zero, split at long runs of zeros.
