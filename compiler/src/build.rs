@@ -470,7 +470,7 @@ fn manifest(
     options: &Options,
     target: &Target,
     cuda: Option<&cuda::Found>,
-) -> Manifest {
+) -> Manifest<'static> {
     let imported_memories = module.imported_memories();
     Manifest {
         producer: format!("faas-wasm {}", env!("CARGO_PKG_VERSION")),
@@ -499,9 +499,9 @@ fn manifest(
             .imports
             .iter()
             .map(|import| Import {
-                module: import.module.into(),
-                name: import.name.into(),
-                ty: imports::describe(module, import),
+                module: import.module.to_owned().into(),
+                name: import.name.to_owned().into(),
+                ty: imports::describe(module, import).into(),
             })
             .collect(),
         needs_cuda: cuda.is_some(),

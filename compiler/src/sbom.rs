@@ -16,7 +16,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) module: &'a str,
     pub(crate) artifact_sha256: [u8; 32],
     /// One for each variant, all of one module.
-    pub(crate) manifests: &'a [Manifest],
+    pub(crate) manifests: &'a [Manifest<'a>],
     /// The module's bytes.
     pub(crate) wasm: &'a [u8],
     /// Seconds since 1970, if a time is to be told.

@@ -13,7 +13,7 @@ use crate::text;
 pub(crate) struct Summary {
     pub(crate) path: PathBuf,
     /// Of each variant; never empty.
-    pub(crate) manifests: Vec<Manifest>,
+    pub(crate) manifests: Vec<Manifest<'static>>,
     /// Size of each variant's machine code in bytes.
     pub(crate) code_sizes: Vec<u64>,
     /// Size of the file in bytes.
@@ -94,7 +94,7 @@ impl fmt::Display for Summary {
 }
 
 /// `cranelift 7.4.2, -O3 (licence)`.
-pub(crate) fn backend(manifest: &Manifest) -> String {
+pub(crate) fn backend(manifest: &Manifest<'_>) -> String {
     format!(
         "{} {}, -O{} ({})",
         manifest.backend.name(),
@@ -105,7 +105,7 @@ pub(crate) fn backend(manifest: &Manifest) -> String {
 }
 
 /// The CPU features, or that there are none.
-pub(crate) fn features(manifest: &Manifest) -> String {
+pub(crate) fn features(manifest: &Manifest<'_>) -> String {
     let names: Vec<_> = manifest
         .cpu_features
         .iter()

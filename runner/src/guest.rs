@@ -56,7 +56,7 @@ pub fn load(path: &Path, limits: Limits, use_cuda: bool) -> Result<Loaded, Guest
     let module = unsafe { Module::load(path) }?;
     let mut linker = Linker::new();
     faas_wasm_wasi::add_to_linker(&mut linker);
-    let cuda = match &module.manifest().cuda {
+    let cuda = match module.cuda() {
         Some(_) if !use_cuda => {
             let path = path.display().to_string();
             return Err(GuestError::NoCuda { path });

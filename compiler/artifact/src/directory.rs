@@ -52,7 +52,7 @@ impl Entry {
     }
 
     /// Whether the variant's own manifest says the same.
-    pub(crate) fn agrees_with(&self, manifest: &Manifest) -> bool {
+    pub(crate) fn agrees_with(&self, manifest: &Manifest<'_>) -> bool {
         machine(&manifest.triple) == Some(self.machine)
             && feature_bits(&manifest.cpu_features) == self.features
     }

@@ -1,5 +1,7 @@
 //! The manifest: who made the artifact from what, and what it asks of a host.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cpu::CpuFeature;
@@ -66,18 +68,22 @@ pub struct MemorySummary {
 
 /// An import by name, with its type in the text format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Import {
+pub struct Import<'a> {
     /// Module name.
-    pub module: String,
+    #[serde(borrow)]
+    pub module: Cow<'a, str>,
     /// Field name.
-    pub name: String,
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
     /// `func (param i32) (result i32)` and the like.
-    pub ty: String,
+    #[serde(borrow)]
+    pub ty: Cow<'a, str>,
 }
 
-/// The manifest. Its JSON form is what `faas-wasm inspect --json` prints.
+/// The manifest. Its JSON form is what `faas-wasm inspect --json` prints. What there can be many of is borrowed from the
+/// file that it is read from, as it is read at every load.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct Manifest<'a> {
     /// `faas-wasm` and its version.
     pub producer: String,
     /// Code generator.
@@ -99,7 +105,8 @@ pub struct Manifest {
     /// Memories, imported ones first.
     pub memories: Vec<MemorySummary>,
     /// Imports.
-    pub imports: Vec<Import>,
+    #[serde(borrow)]
+    pub imports: Vec<Import<'a>>,
     /// Whether it imports the CUDA driver API, so that the runner needs `use_cuda`.
     pub needs_cuda: bool,
     /// The data model of its CUDA imports, if there are any.

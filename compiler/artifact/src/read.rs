@@ -114,7 +114,7 @@ pub struct Artifact<'a> {
     /// The header.
     pub header: Header,
     /// The manifest.
-    pub manifest: Manifest,
+    pub manifest: Manifest<'a>,
     /// The module.
     pub module: ModuleMetadata,
     /// Its large arrays.
@@ -329,8 +329,8 @@ fn read_header(file: &[u8], place: Range) -> Result<Header, ReadError> {
     Ok(header)
 }
 
-fn decode<T: serde::de::DeserializeOwned>(
-    file: &[u8],
+fn decode<'a, T: serde::Deserialize<'a>>(
+    file: &'a [u8],
     header: &Header,
     region: Region,
     section: &'static str,

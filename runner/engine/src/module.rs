@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use faas_wasm_artifact::{
-    Artifact, ConstantOp, Export, FunctionNames, GlobalInit, Manifest, ModuleMetadata,
-    NULL_FUNCTION, ReadError, ValueType,
+    Artifact, ConstantOp, Cuda, Export, FunctionNames, GlobalInit, ModuleMetadata, NULL_FUNCTION,
+    ReadError, ValueType,
 };
 use rustix::io::Errno;
 use wasmer_types::entity::packed_option::ReservedValue;
@@ -79,7 +79,7 @@ pub struct Module {
     pub(crate) code: std::ops::Range<usize>,
     /// What its memories begin with.
     pub(crate) images: Box<[Arc<MemoryImage>]>,
-    manifest: Manifest,
+    cuda: Option<Cuda>,
     // Dropped before the mapping that it points into.
     #[expect(dead_code, reason = "held for its destructor")]
     unwind: Option<UnwindTables>,
@@ -197,7 +197,7 @@ impl Module {
             offsets,
             code,
             images,
-            manifest,
+            cuda: manifest.cuda,
             unwind,
             mapping,
             file,
@@ -205,9 +205,9 @@ impl Module {
         }))
     }
 
-    /// The manifest.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+    /// What it wants of CUDA, if it imports the driver's functions.
+    pub fn cuda(&self) -> Option<&Cuda> {
+        self.cuda.as_ref()
     }
 
     /// The file it was loaded from.

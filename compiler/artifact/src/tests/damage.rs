@@ -226,7 +226,7 @@ fn artifact_of_another_host_is_told_what_is_missing() {
     let file = small_artifact();
     let intact = Artifact::parse(&file).expect("it is intact");
     intact.check_host("7.0.1").expect("it is for this host");
-    let report = |engine: &str, change: &dyn Fn(&mut Manifest)| {
+    let report = |engine: &str, change: &dyn Fn(&mut Manifest<'_>)| {
         let forged = forge(&file, |parts| change(&mut parts.manifest));
         let artifact = Artifact::parse(&forged).expect("it is intact");
         artifact

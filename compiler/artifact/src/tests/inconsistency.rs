@@ -2,7 +2,7 @@
 
 use super::*;
 
-type Change = fn(&mut Parts);
+type Change = fn(&mut Parts<'_>);
 
 /// What the reader says about an artifact with a change that its sum includes.
 fn complaint(file: &[u8], change: Change) -> String {

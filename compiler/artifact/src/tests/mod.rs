@@ -12,7 +12,7 @@ use crate::*;
 const FUNCTION: u32 = elf::CODE as u32 + 8;
 const TRAMPOLINE: u32 = elf::CODE as u32 + 16;
 
-fn manifest() -> Manifest {
+fn manifest() -> Manifest<'static> {
     Manifest {
         producer: "faas-wasm 1.2.3".into(),
         backend: Backend::Llvm,
@@ -222,14 +222,14 @@ fn small_artifact() -> Vec<u8> {
 }
 
 /// The parts of an artifact that a forger can change.
-struct Parts {
-    manifest: Manifest,
+struct Parts<'a> {
+    manifest: Manifest<'a>,
     module: ModuleMetadata,
     tables: TablesBuilder,
 }
 
 /// Makes a file with other content whose fast sum is right, as only a program can.
-fn forge(file: &[u8], change: impl FnOnce(&mut Parts)) -> Vec<u8> {
+fn forge(file: &[u8], change: impl FnOnce(&mut Parts<'_>)) -> Vec<u8> {
     let artifact = Artifact::parse(file).expect("it is intact");
     let tables = &artifact.tables;
     let mut parts = Parts {

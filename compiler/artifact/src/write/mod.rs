@@ -52,7 +52,7 @@ pub struct Variant<'a> {
     /// The linked shared object of the backend (64-bit little-endian ELF).
     pub elf: &'a [u8],
     /// The manifest. `code_size` and `image_size` are filled in while writing.
-    pub manifest: Manifest,
+    pub manifest: Manifest<'static>,
     /// The module. Where things lie in the file (`plan`, `image`, `passive_data`, `names`, `traps`,
     /// `lines`) is filled in while writing.
     pub module: ModuleMetadata,
@@ -97,7 +97,7 @@ pub struct Written {
     /// SHA-256 over the file, as `verify` checks it.
     pub sha256: [u8; 32],
     /// The variants' manifests as they were written.
-    pub manifests: Vec<Manifest>,
+    pub manifests: Vec<Manifest<'static>>,
 }
 
 impl Written {
@@ -206,7 +206,7 @@ fn write_variant(
     variant: Variant<'_>,
     common: &Common,
     placed: &mut Option<Placed>,
-) -> Result<Manifest, WriteError> {
+) -> Result<Manifest<'static>, WriteError> {
     let Variant {
         elf,
         mut manifest,

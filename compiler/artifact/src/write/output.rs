@@ -202,7 +202,7 @@ impl Output {
     }
 
     /// Ends the file: with a directory if there are several variants. Computes all sums.
-    pub(super) fn finish(mut self, manifests: Vec<Manifest>) -> Written {
+    pub(super) fn finish(mut self, manifests: Vec<Manifest<'static>>) -> Written {
         let variants = std::mem::take(&mut self.variants);
         let fat = variants.len() > 1;
         let mut directory = Directory {
