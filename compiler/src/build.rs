@@ -260,8 +260,9 @@ pub(crate) fn build_from(
     }
     let original = wasm;
     validate(input, original, options)?;
+    let as_given = parse(input, original)?;
     let command = match &options.entry {
-        Some(name) => Some(entry::apply(input, &parse(input, original)?, name)?),
+        Some(name) => Some(entry::apply(input, &as_given, name)?),
         None => None,
     };
     let wasm = command.as_deref().unwrap_or(original);
@@ -290,11 +291,17 @@ pub(crate) fn build_from(
     let rewritten = rewritten.as_ref().unwrap_or(&module);
     let functions = rewritten.names.offsets.len();
     let beyond_limits = check::beyond_limits(rewritten);
-    // Wrappers can move the functions, which DWARF would not know.
-    let debug = if options.debug && rewritten.first_body() == module.first_body() {
+    // What is added can move the functions, which DWARF would not know.
+    let stays = rewritten.bodies().starts_with(&as_given.bodies());
+    let debug = if options.debug && stays {
         &module.debug[..]
     } else {
         &[]
+    };
+    let without_lines = match (module.debug.is_empty(), stays) {
+        (true, _) => Some("the module has no DWARF, compile it with `-g`"),
+        (_, false) => Some("what the build adds has moved the module's functions"),
+        _ => None,
     };
     let lifted = lift::lift(input, rewritten, debug)?;
     let has_lines = !debug.is_empty();
@@ -372,6 +379,7 @@ pub(crate) fn build_from(
         artifact_size: written.size,
         sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         sbom: extras.sbom.clone(),
+        without_lines: without_lines.filter(|_| options.debug),
         trapping: replaced
             .map(|replaced| replaced.functions)
             .unwrap_or_default(),

@@ -60,12 +60,14 @@ impl<'a> Module<'a> {
             .count()
     }
 
-    /// Where the first function's body begins within the code section: what DWARF counts from.
-    pub(crate) fn first_body(&self) -> Option<u32> {
+    /// Where function bodies begin within the code section, as DWARF counts.
+    pub(crate) fn bodies(&self) -> Vec<u32> {
         const CODE_SECTION: u8 = 10;
         let mut sections = self.sections.iter();
-        let (_, code) = sections.find(|(id, _)| *id == CODE_SECTION)?;
-        self.names.offsets.first()?.checked_sub(code.start as u32)
+        let code = sections.find(|(id, _)| *id == CODE_SECTION);
+        let start = code.map_or(0, |(_, code)| code.start as u32);
+        let offsets = self.names.offsets.iter();
+        offsets.map(|offset| offset.saturating_sub(start)).collect()
     }
 
     /// The type with this index, if it is a function type.

@@ -30,6 +30,8 @@ pub(crate) struct Summary {
     pub(crate) reused: Option<usize>,
     /// Whether the CPU features are this machine's.
     pub(crate) native: bool,
+    /// Why there are no source lines in it although they were asked for.
+    pub(crate) without_lines: Option<&'static str>,
     /// Imports that look like the CUDA driver API's and are not in it.
     pub(crate) unknown_cuda: Vec<String>,
     pub(crate) elapsed: Duration,
@@ -54,6 +56,9 @@ impl Summary {
             ));
         }
         notes.extend(self.beyond_limits.iter().cloned());
+        if let Some(reason) = self.without_lines {
+            notes.push(format!("`--debug` has found no source lines: {reason}"));
+        }
         if !self.unknown_cuda.is_empty() {
             notes.push(format!(
                 "not known to the CUDA driver API, calls give CUDA_ERROR_NOT_SUPPORTED: {}",

@@ -66,6 +66,12 @@ fn traps_have_file_and_line_with_debug_only() {
             assert!(!report.contains("<module>"), "{report}");
         }
         Outcome::of(tool().arg("verify").arg(&artifact)).success();
+        // A rewritten module has them too.
+        let same = build(
+            &work,
+            &["--backend", backend.name(), "--debug", "--entry", "_start"],
+        );
+        assert!(trap(&same, "bounds").contains("trap.c:"));
         let with = fs::metadata(&artifact).expect("it is there").len();
 
         let artifact = build(&work, &["--backend", backend.name()]);
@@ -76,6 +82,40 @@ fn traps_have_file_and_line_with_debug_only() {
             "names are always there: {report}"
         );
         assert!(fs::metadata(&artifact).expect("it is there").len() < with);
+    }
+}
+
+#[test]
+fn lines_that_are_asked_for_in_vain_are_named() {
+    let work = Work::new();
+    // One more function, and the code section's count of them takes a byte more.
+    let functions = "(func)".repeat(125);
+    let reactor = r#"(func (export "_initialize")) (func (export "a"))"#;
+    let moved = format!(r#"(module {functions} {reactor} (@custom ".debug_info" "x"))"#);
+    for (name, text, options, note) in [
+        (
+            "none",
+            r#"(module (func (export "_start")))"#,
+            &[][..],
+            "the module has no DWARF",
+        ),
+        (
+            "moved",
+            &moved,
+            &["--entry", "a"],
+            "has moved the module's functions",
+        ),
+    ] {
+        let module = work.write(&format!("{name}.wat"), text);
+        let mut command = tool();
+        command.args(["build", "--backend", "cranelift", "--debug"]);
+        let outcome = Outcome::of(command.args(options).arg(module));
+        outcome.success();
+        let found = outcome
+            .stderr
+            .contains("`--debug` has found no source lines")
+            && outcome.stderr.contains(note);
+        assert!(found, "{}", outcome.stderr);
     }
 }
 
