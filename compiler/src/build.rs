@@ -308,6 +308,8 @@ pub(crate) fn build_from(
     if let Some(wrapped) = &wrapped {
         wrapped.name(&mut module);
     }
+    // In the file that the user has; what was added comes last, and has no place in it.
+    module.names.offsets.clone_from(&as_given.names.offsets);
 
     let mut compiled = Vec::new();
     let emit_to = options.emit.map(|emit| emit.directory(output.path()));
@@ -515,7 +517,7 @@ fn manifest(
         needs_cuda: cuda.is_some(),
         cuda: cuda.map(|found| found.cuda.clone()),
         entry: options.entry.clone().unwrap_or_else(|| entry::START.into()),
-        // Not the wrappers.
+        // Not what the build adds.
         functions: module.names.offsets.len() as u32,
         // The writer fills these in.
         code_size: 0,

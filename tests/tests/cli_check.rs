@@ -170,6 +170,40 @@ fn a_command_can_run_another_function() {
 }
 
 #[test]
+fn places_of_functions_are_those_in_the_given_file() {
+    let work = Work::new();
+    let functions =
+        r#"(func (export "_start")) (func (export "_initialize")) (func (export "a") nop)"#;
+    work.write(
+        "a.wat",
+        format!(r#"(module (import "none" "f" (func)) {functions})"#),
+    );
+    let offsets = |options: &[&str]| {
+        let build = ["build", "--backend", "cranelift", "--allow-unknown-imports"];
+        in_work(&work, &[&build[..], options, &["a.wat"]].concat()).success();
+        let list = in_work(&work, &["inspect", "--functions", "--json", "a.so"]).success();
+        let mut offsets: Vec<_> = json(&list)["variants"][0]["function_list"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|function| function["wasm_offset"].as_u64())
+            .collect();
+        offsets.sort_unstable();
+        offsets
+    };
+    let wasm = wat::parse_file(work.join("a.wat")).expect("the text is correct");
+    let bodies: Vec<_> = wasmparser::Parser::new(0)
+        .parse_all(&wasm)
+        .filter_map(|payload| match payload.expect("it is valid") {
+            wasmparser::Payload::CodeSectionEntry(body) => Some(body.range().start),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(offsets(&[]), bodies);
+    assert_eq!(offsets(&["--entry", "a"]), bodies);
+}
+
+#[test]
 fn unknown_imports_become_traps_if_asked_for() {
     for backend in Backend::all() {
         let work = Work::new();
