@@ -180,7 +180,7 @@ DOCKER_BUILD = $(DOCKER) build --quiet --build-arg BASE_IMAGE=$(BASE_IMAGE) --bu
 
 # The runner of an image logs what it is; any other logs `dev`, as of-watchdog does.
 image image-static: export FAAS_WASM_VERSION := $(VERSION)
-image image-static: export FAAS_WASM_SHA := $(shell git rev-parse HEAD 2> /dev/null || echo unknown)
+image image-static: export FAAS_WASM_SHA = $(shell git rev-parse HEAD 2> /dev/null || echo unknown)
 
 .PHONY: check-engine
 check-engine:

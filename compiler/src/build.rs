@@ -260,24 +260,25 @@ pub(crate) fn build_from(
     }
     let original = wasm;
     validate(input, original, options)?;
-    let as_given = parse(input, original)?;
-    let command = match &options.entry {
-        Some(name) => Some(entry::apply(input, &as_given, name)?),
-        None => None,
-    };
-    let wasm = command.as_deref().unwrap_or(original);
-    let without_traps = parse(input, wasm)?;
-    let replaced = if options.allow_unknown_imports {
-        trap_imports::rewrite(&without_traps).map_err(|source| Error::TrapImports {
+    // What the module is rewritten to lives longer than what borrows from it.
+    let (command, replaced);
+    let mut module = parse(input, original)?;
+    let (given_offsets, given_bodies) = (module.names.offsets.clone(), module.bodies());
+    command = entry::command(input, &module, options.entry.as_deref())?;
+    if let Some(command) = &command {
+        module = parse(input, command)?;
+    }
+    replaced = if options.allow_unknown_imports {
+        trap_imports::rewrite(&module).map_err(|source| Error::TrapImports {
             path: input.into(),
             source,
         })?
     } else {
         None
     };
-    let wasm = replaced.as_ref().map_or(wasm, |replaced| &*replaced.wasm);
-    let mut module = parse(input, wasm)?;
-    entry::check(input, &module)?;
+    if let Some(replaced) = &replaced {
+        module = parse(input, &replaced.wasm)?;
+    }
     imports::check(input, &module)?;
     let cuda = cuda::derive(input, &module, options.cuda_abi)?;
     let wrapped = wrap::wrap(&module).map_err(|source| Error::Wrap {
@@ -292,7 +293,7 @@ pub(crate) fn build_from(
     let functions = rewritten.names.offsets.len();
     let beyond_limits = check::beyond_limits(rewritten);
     // What is added can move the functions, which DWARF would not know.
-    let stays = rewritten.bodies().starts_with(&as_given.bodies());
+    let stays = rewritten.bodies().starts_with(&given_bodies);
     let debug = if options.debug && stays {
         &module.debug[..]
     } else {
@@ -309,7 +310,7 @@ pub(crate) fn build_from(
         wrapped.name(&mut module);
     }
     // In the file that the user has; what was added comes last, and has no place in it.
-    module.names.offsets.clone_from(&as_given.names.offsets);
+    module.names.offsets = given_offsets;
 
     let mut compiled = Vec::new();
     let emit_to = options.emit.map(|emit| emit.directory(output.path()));

@@ -82,10 +82,7 @@ pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Resu
         source: error.into(),
     };
     let mut refuse = |error: Error| refusals.push(error.in_one_line());
-    let command = match &options.entry {
-        Some(name) => entry::apply(path, &module, name).map(Some),
-        None => entry::check(path, &module).map(|()| None),
-    };
+    let command = entry::command(path, &module, options.entry.as_deref());
     let entry = options.entry.as_deref().unwrap_or(entry::START);
     let entry = command.is_ok().then(|| entry.to_owned());
     let command = command.unwrap_or_else(|error| {

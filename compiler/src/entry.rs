@@ -19,7 +19,7 @@ use wasm_encoder::reencode::{Reencode as _, RoundtripReencoder};
 use wasm_encoder::{
     Encode as _, ExportKind, ExportSection, Function, Instruction, RawSection, SectionId,
 };
-use wasmparser::{BinaryReader, ExternalKind, Parser, Payload};
+use wasmparser::{BinaryReader, ExternalKind};
 
 use crate::error::Error;
 use crate::module::{Module, describe_function};
@@ -29,12 +29,25 @@ pub(crate) const START: &str = "_start";
 /// The exported function of a reactor that is called before any other.
 pub(crate) const INITIALIZE: &str = "_initialize";
 
-/// Checks that there is something to run.
+/// The module as a command that runs the export `name`, or nothing if it is one that runs `_start`, as without a name it
+/// must.
 ///
 /// # Errors
 ///
-/// [`Error::NoStart`] or [`Error::EntryType`].
-pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<(), Error> {
+/// [`Error::NoStart`], [`Error::NoEntry`] or [`Error::EntryType`].
+pub(crate) fn command(
+    path: &Path,
+    module: &Module<'_>,
+    name: Option<&str>,
+) -> Result<Option<Vec<u8>>, Error> {
+    match name {
+        Some(name) => apply(path, module, name).map(Some),
+        None => check(path, module).map(|()| None),
+    }
+}
+
+/// Checks that there is something to run.
+fn check(path: &Path, module: &Module<'_>) -> Result<(), Error> {
     match find(path, module, START)? {
         Some(_) => Ok(()),
         None => Err(Error::NoStart {
@@ -46,11 +59,7 @@ pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<(), Error> {
 }
 
 /// The module with `name` as what a request runs.
-///
-/// # Errors
-///
-/// [`Error::NoEntry`] or [`Error::EntryType`].
-pub(crate) fn apply(path: &Path, module: &Module<'_>, name: &str) -> Result<Vec<u8>, Error> {
+fn apply(path: &Path, module: &Module<'_>, name: &str) -> Result<Vec<u8>, Error> {
     let function = find(path, module, name)?.ok_or_else(|| Error::NoEntry {
         path: path.into(),
         name: name.into(),
@@ -149,12 +158,7 @@ fn rewritten(module: &Module<'_>, exports: &ExportSection, calls: Option<[u32; 2
         function.encode(&mut body);
     }
     let mut out = wasm_encoder::Module::new();
-    for payload in Parser::new(0).parse_all(module.wasm) {
-        // The module is valid.
-        let Some((id, range)) = payload.ok().as_ref().and_then(Payload::as_section) else {
-            continue;
-        };
-        let data = &module.wasm[range.start as usize..range.end as usize];
+    for (id, data) in module.all_sections() {
         let is = |section: SectionId| id == section as u8;
         if is(SectionId::Export) {
             out.section(exports);

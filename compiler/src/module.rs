@@ -52,6 +52,17 @@ impl<'a> Module<'a> {
         Ok(module)
     }
 
+    /// All sections in order, custom ones too: number and content.
+    pub(crate) fn all_sections(&self) -> impl Iterator<Item = (u8, &'a [u8])> {
+        let wasm = self.wasm;
+        let payloads = Parser::new(0).parse_all(wasm);
+        // The module has been walked over before.
+        payloads.filter_map(move |payload| {
+            let (id, range) = payload.ok()?.as_section()?;
+            Some((id, &wasm[range.start as usize..range.end as usize]))
+        })
+    }
+
     /// Number of imported memories.
     pub(crate) fn imported_memories(&self) -> usize {
         let imports = self.imports.iter();

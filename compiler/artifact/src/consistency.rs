@@ -259,3 +259,27 @@ fn check_ranges(module: &ModuleMetadata, size: usize) -> Check {
         .all(|bytes: Range| bytes.within(size).is_some());
     ensure(fine, "lazily read bytes lie outside of the file")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::all_below;
+
+    #[test]
+    fn limits_are_compared_as_unsigned_numbers() {
+        let edge = 1 << 31;
+        let numbers = [0, 1, 2, edge - 1, edge, edge + 1, u32::MAX - 1, u32::MAX];
+        for limit in numbers {
+            assert!(all_below(limit, [].into_iter()), "{limit}");
+            for number in numbers {
+                let fine = number < limit;
+                assert_eq!(
+                    all_below(limit, [number].into_iter()),
+                    fine,
+                    "{number} {limit}"
+                );
+                assert_eq!(all_below(limit, [0, number].into_iter()), fine && limit > 0);
+                assert_eq!(all_below(limit, [number, 0].into_iter()), fine && limit > 0);
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use wasm_encoder::{
     ConstExpr, DataCountSection, DataSection, ExportKind, ExportSection, GlobalSection, GlobalType,
     MemorySection, MemoryType, RawSection, SectionId, ValType,
 };
-use wasmparser::{DataKind, Parser};
+use wasmparser::DataKind;
 
 use super::RESUME;
 use super::recorder::{Dump, mutable_globals};
@@ -45,16 +45,7 @@ pub(super) fn apply(module: &Module<'_>, dump: &Dump) -> Vec<u8> {
 
     let mut out = wasm_encoder::Module::new();
     let mut data_due = true;
-    for payload in Parser::new(0).parse_all(module.wasm) {
-        // The module is valid.
-        let Some((id, range)) = payload
-            .ok()
-            .as_ref()
-            .and_then(wasmparser::Payload::as_section)
-        else {
-            continue;
-        };
-        let content = &module.wasm[range.start as usize..range.end as usize];
+    for (id, content) in module.all_sections() {
         if id == SectionId::Memory as u8 {
             out.section(&memories(module, dump.pages));
         } else if id == SectionId::Global as u8 {
