@@ -173,7 +173,10 @@ fn start(config: Config, warnings: &[String]) -> Exit {
     if let Some(threads) = modes::io_threads(&config) {
         builder.worker_threads(threads);
     }
-    builder.on_thread_park(move || logger.flush());
+    builder.on_thread_park(move || {
+        modes::before_waiting();
+        logger.flush();
+    });
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(cause) => {

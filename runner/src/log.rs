@@ -68,6 +68,17 @@ impl FunctionStream {
     }
 }
 
+/// When an access line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At once.
+    Now,
+    /// There is no hurry: a thread that serves connections is about to be woken.
+    Soon,
+    /// This is a thread that serves connections, and must not wait for the log.
+    BeforeWaiting,
+}
+
 /// What an access line tells, for JSON; the text line is composed by the mode.
 #[derive(Clone, Debug, Default)]
 pub struct AccessRecord<'a> {
@@ -100,6 +111,8 @@ struct Inner {
     lines: PerThread<Mutex<Lines>>,
     /// There are lines that have not been written.
     kept: AtomicBool,
+    /// They did not find room.
+    is_full: AtomicBool,
 }
 
 /// A thread's lines.
@@ -124,6 +137,7 @@ impl Logger {
                 prefix_function_lines,
                 lines: PerThread::new(Mutex::default),
                 kept: AtomicBool::new(false),
+                is_full: AtomicBool::new(false),
             })),
         }
     }
@@ -156,13 +170,12 @@ impl Logger {
         lines.write();
     }
 
-    /// Logs the end of a request: what `compose` writes as it is, or the record's fields beside it in JSON. With `soon`
-    /// there is no hurry: a thread that serves connections must be about to wake up.
+    /// Logs the end of a request: what `compose` writes as it is, or the record's fields beside it in JSON.
     pub fn access<'a>(
         self,
         compose: impl FnOnce(&mut Vec<u8>),
         record: impl FnOnce() -> AccessRecord<'a>,
-        soon: bool,
+        when: When,
     ) {
         let mut lines = self.lines();
         let now = match self.inner.format {
@@ -183,8 +196,13 @@ impl Logger {
         if lines.since.is_zero() {
             lines.since = now;
         }
-        let is_kept =
-            soon && lines.text.len() < MOST_KEPT && now.saturating_sub(lines.since) < KEPT_FOR;
+        let may_be_kept =
+            lines.text.len() < MOST_KEPT && now.saturating_sub(lines.since) < KEPT_FOR;
+        let is_kept = match when {
+            When::Now => false,
+            When::Soon => may_be_kept,
+            When::BeforeWaiting => may_be_kept || !self.offer(&mut lines),
+        };
         if !is_kept {
             lines.write();
         } else if !self.inner.kept.load(Ordering::Relaxed) {
@@ -241,16 +259,28 @@ impl Logger {
             let Ok(mut lines) = lines.try_lock() else {
                 continue;
             };
-            if lines.text.is_empty() {
-                continue;
-            }
-            if !takes_lines() {
-                // Nobody reads the log. It is for the threads that wrote the lines to wait for that.
+            if !self.offer(&mut lines) {
+                // Nobody reads the log. It is for threads to wait for that which serve nobody.
                 kept.store(true, Ordering::Relaxed);
                 return;
             }
-            lines.write();
         }
+    }
+
+    /// Whether the log had no room for lines when it was last asked.
+    #[must_use]
+    pub fn is_full(self) -> bool {
+        self.inner.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Writes lines as far as that takes no waiting; whether that was all.
+    fn offer(self, lines: &mut Lines) -> bool {
+        let all_taken = lines.offer();
+        let is_full = &self.inner.is_full;
+        if is_full.load(Ordering::Relaxed) == all_taken {
+            is_full.store(!all_taken, Ordering::Relaxed);
+        }
+        all_taken
     }
 
     /// Writes what is kept, at the end of the process.
@@ -305,6 +335,27 @@ impl Lines {
 
     fn end_line(&mut self) {
         self.text.push(b'\n');
+    }
+
+    /// Lets the lines leave the process as long as they are taken without waiting; whether all were.
+    fn offer(&mut self) -> bool {
+        while !self.text.is_empty() {
+            if !takes_lines() {
+                return false;
+            }
+            if self.text.len() <= MOST_KEPT {
+                self.write();
+                break;
+            }
+            // Whole lines, so that those of other threads do not come between their parts.
+            let end = self.text[..MOST_KEPT]
+                .iter()
+                .rposition(|byte| *byte == b'\n');
+            let end = end.map_or(self.text.len(), |end| end + 1);
+            let _ = std::io::stderr().write_all(&self.text[..end]);
+            self.text.drain(..end);
+        }
+        true
     }
 
     /// Lets the lines leave the process.

@@ -16,7 +16,7 @@ const CONSTANT: [&str; 4] = [
 ];
 
 /// Labels whose every value must have been seen.
-const LABELED: [(&str, &str, &[&str]); 2] = [
+const LABELED: [(&str, &str, &[&str]); 3] = [
     (
         "wasm_instances_ended_total",
         "cause",
@@ -49,6 +49,7 @@ const LABELED: [(&str, &str, &[&str]); 2] = [
             "x_timeout",
         ],
     ),
+    ("wasm_trials_total", "outcome", &["ended", "repeated"]),
 ];
 
 /// The values that each series has had over several looks.
@@ -192,6 +193,16 @@ fn every_declared_metric_moves() {
     runner.wait_for_metric("http_requests_in_flight", 1.0);
     assert_eq!(runner.get("/ok").status, 429);
     assert_eq!(answer(running), 200);
+    seen.look(&runner);
+
+    // Begun on the thread of the connection, and there not for long.
+    for _ in 0..20 {
+        runner.warm_up("/ok");
+        assert_eq!(runner.get("/sleep/1").status, 200);
+        if runner.metric("wasm_trials_total{outcome=\"repeated\"}") > Some(0.0) {
+            break;
+        }
+    }
     seen.look(&runner);
 
     let guest = Guest::fixture("grow-table");

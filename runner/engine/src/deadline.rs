@@ -1,8 +1,8 @@
 //! The monitor: one thread that ends runs whose time is up or whose embedder gave up.
 //!
 //! A run costs it nothing as long as its deadline lies behind the moment at which the monitor
-//! wakes up anyway: it sleeps until the earliest deadline that it knows and looks again then. Only
-//! a run that must end sooner wakes it.
+//! wakes up anyway: it sleeps until the earliest deadline that it knows and looks again then, also
+//! if that run has ended long before. Only a run that must end sooner wakes it.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -54,6 +54,8 @@ struct Monitor {
     changed: Condvar,
     /// When the monitor looks next, in nanoseconds of its clock.
     next_look: AtomicU64,
+    /// When somebody who woke it wants it to look.
+    wanted_look: AtomicU64,
 }
 
 fn monitor() -> &'static Monitor {
@@ -63,6 +65,7 @@ fn monitor() -> &'static Monitor {
         state: Mutex::new(State::default()),
         changed: Condvar::new(),
         next_look: AtomicU64::new(NEVER),
+        wanted_look: AtomicU64::new(NEVER),
     })
 }
 
@@ -105,7 +108,10 @@ impl Monitor {
             // them: either we see a run's limits here, or it sees that we look too late and wakes us.
             self.next_look.store(NEVER, SeqCst);
             let now = self.clock(Instant::now());
-            let mut next = NEVER;
+            let mut next = self.wanted_look.swap(NEVER, SeqCst);
+            if next <= now {
+                next = NEVER;
+            }
             for watched in &state.watched {
                 next = next.min(watched.look(now));
             }
@@ -158,6 +164,7 @@ impl Watched {
         }
         self.deadline.store(deadline, SeqCst);
         if first_look < monitor.next_look.load(SeqCst) {
+            monitor.wanted_look.fetch_min(first_look, SeqCst);
             monitor.wake();
         }
     }

@@ -1,7 +1,7 @@
 //! Access lines: what the modes have in common.
 
 use crate::gotext;
-use crate::log::{AccessRecord, Logger};
+use crate::log::{AccessRecord, Logger, When};
 use crate::request::RequestHead;
 
 /// What an access line tells of an answer.
@@ -20,14 +20,21 @@ pub(super) struct Answer<'a> {
 /// Writes `<METHOD> <URI> - <status> - ContentLength: <size> (<seconds>s)`, unless the client is a probe.
 pub(super) fn log(logger: &Logger, head: &RequestHead, answer: &Answer<'_>) {
     if !head.is_kube_probe() {
-        write_line(logger, head, "ContentLength", answer, false);
+        write_line(logger, head, "ContentLength", answer, When::Now);
     }
 }
 
 /// The same where a thread that serves connections is about to be woken, which then takes the line along.
 pub(super) fn log_soon(logger: &Logger, head: &RequestHead, answer: &Answer<'_>) {
     if !head.is_kube_probe() {
-        write_line(logger, head, "ContentLength", answer, true);
+        write_line(logger, head, "ContentLength", answer, When::Soon);
+    }
+}
+
+/// The same on a thread that serves connections.
+pub(super) fn log_before_waiting(logger: &Logger, head: &RequestHead, answer: &Answer<'_>) {
+    if !head.is_kube_probe() {
+        write_line(logger, head, "ContentLength", answer, When::BeforeWaiting);
     }
 }
 
@@ -38,7 +45,7 @@ pub(super) fn log_always(
     size_name: &str,
     answer: &Answer<'_>,
 ) {
-    write_line(logger, head, size_name, answer, false);
+    write_line(logger, head, size_name, answer, When::Now);
 }
 
 fn write_line(
@@ -46,7 +53,7 @@ fn write_line(
     head: &RequestHead,
     size_name: &str,
     answer: &Answer<'_>,
-    soon: bool,
+    when: When,
 ) {
     let compose = |line: &mut Vec<u8>| {
         for text in [head.method.as_str(), " ", &head.target, " - "] {
@@ -75,5 +82,5 @@ fn write_line(
         call_id: head.header("x-call-id"),
         traceparent: head.header("traceparent"),
     };
-    logger.access(compose, record, soon);
+    logger.access(compose, record, when);
 }

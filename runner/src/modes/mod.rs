@@ -28,6 +28,7 @@ use serializing::Serializing;
 use static_files::StaticFiles;
 use streaming::Streaming;
 use wasm::Wasm;
+pub(crate) use wasm::before_waiting;
 
 /// Why a mode cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -75,7 +75,18 @@ struct State {
     begun: bool,
     canceler: Option<Canceler>,
     abandoned: bool,
+    trial: Option<Trial>,
+    /// How long the run has taken.
+    ran: Option<Duration>,
     outcome: Option<Outcome>,
+}
+
+/// What is kept of a run of which nothing is to be seen if it does not end well at once.
+#[derive(Debug)]
+struct Trial {
+    /// The input at the beginning.
+    input: VecDeque<Bytes>,
+    failed: bool,
 }
 
 impl State {
@@ -92,6 +103,7 @@ pub(super) struct Exchange {
     changed: Condvar,
     hold: Hold,
     output_limit: Option<u64>,
+    format: ResponseFormat,
 }
 
 /// What the log says of an exchange that has ended, and who waits for that.
@@ -153,10 +165,15 @@ impl State {
     }
 }
 
+/// Where a CGI head is to be put, if one is to come.
+fn cgi_head(format: ResponseFormat) -> Option<BytesMut> {
+    (format == ResponseFormat::Cgi).then(BytesMut::new)
+}
+
 impl Exchange {
     pub(super) fn new(hold: Hold, output_limit: Option<u64>, format: ResponseFormat) -> Self {
         let state = State {
-            cgi: (format == ResponseFormat::Cgi).then(BytesMut::new),
+            cgi: cgi_head(format),
             ..State::default()
         };
         Self {
@@ -164,6 +181,7 @@ impl Exchange {
             changed: Condvar::new(),
             hold,
             output_limit,
+            format,
         }
     }
 
@@ -180,6 +198,9 @@ impl Exchange {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
             return Err(StreamError::TimedOut);
+        }
+        if state.trial.is_some() {
+            return Err(StreamError::Canceled);
         }
         state.worker_waits = true;
         let mut state = match left {
@@ -283,6 +304,11 @@ impl Exchange {
     /// The head that the guest wants, once there is output to be sent or the run has ended well.
     pub(super) fn take_head(&self) -> Head {
         std::mem::take(&mut self.lock().head)
+    }
+
+    /// How long the run has taken, once it has ended.
+    pub(super) fn ran(&self) -> Option<Duration> {
+        self.lock().ran
     }
 
     /// Whether a replica has taken the job.
@@ -392,6 +418,10 @@ impl Exchange {
         }
         state.written = written;
         state.output.extend_from_slice(taken);
+        if state.trial.is_some() && state.output.len() >= self.hold.bytes {
+            // It would go out now.
+            return Err(StreamError::Canceled);
+        }
         let first = state.first_output.is_none() && !taken.is_empty();
         if first {
             state.first_output = Some(Instant::now());
@@ -437,12 +467,54 @@ impl Exchange {
         if state.released {
             return Ok(false);
         }
-        state.head.add_line(line).map(|()| true)
+        let added = state.head.add_line(line);
+        if let (Err(_), Some(trial)) = (&added, &mut state.trial) {
+            trial.failed = true;
+        }
+        added.map(|()| true)
+    }
+
+    /// Begins a run on the thread of the connection, of which nothing is to be seen if it does not end well. All of the
+    /// input is here, and the run ends where the guest would have to wait or could be seen.
+    pub(super) fn begin_trial(&self) {
+        let mut state = self.lock();
+        state.trial = Some(Trial {
+            input: state.input.clone(),
+            failed: false,
+        });
+    }
+
+    /// Whether this is a trial.
+    pub(super) fn is_trial(&self) -> bool {
+        self.lock().trial.is_some()
+    }
+
+    /// Ends a trial of which the guest `ended_well`. Whether all of it is well; if not, it was never run.
+    pub(super) fn end_trial(&self, ended_well: bool) -> bool {
+        let mut state = self.lock();
+        let Some(trial) = state.trial.take() else {
+            return false;
+        };
+        let has_response = state.cgi.is_none() && state.bad_head.is_none();
+        if ended_well && has_response && !trial.failed {
+            return true;
+        }
+        *state = State {
+            input_size: trial.input.iter().map(Bytes::len).sum(),
+            input: trial.input,
+            input_ended: state.input_ended,
+            input_broken: state.input_broken,
+            abandoned: state.abandoned,
+            cgi: cgi_head(self.format),
+            ..State::default()
+        };
+        false
     }
 
     /// The end of the guest's run: what became of its response, and why it has none although it ended well.
-    pub(super) fn conclude(&self, outcome: Outcome) -> (Outcome, Option<HeadError>) {
+    pub(super) fn conclude(&self, outcome: Outcome, ran: Duration) -> (Outcome, Option<HeadError>) {
         let mut state = self.lock();
+        state.ran = Some(ran);
         if state.cgi.take().is_some() {
             state.bad_head = Some(HeadError::NoEnd);
         }

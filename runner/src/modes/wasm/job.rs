@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits, TrapKind};
 
 use super::cpu_share::CpuShare;
-use super::exchange::{Exchange, Outcome};
+use super::exchange::{Exchange, Finished, Outcome};
 use super::limits::{Limit, TimeLimit};
 use super::metrics::{Cause, WasmMetrics};
 use super::world::World;
@@ -93,6 +93,38 @@ impl Worker {
         Ok(())
     }
 
+    /// Runs a job, if that ends well within this time and the guest neither has to wait nor logs anything. If not,
+    /// nothing of it has been seen outside, and the job is given back as it was.
+    pub(super) fn attempt(&mut self, job: Job, limit: Duration) -> Result<(), Job> {
+        job.exchange.begin_trial();
+        let mut context = self.world.host(&job.head, &job.exchange);
+        let began = Instant::now();
+        let limits = RunLimits {
+            deadline: Some(began + limit),
+            cpu_time: self.world.settings.cpu_timeout,
+        };
+        let ending = self.replica.run(&mut context, limits);
+        let elapsed = began.elapsed();
+        let usage = self.usage(&context);
+        drop(context);
+        let is_plain = matches!(ending, Ok(Ending::Returned | Ending::Exited(0)));
+        let ended_well = is_plain && usage.refused().next().is_none();
+        let ended_well = job.exchange.end_trial(ended_well);
+        self.metrics.counts().tried(ended_well);
+        if !ended_well {
+            return Err(job);
+        }
+        let counts = self.metrics.counts();
+        counts.start();
+        counts.used(usage.memory, usage.overlay);
+        counts.end(Cause::Returned, elapsed);
+        job.exchange.conclude(Outcome::Success, elapsed);
+        drop(job.ticket);
+        let finished = job.exchange.finish(Outcome::Success);
+        access::log_before_waiting(&self.logger, &job.head, &answer(&finished, elapsed));
+        Ok(())
+    }
+
     /// Runs a job to its end.
     pub(super) fn run(&mut self, job: Job) {
         let Job {
@@ -114,7 +146,8 @@ impl Worker {
         };
         let ending = self.replica.run(&mut context, limits);
         let elapsed = began.elapsed();
-        let refused = self.account(&context);
+        let usage = self.usage(&context);
+        self.metrics.counts().used(usage.memory, usage.overlay);
         // Logs a last line of stderr before what became of the run.
         drop(context);
         let (outcome, cause) = match &ending {
@@ -137,24 +170,17 @@ impl Worker {
             Ok(ending) => limit_of(ending, time),
             Err(_) => None,
         };
-        let refused = || refused.iter().flatten().copied();
-        for limit in refused().chain(ended_by) {
+        for limit in usage.refused().chain(ended_by) {
             self.metrics.limit_reached(limit);
         }
-        let (outcome, bad_head) = exchange.conclude(outcome);
+        let (outcome, bad_head) = exchange.conclude(outcome, elapsed);
         // The request is counted before the end of its answer can be seen.
         drop(ticket);
         let finished = exchange.finish(outcome);
-        let answer = Answer {
-            status: finished.status.as_u16(),
-            status_text: None,
-            bytes: Some(finished.written),
-            seconds: elapsed.as_secs_f64(),
-            suffix: "",
-        };
+        let answer = answer(&finished, elapsed);
         let is_plain = matches!(ending, Ok(Ending::Returned | Ending::Exited(0)))
             && bad_head.is_none()
-            && refused().next().is_none();
+            && usage.refused().next().is_none();
         if is_plain {
             // Who sends the answer takes the line along.
             access::log_soon(&self.logger, &head, &answer);
@@ -167,7 +193,7 @@ impl Worker {
         }
         // A report reads the artifact's names, and no client shall wait for that.
         finished.tell();
-        for limit in refused() {
+        for limit in usage.refused() {
             self.logger
                 .warn(&limit.describe(&self.world.settings, time));
         }
@@ -188,17 +214,19 @@ impl Worker {
         access::log(&self.logger, &head, &answer);
     }
 
-    /// Notes what the last run has used; gives the limits that it met without being ended by them.
-    fn account(&self, context: &Host) -> [Option<Limit>; 4] {
+    fn usage(&self, context: &Host) -> Usage {
         let engine = self.replica.usage();
         let wasi = context.wasi.usage();
-        self.metrics.counts().used(engine.memory, wasi.overlay);
-        [
-            engine.memory_limited.then_some(Limit::Memory),
-            engine.table_limited.then_some(Limit::Table),
-            wasi.descriptors_limited.then_some(Limit::Descriptors),
-            wasi.overlay_limited.then_some(Limit::Overlay),
-        ]
+        Usage {
+            memory: engine.memory,
+            overlay: wasi.overlay,
+            refused: [
+                engine.memory_limited.then_some(Limit::Memory),
+                engine.table_limited.then_some(Limit::Table),
+                wasi.descriptors_limited.then_some(Limit::Descriptors),
+                wasi.overlay_limited.then_some(Limit::Overlay),
+            ],
+        }
     }
 
     /// What the log says of a run that did not end well; `limit` is that text where a limit ended it.
@@ -227,6 +255,33 @@ impl Worker {
         }
         let report = backtrace.report(self.replica.linked().module());
         format!("{title}\n{report}").trim_end().to_owned()
+    }
+}
+
+/// What a run has used.
+struct Usage {
+    /// Bytes of linear memory.
+    memory: u64,
+    /// Bytes of changed files.
+    overlay: u64,
+    /// Limits that it met without being ended by them.
+    refused: [Option<Limit>; 4],
+}
+
+impl Usage {
+    fn refused(&self) -> impl Iterator<Item = Limit> {
+        self.refused.iter().flatten().copied()
+    }
+}
+
+/// What the access line tells of a run.
+fn answer(finished: &Finished, elapsed: Duration) -> Answer<'static> {
+    Answer {
+        status: finished.status.as_u16(),
+        status_text: None,
+        bytes: Some(finished.written),
+        seconds: elapsed.as_secs_f64(),
+        suffix: "",
     }
 }
 

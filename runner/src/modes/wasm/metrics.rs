@@ -93,9 +93,14 @@ impl Cause {
     ];
 }
 
+/// Outcomes of trials (`trials.rs`): it was the run, or a replica had to run the request.
+const TRIALS: [&str; 2] = ["ended", "repeated"];
+
 /// What one thread has counted.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    /// By outcome.
+    trials: [AtomicU64; TRIALS.len()],
     started: AtomicU64,
     /// By cause.
     ended: [AtomicU64; Cause::ALL.len()],
@@ -115,6 +120,11 @@ impl Counts {
     pub(super) fn end(&self, cause: Cause, run: Duration) {
         self.ended[cause as usize].fetch_add(1, Ordering::Relaxed);
         self.run_seconds.observe(&SECONDS, nanoseconds(run));
+    }
+
+    /// A trial is over.
+    pub(super) fn tried(&self, has_ended: bool) {
+        self.trials[usize::from(!has_ended)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// An instance was made.
@@ -200,6 +210,7 @@ struct Runs(Arc<RunsInner>);
 #[derive(Debug)]
 struct RunsInner {
     counts: PerThread<Counts>,
+    trials: Family,
     started: Family,
     running: Family,
     ended: Family,
@@ -213,6 +224,11 @@ impl Runs {
     fn new() -> Result<Self, prometheus::Error> {
         Ok(Self(Arc::new(RunsInner {
             counts: PerThread::new(Counts::default),
+            trials: Family::new(
+                "wasm_trials_total",
+                "Guest runs begun on I/O threads, by whether they ended there or a replica repeated them.",
+                &["outcome"],
+            )?,
             started: Family::new("wasm_instances_started_total", "Guest runs started.", &[])?,
             running: Family::new("wasm_instances_running", "Guests running now.", &[])?,
             ended: Family::new(
@@ -255,6 +271,7 @@ impl Collector for Runs {
     fn desc(&self) -> Vec<&Desc> {
         let inner = &*self.0;
         [
+            &inner.trials,
             &inner.started,
             &inner.running,
             &inner.ended,
@@ -281,7 +298,12 @@ impl Collector for Runs {
         let run = SECONDS.expose(parts.clone().map(|counts| &counts.run_seconds));
         let memory = MEMORY.expose(parts.clone().map(|counts| &counts.linear_memory_bytes));
         let overlay = OVERLAY.expose(parts.map(|counts| &counts.overlay_bytes));
+        let trials = TRIALS.iter().enumerate().map(|(outcome, label)| {
+            let count = self.total(|counts| read(&counts.trials[outcome]));
+            (vec![(*label).to_owned()], Reading::Counter(count))
+        });
         vec![
+            inner.trials.collect(trials),
             inner.started.collect(one(Reading::Counter(started))),
             inner.running.collect(one(Reading::Gauge(running))),
             inner.ended.collect(causes),

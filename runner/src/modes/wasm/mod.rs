@@ -3,8 +3,9 @@
 //! ```text
 //! handle      collects the first part of the body, queues a job, answers with what comes out   (tokio)
 //! exchange    what both sides share of a request                                               (both)
+//! trials      short runs on the thread that has read the request                               (tokio)
 //! pool, job   replicas: threads that run guests                                                (threads)
-//! world       what guests see besides their requests                                           (threads)
+//! world       what guests see besides their requests                                           (both)
 //! ```
 //!
 //! A request takes a replica only when its head and the first part of its body are here, and gives it back when the
@@ -13,6 +14,7 @@
 mod cpu_share;
 mod cuda;
 mod exchange;
+mod habit;
 mod head;
 mod job;
 mod limits;
@@ -21,6 +23,7 @@ mod perf_map;
 mod pool;
 mod scale;
 mod streams;
+mod trials;
 mod world;
 
 use std::future::poll_fn;
@@ -45,6 +48,8 @@ use self::job::Job;
 use self::limits::{Limit, TimeLimit};
 use self::metrics::WasmMetrics;
 use self::pool::{Pool, Scale};
+use self::trials::Trials;
+pub(crate) use self::trials::before_waiting;
 use self::world::World;
 use super::access::{self, Answer};
 use super::{BoxFuture, Mode, StartError, duration_value};
@@ -65,8 +70,8 @@ const FAILED: &str = "the function failed\n";
 /// What the client sees of a run that took too long.
 const TIMED_OUT: &str = "the function timed out\n";
 
-/// Threads of the runtime, which do I/O: one for every two cores, as guests have threads of their own. Each more must be
-/// woken by another when there is work for it, which costs more than what it takes over.
+/// Threads of the runtime, which do I/O: one for every two cores, as most guests have threads of their own. Each more must
+/// be woken by another when there is work for it, which costs more than what it takes over.
 pub(super) fn io_threads() -> usize {
     (threads::cores() / 2).max(1)
 }
@@ -75,6 +80,7 @@ pub(super) fn io_threads() -> usize {
 #[derive(Debug)]
 pub(super) struct Wasm {
     pool: &'static Pool,
+    trials: Option<Trials>,
     cuda: GuestCuda,
     content_type: HeaderValue,
     exec_timeout: GoDuration,
@@ -128,6 +134,7 @@ impl Wasm {
         pool.start().map_err(StartError::new)?;
         Ok(Self {
             pool,
+            trials: Trials::new(&settings, pool, *logger),
             cuda,
             content_type: HeaderValue::from_str(&config.content_type)
                 .map_err(|_| StartError::new("content_type is not a header value"))?,
@@ -174,7 +181,13 @@ impl Wasm {
             time,
             ticket,
         };
-        if !self.pool.submit(job) {
+        let attempted = match &self.trials {
+            Some(trials) if client.feeder.is_none() => trials.attempt(job),
+            _ => Err(job),
+        };
+        if let Err(job) = attempted
+            && !self.pool.submit(job)
+        {
             return self.queue_full();
         }
         let first = match first_output(&exchange, time, connection.as_deref()).await {
@@ -195,6 +208,9 @@ impl Wasm {
                 Held::Complete(Bytes::new(), Outcome::Timeout)
             }
         };
+        if let Some(trials) = &self.trials {
+            trials.note(exchange.ran());
+        }
         let seconds = head.received.elapsed().as_secs_f64();
         let mut response = match first {
             Held::Complete(output, Outcome::Success) => {

@@ -59,6 +59,8 @@ struct State {
     looks_out: bool,
     /// Those with a spare instance or in a run.
     ready: u32,
+    /// Places of replicas that guests on other threads have taken.
+    places_taken: u32,
     floor: u32,
     stopping: bool,
     /// Set by a replica that cannot prepare, cleared by one that can.
@@ -81,6 +83,31 @@ impl Growth {
     fn refused(&mut self) {
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         self.not_before = Some(Instant::now() + self.pause);
+    }
+}
+
+impl State {
+    /// How many of the idle replicas may run a guest, of `max` guests at once.
+    fn free(&self, max: u32) -> u32 {
+        let busy = self.replicas.saturating_sub(self.idle) + self.places_taken;
+        self.idle.min(max.saturating_sub(busy))
+    }
+}
+
+/// A replica's place, for a guest on another thread. Dropping it gives the place back.
+#[derive(Debug)]
+pub(super) struct Place(&'static Pool);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.places_taken -= 1;
+        let tell = !state.queue.is_empty() && state.asleep > 0;
+        state.asleep -= u32::from(tell);
+        drop(state);
+        if tell {
+            self.0.changed.notify_one();
+        }
     }
 }
 
@@ -187,11 +214,21 @@ impl Pool {
         }
     }
 
+    /// Takes a replica's place for a guest on the calling thread, if one is free and nobody waits for it.
+    pub(super) fn take_place(&'static self) -> Option<Place> {
+        let mut state = self.lock();
+        let is_free = state.queue.is_empty() && !state.stopping && state.free(self.scale.max) > 0;
+        state.places_taken += u32::from(is_free);
+        drop(state);
+        is_free.then(|| Place(self))
+    }
+
     /// Puts a job into the queue, or drops it and says `false` if the queue is full.
     pub(super) fn submit(&'static self, job: Job) -> bool {
         let mut state = self.lock();
         // Those who wait for a replica beyond the ones that are free for them.
-        if state.queue.len() >= state.idle as usize + self.scale.queue_limit {
+        let free = state.free(self.scale.max) as usize;
+        if state.queue.len() >= free + self.scale.queue_limit {
             return false;
         }
         state.queue.push_back(job);
@@ -259,11 +296,10 @@ impl Pool {
     }
 
     /// What the calling thread runs guests with.
-    fn worker(&self) -> Result<Worker, String> {
+    pub(super) fn worker(&self) -> Result<Worker, String> {
         let replica = Replica::new(&self.guest).map_err(|error| error.to_string())?;
         // Only now: the first replica starts the thread that watches deadlines, and a thread is born into the group of
-        // the one that starts it, and with its schedule.
-        run_as_batch();
+        // the one that starts it.
         let share = self.shares.as_ref().map(CpuShares::enter).transpose();
         let share = share.map_err(|error| error.to_string())?;
         let (world, metrics) = (self.world.copy(), self.metrics.clone());
@@ -281,7 +317,11 @@ impl Pool {
     /// The life of a replica's thread.
     fn work(&self) {
         let mut worker = match self.worker() {
-            Ok(worker) => worker,
+            Ok(worker) => {
+                // Not before the thread that watches deadlines is there, which would have the same schedule.
+                run_as_batch();
+                worker
+            }
             Err(error) => {
                 let mut state = self.lock();
                 state.replicas -= 1;
@@ -403,7 +443,9 @@ impl Pool {
             state = self.look_out(state, began + LOOK_OUT);
         }
         let job = loop {
-            if let Some(job) = state.queue.pop_front() {
+            if state.free(self.scale.max) > 0
+                && let Some(job) = state.queue.pop_front()
+            {
                 break Some(job);
             }
             if state.stopping {

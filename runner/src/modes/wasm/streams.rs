@@ -22,7 +22,8 @@ impl InputStream for Stdin {
     }
 
     fn is_canceled(&mut self) -> bool {
-        self.0.is_abandoned()
+        // Who sleeps waits as well.
+        self.0.is_abandoned() || self.0.is_trial()
     }
 }
 
@@ -41,13 +42,15 @@ impl OutputStream for Stdout {
 
 /// Lines for the log. Dropping it logs a last line that has no end.
 pub(super) struct Stderr {
+    exchange: Arc<Exchange>,
     logger: Logger,
     lines: LineAssembler,
 }
 
 impl Stderr {
-    pub(super) fn new(logger: Logger, limit: i64) -> Self {
+    pub(super) fn new(exchange: &Arc<Exchange>, logger: Logger, limit: i64) -> Self {
         Self {
+            exchange: Arc::clone(exchange),
             logger,
             lines: LineAssembler::new(limit),
         }
@@ -56,6 +59,9 @@ impl Stderr {
 
 impl OutputStream for Stderr {
     fn write(&mut self, bytes: &[u8], _: Option<Instant>) -> Result<usize, StreamError> {
+        if self.exchange.is_trial() {
+            return Err(StreamError::Canceled);
+        }
         let mut sink = FunctionLines::new(&self.logger, FunctionStream::Stderr);
         self.lines.push(bytes, &mut sink);
         Ok(bytes.len())
@@ -96,6 +102,7 @@ impl ResponseHead {
             Ok(true) => Ok(()),
             // Too late: to the guest like a reader that has gone.
             Ok(false) => Err(StreamError::Closed),
+            Err(_) if self.exchange.is_trial() => Err(StreamError::Canceled),
             Err(error) => {
                 self.logger.error(&format!(
                     "the function's line for /dev/faas/response was refused: {error}"

@@ -71,7 +71,11 @@ impl World {
             .own_environment(move || guest_environment(&head))
             .stdin(Box::new(Stdin(Arc::clone(exchange))))
             .stdout(Box::new(Stdout(Arc::clone(exchange))))
-            .stderr(Box::new(Stderr::new(self.logger, self.log_buffer_size)))
+            .stderr(Box::new(Stderr::new(
+                exchange,
+                self.logger,
+                self.log_buffer_size,
+            )))
             .side(Box::new(ResponseHead::new(exchange, self.logger)))
             .quota(self.settings.fs_quota)
             .descriptors(self.settings.fd_limit as usize)
