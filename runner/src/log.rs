@@ -177,7 +177,10 @@ impl Logger {
         record: impl FnOnce() -> AccessRecord<'a>,
         when: When,
     ) {
-        let mut lines = self.lines();
+        let mut lines = match when {
+            When::Now | When::Soon => self.lines(),
+            When::BeforeWaiting => self.free_lines(),
+        };
         let now = match self.inner.format {
             LogFormat::Json => {
                 let mut text = Vec::new();
@@ -259,6 +262,9 @@ impl Logger {
             let Ok(mut lines) = lines.try_lock() else {
                 continue;
             };
+            if lines.text.is_empty() {
+                continue;
+            }
             if !self.offer(&mut lines) {
                 // Nobody reads the log. It is for threads to wait for that which serve nobody.
                 kept.store(true, Ordering::Relaxed);
@@ -292,6 +298,14 @@ impl Logger {
 
     fn lines(self) -> MutexGuard<'static, Lines> {
         lock(self.inner.lines.own())
+    }
+
+    /// Lines that are not being written: who shares the calling thread's may wait for the log.
+    fn free_lines(self) -> MutexGuard<'static, Lines> {
+        let lines = &self.inner.lines;
+        let own = lines.own().try_lock().ok();
+        own.or_else(|| lines.all().find_map(|lines| lines.try_lock().ok()))
+            .unwrap_or_else(|| self.lines())
     }
 }
 
