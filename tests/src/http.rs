@@ -118,6 +118,16 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Reads the response to a request that was begun before.
+///
+/// # Panics
+///
+/// If there is none.
+#[track_caller]
+pub fn answer(stream: TcpStream) -> Response {
+    Response::read(&mut BufReader::new(stream), false).expect("it is answered")
+}
+
 /// Writes one chunk of a chunked body; an empty one is left out, it would be the last.
 ///
 /// # Errors

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use crate::http::{Request, Response};
+use crate::http::{Request, Response, connect};
 use crate::surroundings::runner_program;
 use crate::{Outcome, Work};
 
@@ -47,6 +47,13 @@ impl RunnerCommand {
             environment,
             log_to_file: false,
         }
+    }
+
+    /// Sets several variables.
+    #[must_use]
+    pub fn envs(self, settings: &[(&str, &str)]) -> Self {
+        let set = |command: Self, (name, value): &(&str, &str)| command.env(name, *value);
+        settings.iter().fold(self, set)
     }
 
     /// Sets a variable.
@@ -160,6 +167,18 @@ impl Runner {
         request
             .send(self.address)
             .unwrap_or_else(|error| panic!("{request:?}: {error}\nlog:\n{}", self.log()))
+    }
+
+    /// Sends a GET with these header lines and leaves its answer for later.
+    #[track_caller]
+    pub fn begin(&self, target: &str, headers: &str) -> TcpStream {
+        let mut stream = connect(self.address).expect("it listens");
+        write!(
+            stream,
+            "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
+        )
+        .expect("written");
+        stream
     }
 
     /// Sends a GET.

@@ -96,13 +96,7 @@ impl Seen {
 }
 
 fn obey(settings: &[(&str, &str)]) -> Runner {
-    let guest = Guest::fixture("obey");
-    settings
-        .iter()
-        .fold(guest.serve(), |command, (name, value)| {
-            command.env(name, *value)
-        })
-        .start()
+    Guest::fixture("obey").serve().envs(settings).start()
 }
 
 fn begin(runner: &Runner, head: &str) -> TcpStream {

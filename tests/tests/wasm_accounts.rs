@@ -1,9 +1,6 @@
 //! Wasm mode: every limit has its outcome, counts under its name, and is one line of the log.
 
-use std::io::{BufReader, Write as _};
-use std::net::TcpStream;
-
-use faas_wasm_tests::http::{Request, Response, connect};
+use faas_wasm_tests::http::{Request, answer};
 use faas_wasm_tests::{Guest, Runner};
 
 fn series(limit: &str) -> String {
@@ -30,49 +27,33 @@ fn has_met(runner: &mut Runner, limit: &str, line: &str) {
 fn obey(settings: &[(&str, &str)]) -> Runner {
     let guest = Guest::fixture("obey");
     let command = guest.serve().env("exec_timeout", "20s");
-    settings
-        .iter()
-        .fold(command, |command, (name, value)| command.env(name, *value))
-        .start()
-}
-
-/// Sends a request and leaves its answer for later.
-fn begin(runner: &Runner, target: &str) -> TcpStream {
-    begin_with(runner, target, "")
-}
-
-fn begin_with(runner: &Runner, target: &str, headers: &str) -> TcpStream {
-    let mut stream = connect(runner.address()).expect("it listens");
-    write!(
-        stream,
-        "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
-    )
-    .expect("written");
-    stream
-}
-
-fn answer(stream: TcpStream) -> Response {
-    Response::read(&mut BufReader::new(stream), false).expect("it is answered")
+    command.envs(settings).start()
 }
 
 /// A log that nobody reads holds up the functions that write it, and no probe; nothing of it is lost.
 #[test]
 fn a_log_that_nobody_reads_keeps_no_probe_waiting() {
-    let runner = Guest::fixture("nop").serve().start();
-    // A pipe holds 64 KiB, its reader a little more.
-    let target = format!("/{}", "x".repeat(1000));
-    let unread = runner.leave_log_unread();
-    let begun: Vec<_> = (0..200).map(|_| begin(&runner, &target)).collect();
-    for _ in 0..100 {
-        let health = Request::get("/_/health").send(runner.address());
-        assert_eq!(health.expect("it is answered").status, 200);
+    // On replicas, and on the thread that also answers the probes.
+    for is_warm in [false, true] {
+        let runner = Guest::fixture("nop").serve().start();
+        if is_warm {
+            runner.warm_up("/");
+        }
+        // A pipe holds 64 KiB, its reader a little more.
+        let target = format!("/{}", "x".repeat(1000));
+        let unread = runner.leave_log_unread();
+        let begun: Vec<_> = (0..200).map(|_| runner.begin(&target, "")).collect();
+        for _ in 0..100 {
+            let health = Request::get("/_/health").send(runner.address());
+            assert_eq!(health.expect("it is answered").status, 200);
+        }
+        drop(unread);
+        let answers = begun.into_iter().map(answer);
+        assert!(answers.into_iter().all(|answer| answer.status == 200));
+        let log = runner.stop();
+        let lines = log.lines().filter(|line| line.contains(&target));
+        assert_eq!(lines.count(), 200);
     }
-    drop(unread);
-    let answers = begun.into_iter().map(answer);
-    assert!(answers.into_iter().all(|answer| answer.status == 200));
-    let log = runner.stop();
-    let lines = log.lines().filter(|line| line.contains(&target));
-    assert_eq!(lines.count(), 200);
 }
 
 /// With `log_format=json` each line is an object; that of a request has the request's fields.
@@ -177,7 +158,7 @@ fn a_limit_in_mid_stream_cuts_it() {
 #[test]
 fn the_wait_for_a_replica() {
     let mut runner = obey(&[("max_scale", "1"), ("wasm_queue_limit", "1")]);
-    let running = begin(&runner, "/sleep/3000");
+    let running = runner.begin("/sleep/3000", "");
     runner.wait_for_metric("wasm_instances_running", 1.0);
     let request = Request::get("/ok").header("X-Timeout", "100ms");
     for count in 1..=2 {
@@ -202,9 +183,9 @@ fn the_wait_for_a_replica() {
 #[test]
 fn a_full_queue() {
     let mut runner = obey(&[("max_scale", "1"), ("wasm_queue_limit", "1")]);
-    let running = begin(&runner, "/sleep/1500");
+    let running = runner.begin("/sleep/1500", "");
     runner.wait_for_metric("wasm_instances_running", 1.0);
-    let waiting = begin(&runner, "/ok");
+    let waiting = runner.begin("/ok", "");
     runner.wait_for_metric("wasm_queue_length", 1.0);
     assert_eq!(runner.get("/ok").status, 429);
     has_met(
@@ -219,12 +200,12 @@ fn a_full_queue() {
 #[test]
 fn a_client_that_leaves_the_queue() {
     let runner = obey(&[("max_scale", "1"), ("wasm_queue_limit", "1")]);
-    let running = begin(&runner, "/sleep/3000");
+    let running = runner.begin("/sleep/3000", "");
     runner.wait_for_metric("wasm_instances_running", 1.0);
-    drop(begin(&runner, "/ok"));
+    drop(runner.begin("/ok", ""));
     runner.wait_for_metric("wasm_queue_length", 0.0);
     runner.wait_for_metric("http_requests_in_flight", 1.0);
-    let waiting = begin(&runner, "/ok");
+    let waiting = runner.begin("/ok", "");
     runner.wait_for_metric("wasm_queue_length", 1.0);
     assert_eq!([answer(running).status, answer(waiting).status], [200; 2]);
 }
@@ -232,7 +213,7 @@ fn a_client_that_leaves_the_queue() {
 #[test]
 fn requests_in_flight() {
     let mut runner = obey(&[("max_inflight", "1")]);
-    let running = begin(&runner, "/sleep/1000");
+    let running = runner.begin("/sleep/1000", "");
     runner.wait_for_metric("http_requests_in_flight", 1.0);
     assert_eq!(runner.get("/ok").status, 429);
     has_met(
@@ -328,9 +309,9 @@ fn the_limit_of_output() {
 #[test]
 fn a_replica_is_free_after_a_deadline() {
     let runner = obey(&[("max_scale", "1")]);
-    let spinning = begin_with(&runner, "/spin", "X-Timeout: 300ms\r\n");
+    let spinning = runner.begin("/spin", "X-Timeout: 300ms\r\n");
     runner.wait_for_metric("wasm_instances_running", 1.0);
-    let waiting = begin(&runner, "/ok");
+    let waiting = runner.begin("/ok", "");
     assert_eq!(answer(spinning).status, 504);
     let response = answer(waiting);
     assert_eq!((response.status, response.text().as_str()), (200, "done\n"));

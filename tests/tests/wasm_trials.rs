@@ -1,10 +1,9 @@
 //! Wasm mode: a guest that is tried on the thread of its connection, and is not what the runs before it were, runs in a
 //! replica as if nothing had been.
 
-use std::io::{BufReader, Write as _};
-use std::net::TcpStream;
+use std::io::BufReader;
 
-use faas_wasm_tests::http::{Request, Response, connect};
+use faas_wasm_tests::http::{Request, Response, answer};
 use faas_wasm_tests::{Guest, Runner, Work};
 
 const REPEATED: &str = "wasm_trials_total{outcome=\"repeated\"}";
@@ -12,24 +11,7 @@ const REPEATED: &str = "wasm_trials_total{outcome=\"repeated\"}";
 fn obey(settings: &[(&str, &str)]) -> Runner {
     let guest = Guest::fixture("obey");
     let command = guest.serve().env("exec_timeout", "20s");
-    settings
-        .iter()
-        .fold(command, |command, (name, value)| command.env(name, *value))
-        .start()
-}
-
-fn begin(runner: &Runner, target: &str, headers: &str) -> TcpStream {
-    let mut stream = connect(runner.address()).expect("it listens");
-    write!(
-        stream,
-        "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
-    )
-    .expect("written");
-    stream
-}
-
-fn answer(stream: TcpStream) -> Response {
-    Response::read(&mut BufReader::new(stream), false).expect("it is answered")
+    command.envs(settings).start()
 }
 
 /// Does something after short runs, until it was tried. Returns how often it was done.
@@ -93,7 +75,7 @@ fn nothing_of_a_trial_is_left_to_the_run_that_repeats_it() {
 fn output_that_goes_out_before_the_end_does_so() {
     let runner = obey(&[("wasm_output_hold_bytes", "1000")]);
     until_tried(&runner, || {
-        let stream = begin(&runner, "/print-spin/5000", "X-Timeout: 500ms\r\n");
+        let stream = runner.begin("/print-spin/5000", "X-Timeout: 500ms\r\n");
         let mut reader = BufReader::new(stream);
         // The head is there although the guest will never end.
         let head = Response::read_head(&mut reader).expect("it is answered");
@@ -110,7 +92,7 @@ fn output_that_goes_out_before_the_end_does_so() {
 fn others_are_served_while_a_guest_spins() {
     let runner = obey(&[("max_scale", "2")]);
     until_tried(&runner, || {
-        let spinning = begin(&runner, "/spin", "X-Timeout: 3s\r\n");
+        let spinning = runner.begin("/spin", "X-Timeout: 3s\r\n");
         runner.wait_for_metric("wasm_instances_running", 1.0);
         for _ in 0..100 {
             assert_eq!(runner.get("/ok").status, 200);
@@ -127,9 +109,9 @@ fn others_are_served_while_a_guest_spins() {
 fn there_are_never_more_guests_than_max_scale() {
     let mut runner = obey(&[("max_scale", "1")]);
     until_tried(&runner, || {
-        let spinning = begin(&runner, "/spin", "X-Timeout: 500ms\r\n");
+        let spinning = runner.begin("/spin", "X-Timeout: 500ms\r\n");
         runner.wait_for_metric("wasm_instances_running", 1.0);
-        let waiting = begin(&runner, "/ok?waiting", "");
+        let waiting = runner.begin("/ok?waiting", "");
         assert_eq!(answer(waiting).status, 200);
         assert_eq!(answer(spinning).status, 504);
     });

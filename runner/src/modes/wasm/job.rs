@@ -107,9 +107,9 @@ impl Worker {
         let elapsed = began.elapsed();
         let usage = self.usage(&context);
         drop(context);
-        let is_plain = matches!(ending, Ok(Ending::Returned | Ending::Exited(0)));
-        let ended_well = is_plain && usage.refused().next().is_none();
-        let ended_well = job.exchange.end_trial(ended_well);
+        let is_plain = matches!(ending, Ok(Ending::Returned | Ending::Exited(0)))
+            && usage.refused().next().is_none();
+        let ended_well = job.exchange.end_trial(is_plain);
         self.metrics.counts().tried(ended_well);
         if !ended_well {
             return Err(job);

@@ -102,11 +102,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.places_taken -= 1;
-        let tell = !state.queue.is_empty() && state.asleep > 0;
-        state.asleep -= u32::from(tell);
-        drop(state);
-        if tell {
-            self.0.changed.notify_one();
+        if !state.queue.is_empty() {
+            self.0.tell_one(state);
         }
     }
 }
@@ -239,15 +236,21 @@ impl Pool {
         {
             self.spawn(&mut state);
         }
-        // Telling is a system call even if nobody sleeps, and under load nobody does.
         let is_seen = state.looks_out && state.queue.len() == 1;
-        let tell = state.asleep > 0 && !is_seen;
+        if !is_seen {
+            self.tell_one(state);
+        }
+        true
+    }
+
+    /// Wakes a replica, if one sleeps: telling is a system call even if nobody does, and under load nobody does.
+    fn tell_one(&self, mut state: MutexGuard<'_, State>) {
+        let tell = state.asleep > 0;
         state.asleep -= u32::from(tell);
         drop(state);
         if tell {
             self.changed.notify_one();
         }
-        true
     }
 
     /// Takes a job out of the queue whose client does not wait any more, so that it keeps nobody else from waiting.
