@@ -14,6 +14,8 @@ pub enum Broken {
     GrownTail,
     /// The first element of each table.
     TableEntry,
+    /// That a guard was lifted.
+    LiftedGuard,
 }
 
 thread_local! {

@@ -6,6 +6,7 @@ pub(crate) enum Broken {
     HotPage,
     GrownTail,
     TableEntry,
+    LiftedGuard,
 }
 
 pub(crate) const fn is(_: Broken) -> bool {

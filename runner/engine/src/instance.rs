@@ -80,7 +80,13 @@ pub(crate) type Slots = Box<[Slot]>;
 
 /// Reserves the slots for instances of a module.
 pub(crate) fn reserve(module: &Module) -> Result<Slots, SlotError> {
-    module.images.iter().map(Slot::new).collect()
+    let slots: Result<Slots, _> = module.images.iter().map(Slot::new).collect();
+    let mut slots = slots?;
+    // A fault is looked for in one guard.
+    if let Some(first) = slots.first_mut() {
+        first.permit_guard();
+    }
+    Ok(slots)
 }
 
 /// Sees to it that this thread has a stack for guests, which it then keeps.
@@ -311,7 +317,9 @@ impl<T: 'static> Instance<T> {
         let context = VMFunctionContext {
             vmctx: self.vm.vmctx_ptr(),
         };
-        let guard = RunGuard::new(&watched.thread, number, module.code.clone());
+        let memory_guard = self.slots.first().and_then(Slot::guard);
+        let code = module.code.clone();
+        let guard = RunGuard::new(&watched.thread, number, code, memory_guard);
         watched.set_limits(limits);
         let thread = std::ptr::from_ref(&watched.thread);
         let result = libcalls::with_active(&self.state, || {

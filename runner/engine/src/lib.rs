@@ -28,6 +28,7 @@ pub mod broken;
 mod broken;
 mod caller;
 mod deadline;
+mod guard;
 mod image;
 mod instance;
 mod libcalls;

@@ -175,7 +175,8 @@ unsafe extern "C" fn memory_fill(
     value: u32,
     length: u32,
 ) -> u32 {
-    let (target, trap) = (active().memory(memory), trap_number::MEMORY_OUT_OF_BOUNDS);
+    let target = active().memory_to_write(memory, to, length);
+    let trap = trap_number::MEMORY_OUT_OF_BOUNDS;
     // SAFETY: a memory is so large and cannot shrink; its guest waits for us.
     unsafe { fill(target, (to, length), value as u8, trap, |_, _| ()) }
 }
@@ -201,7 +202,8 @@ unsafe extern "C" fn memory_copy(
     from: u32,
     length: u32,
 ) -> u32 {
-    let memories = (active().memory(to_memory), active().memory(from_memory));
+    let target = active().memory_to_write(to_memory, to, length);
+    let memories = (target, active().memory(from_memory));
     let trap = trap_number::MEMORY_OUT_OF_BOUNDS;
     // SAFETY: as for `memory_fill`.
     unsafe { copy(memories, (to, from, length), trap, |_, _| ()) }
@@ -231,7 +233,7 @@ unsafe extern "C" fn memory_init(
     length: u32,
 ) -> u32 {
     let target = active()
-        .memory(memory)
+        .memory_to_write(memory, to, length)
         .filter(|(_, size)| fits(to, length, *size));
     let segment = find(&active().data, segment);
     let size = segment.map_or(0, |segment| segment.length.get());

@@ -6,6 +6,8 @@
 
 use std::marker::PhantomData;
 
+use crate::signal;
+
 /// A range that the guest named and that does not lie in its linear memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("guest range {offset:#x}+{length:#x} lies outside of a memory of {size:#x} bytes")]
@@ -59,7 +61,8 @@ impl<'a> GuestMemory<'a> {
     ///
     /// # Safety
     ///
-    /// For `'a` the range must be mapped readable and writable, and nothing else may access it.
+    /// For `'a` the range must be mapped readable and, but for what the guard of the running guest's
+    /// memory keeps, writable; and nothing else may access it.
     pub unsafe fn new(base: *mut u8, length: usize) -> Self {
         Self {
             base,
@@ -114,8 +117,19 @@ impl<'a> GuestMemory<'a> {
     /// As [`GuestMemory::slice`].
     pub fn slice_mut(&mut self, offset: u32, length: u32) -> Result<&mut [u8], MemoryFault> {
         let start = self.check(offset, u64::from(length))?;
+        // SAFETY: the range was checked.
+        let first = unsafe { self.base.add(start) };
+        if !signal::allow_write(first, length as usize) {
+            // The system has no memory for its own tables.
+            let (length, size) = (u64::from(length), self.length);
+            return Err(MemoryFault {
+                offset,
+                length,
+                size,
+            });
+        }
         // SAFETY: as in `slice`, and `&mut self` makes the borrow the only one.
-        Ok(unsafe { std::slice::from_raw_parts_mut(self.base.add(start), length as usize) })
+        Ok(unsafe { std::slice::from_raw_parts_mut(first, length as usize) })
     }
 
     /// Reads a number at `offset`, which need not be aligned.

@@ -6,6 +6,8 @@
 //! on the program counter alone:
 //!
 //! ```text
+//! in the artifact's code,    a page that a guard keeps (guard.rs): lift the guard and go on
+//! fault at such a page
 //! in the artifact's code     no lock is held and no destructor is pending: continue in a stub
 //!                            that unwinds the run
 //! elsewhere, INTERRUPT       remember it; every host function checks on its way out
@@ -37,9 +39,10 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize};
 
 use crate::caller;
+use crate::guard::Guard;
 use crate::stop::{Interruption, Stop, TrapKind};
 
 /// The signal that ends a run. Sent to single threads by the monitor; one that comes from
@@ -74,6 +77,8 @@ pub(crate) struct Thread {
     red_zone_open: AtomicBool,
     code_start: AtomicUsize,
     code_end: AtomicUsize,
+    /// That of the run's memory, or null.
+    guard: AtomicPtr<Guard>,
     stack_low: AtomicUsize,
     stack_high: AtomicUsize,
     /// Program counter, frame pointer, signal and address of the last fault in guest code.
@@ -156,6 +161,13 @@ impl Thread {
 
     fn in_code(&self, pc: usize) -> bool {
         pc >= self.code_start.load(Relaxed) && pc < self.code_end.load(Relaxed)
+    }
+
+    /// The guard of the memory of the run.
+    fn guard(&self) -> Option<&Guard> {
+        // SAFETY: null or published by `RunGuard::new`, whose caller keeps it until it is withdrawn;
+        // read by the run's own thread alone.
+        unsafe { self.guard.load(Relaxed).as_ref() }
     }
 
     fn in_red_zone(&self, address: usize) -> bool {
@@ -248,8 +260,13 @@ pub(crate) struct RunGuard<'a> {
 }
 
 impl<'a> RunGuard<'a> {
-    /// Begins run number `run` of an artifact whose code lies at `code`.
-    pub(crate) fn new(thread: &'a Thread, run: u64, code: std::ops::Range<usize>) -> Self {
+    /// Begins run number `run` of an artifact whose code lies at `code`, on a memory with this guard.
+    pub(crate) fn new(
+        thread: &'a Thread,
+        run: u64,
+        code: std::ops::Range<usize>,
+        guard: Option<&'a Guard>,
+    ) -> Self {
         if thread.tid.load(Relaxed) == 0 {
             thread
                 .tid
@@ -261,6 +278,8 @@ impl<'a> RunGuard<'a> {
         }
         thread.code_start.store(code.start, Relaxed);
         thread.code_end.store(code.end, Relaxed);
+        let guard = guard.map_or(ptr::null(), ptr::from_ref);
+        thread.guard.store(guard.cast_mut(), Relaxed);
         thread.fault_pc.store(0, Relaxed);
         thread.fault_signal.store(0, Relaxed);
         thread.interrupted.store(false, Relaxed);
@@ -274,6 +293,7 @@ impl<'a> RunGuard<'a> {
 impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
         self.thread.run.store(0, SeqCst);
+        self.thread.guard.store(ptr::null_mut(), Relaxed);
         CURRENT.set(self.outer);
         if self.thread.red_zone_open.swap(false, Relaxed) {
             self.thread.protect_red_zone(libc::PROT_NONE);
@@ -311,6 +331,16 @@ fn attend(thread: &Thread) {
         thread.red_zone_open.store(false, Relaxed);
         thread.protect_red_zone(libc::PROT_NONE);
     }
+}
+
+/// Sees to it that others than compiled code can write so many bytes of guest memory: system calls, host
+/// functions and library calls. `false` if the system refuses. A range that is no guest memory is
+/// nobody's concern here.
+#[inline]
+pub(crate) fn allow_write(start: *const u8, length: usize) -> bool {
+    let range = start.addr()..start.addr() + length;
+    let guard = current().and_then(Thread::guard);
+    guard.is_none_or(|guard| guard.allow(range))
 }
 
 /// Whether an interruption waits; long library calls ask between their chunks.
@@ -447,6 +477,10 @@ fn handled(signal: i32, address: usize, context: &mut libc::ucontext_t) -> bool 
     let registers = Registers(context);
     let pc = registers.pc();
     if thread.in_code(pc) {
+        let is_guarded = |guard: &Guard| guard.let_pass(address);
+        if signal == libc::SIGSEGV && thread.guard().is_some_and(is_guarded) {
+            return true;
+        }
         thread.fault_pc.store(pc, Relaxed);
         thread.fault_fp.store(registers.fp(), Relaxed);
         thread

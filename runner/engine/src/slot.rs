@@ -25,6 +25,9 @@
 //! kernel names, and is either made equal to the image or dropped, which lets the image show again.
 //! What was grown becomes inaccessible; its kept pages hold zeros and wait for the next growth.
 //!
+//! Where the runs write the same pages each time, a guard keeps the others from being written, and
+//! the kernel need not be asked (`guard.rs`).
+//!
 //! Unsafe here assumes that the artifact's file keeps its size and content while it is mapped.
 
 use std::ops::Range;
@@ -35,6 +38,7 @@ use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags};
 
 use crate::broken::{self, Broken};
+use crate::guard::{Guard, Patience};
 use crate::image::MemoryImage;
 use crate::pagemap::{OwnPages, Pagemap};
 
@@ -93,6 +97,11 @@ pub(crate) struct Slot {
     /// Room for what a reset finds out, so that it need not be allocated.
     before: Vec<Kept>,
     own: Vec<OwnPages>,
+    /// There may be a guard.
+    guardable: bool,
+    patience: Patience,
+    /// Boxed, as the thread that runs the guest refers to it.
+    guard: Option<Box<Guard>>,
 }
 
 /// A page that stays when the slot is reset.
@@ -135,10 +144,24 @@ impl Slot {
             kept: Vec::new(),
             before: Vec::new(),
             own: Vec::new(),
+            guardable: false,
+            patience: Patience::default(),
+            guard: None,
         };
         // SAFETY: the reservation is larger than any initial memory, and ours alone.
         unsafe { image.map(base) }.map_err(SlotError::Map)?;
         Ok(slot)
+    }
+
+    /// Lets the slot have a guard from time to time. Its [`guard`](Slot::guard) must then be in force while
+    /// a guest runs.
+    pub(crate) fn permit_guard(&mut self) {
+        self.guardable = true;
+    }
+
+    /// The guard for the next run, if there is one.
+    pub(crate) fn guard(&self) -> Option<&Guard> {
+        self.guard.as_deref()
     }
 
     fn protect(&self, start: usize, length: usize, flags: MprotectFlags) -> Result<(), SlotError> {
@@ -179,6 +202,12 @@ impl Slot {
         if size > limit.min(LARGEST) {
             return false;
         }
+        let lifted = self
+            .guard()
+            .is_none_or(|guard| additional == 0 || guard.lift());
+        if !lifted {
+            return false;
+        }
         let flags = MprotectFlags::READ | MprotectFlags::WRITE;
         if additional > 0 && self.protect(self.current, additional, flags).is_err() {
             return false;
@@ -194,6 +223,9 @@ impl Slot {
     /// [`SlotError`]; the slot must then be dropped.
     pub(crate) fn reset(&mut self) -> Result<(), SlotError> {
         self.limited = false;
+        if self.restore_guarded()? {
+            return Ok(());
+        }
         let initial = self.image.initial();
         if broken::is(Broken::GrownTail) {
             self.current = initial;
@@ -207,6 +239,49 @@ impl Slot {
             self.protect(initial, self.current - initial, MprotectFlags::empty())?;
             self.current = initial;
         }
+        Ok(())
+    }
+
+    /// Gives the pages that can be written their first content, if a guard has kept the others; `false` if
+    /// there is none, or not any more.
+    fn restore_guarded(&mut self) -> Result<bool, SlotError> {
+        let Some(guard) = self.guard.take() else {
+            return Ok(false);
+        };
+        if !guard.is_lifted() || broken::is(Broken::LiftedGuard) {
+            let mut kept = std::mem::take(&mut self.kept);
+            for (number, page) in kept.iter_mut().enumerate() {
+                let skipped = number == 0 && broken::is(Broken::HotPage);
+                let changed = !skipped && self.put_back(page.start);
+                page.idle = if changed { 0 } else { page.idle + 1 };
+            }
+            let all_in_use = kept.iter().all(|page| page.idle <= IDLE_RESETS);
+            self.kept = kept;
+            if all_in_use {
+                self.patience.stands();
+                self.guard = Some(guard);
+                return Ok(true);
+            }
+            if !guard.lift() {
+                return Err(SlotError::Map(Errno::NOMEM));
+            }
+        }
+        self.patience.lost();
+        Ok(false)
+    }
+
+    /// Puts up a guard if the last resets have found the same pages.
+    fn consider_guard(&mut self, same: bool) -> Result<(), SlotError> {
+        if !self.guardable || !self.patience.found(same) {
+            return Ok(());
+        }
+        let base = self.base.addr().get();
+        let pages = self.kept.iter().map(|page| base + page.start);
+        let pages = pages.map(|start| start..start + page_size());
+        let memory = base..base + self.image.initial();
+        // SAFETY: the memory is mapped and ours, and the pages that are kept lie in it: `same` says so.
+        let guard = unsafe { Guard::new(memory, pages) }.map_err(SlotError::Map)?;
+        self.guard = guard.map(Box::new);
         Ok(())
     }
 
@@ -252,9 +327,15 @@ impl Slot {
         self.discard(unused.last())?;
         // Whatever the kernel was not asked about, or had no answer to.
         self.discard(looked..self.touched)?;
-        self.touched = kept.last().map_or(0, |page| page.start + page_size());
+        let touched = kept.last().map_or(0, |page| page.start + page_size());
+        // Nothing was dropped either: a page that is would be missing.
+        let same = looked >= self.touched
+            && (1..=self.image.initial()).contains(&touched)
+            && kept.len() == before.len()
+            && (kept.iter().zip(&before)).all(|(kept, before)| kept.start == before.start);
+        self.touched = touched;
         (self.kept, self.before, self.own) = (kept, before, own);
-        Ok(())
+        self.consider_guard(same)
     }
 
     /// Gives an accessible page its first content; `false` if it has it already.
@@ -455,6 +536,74 @@ mod tests {
         let kept: Vec<_> = slot.kept.iter().map(|page| page.start).collect();
         assert_eq!(kept, [WASM_PAGE]);
         assert_eq!(*byte(&mut slot, WASM_PAGE), 7);
+    }
+
+    /// Runs that write the same page until there is a guard, which they leave standing.
+    fn guarded(image: &Arc<MemoryImage>) -> Slot {
+        let mut slot = Slot::new(image).unwrap();
+        slot.permit_guard();
+        for _ in 0..1000 {
+            *byte(&mut slot, WASM_PAGE + page_size()) = 42;
+            slot.reset().unwrap();
+        }
+        assert_eq!(slot.guard().is_some(), Pagemap::get().is_some());
+        slot
+    }
+
+    #[test]
+    fn where_the_same_pages_are_written_a_guard_keeps_the_others() {
+        let (image, _file) = image(3 * WASM_PAGE, 7);
+        let mut slot = guarded(&image);
+        let Some(guard) = slot.guard() else { return };
+        let first = slot.base.addr().get();
+        let open = first + WASM_PAGE + page_size();
+        assert!(guard.allow(open + 1..open + page_size()));
+        assert!(guard.allow(first + image.initial()..first + RESERVATION));
+        assert!(!guard.is_lifted(), "these are open, or not of the memory");
+        for elsewhere in [0, first - 1, first + image.initial()] {
+            assert!(!guard.let_pass(elsewhere), "{elsewhere:#x}");
+        }
+        assert!(guard.let_pass(first) && guard.is_lifted());
+        assert!(!guard.let_pass(first), "a second fault has another cause");
+        // It is written, and the next run sees the image.
+        for at in (0..3 * WASM_PAGE).step_by(page_size()) {
+            *byte(&mut slot, at) = 42;
+        }
+        slot.reset().unwrap();
+        assert!(slot.guard().is_none());
+        for at in 0..3 * WASM_PAGE {
+            let expected = if at / WASM_PAGE == 1 { 7 } else { 0 };
+            assert_eq!(*byte(&mut slot, at), expected, "{at:#x}");
+        }
+    }
+
+    #[test]
+    fn growth_lifts_a_guard() {
+        let (image, _file) = image(3 * WASM_PAGE, 7);
+        let mut slot = guarded(&image);
+        assert!(slot.grow(WASM_PAGE, LARGEST));
+        assert!(slot.guard().is_none_or(Guard::is_lifted));
+        for at in [0, 3 * WASM_PAGE] {
+            *byte(&mut slot, at) = 42;
+        }
+        slot.reset().unwrap();
+        assert!(slot.guard().is_none());
+        assert!(slot.grow(WASM_PAGE, LARGEST));
+        for at in [0, 3 * WASM_PAGE] {
+            assert_eq!(*byte(&mut slot, at), 0);
+        }
+    }
+
+    /// A page that the runs do not write any more is given back, guard or not.
+    #[test]
+    fn a_guard_goes_with_the_pages_that_it_was_for() {
+        let (image, _file) = image(3 * WASM_PAGE, 7);
+        let mut slot = guarded(&image);
+        for _ in 0..=IDLE_RESETS {
+            slot.reset().unwrap();
+        }
+        assert!(slot.guard().is_none() && slot.kept.is_empty());
+        *byte(&mut slot, 0) = 42;
     }
 
     #[test]

@@ -29,6 +29,7 @@ use wasmer_vm::{
 };
 
 use crate::broken::{self, Broken};
+use crate::signal;
 
 /// A passive segment of one instance.
 #[derive(Debug)]
@@ -77,6 +78,20 @@ impl State {
         // is in a library call.
         let definition = unsafe { definition.as_ref() };
         Some((definition.base, definition.current_length as u64))
+    }
+
+    /// The same, where these bytes of it, as far as they lie in it, can be written now.
+    pub(crate) fn memory_to_write(
+        &self,
+        index: u32,
+        to: u32,
+        length: u32,
+    ) -> Option<(*mut u8, u64)> {
+        self.memory(index).filter(|(base, size)| {
+            let end = u64::from(to) + u64::from(length);
+            let first = base.wrapping_add(to as usize);
+            end > *size || signal::allow_write(first, length as usize)
+        })
     }
 
     /// Whether a memory is declared for several threads.

@@ -12,7 +12,7 @@ mod trusted;
 use faas_wasm_engine::broken::{Broken, break_reset};
 use faas_wasm_tests::Backend;
 use faas_wasm_wasi::keep_nodes;
-use requests::{Guests, Instruction};
+use requests::{Found, Guests, Instruction};
 
 /// Requests of the whole proof.
 const REQUESTS: usize = 100_000;
@@ -52,12 +52,40 @@ fn each_change_is_gone_after_each_ending() {
     }
 }
 
+/// Requests that write the same few pages, so that a guard is put up around them, and then one that writes
+/// everywhere, again and again. Each time it takes twice as many.
+fn lift_guards(guests: &mut Guests) -> Result<(), Box<Found>> {
+    for times in 0..7 {
+        for _ in 0..100 << times {
+            guests.one(Instruction::nothing())?;
+        }
+        guests.one(Instruction::everything_in_place())?;
+        guests.one(Instruction::nothing())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_guard_was_lifted_for_is_gone() {
+    let mut guests = Guests::new(Backend::Cranelift);
+    lift_guards(&mut guests).expect("all is as for the first request");
+}
+
 #[track_caller]
 fn is_noticed(set_broken: impl Fn(bool), codes: std::ops::Range<u32>) {
+    is_noticed_by(|guests| guests.run(FEW).map(|_| ()), set_broken, codes);
+}
+
+#[track_caller]
+fn is_noticed_by(
+    run: impl Fn(&mut Guests) -> Result<(), Box<Found>>,
+    set_broken: impl Fn(bool),
+    codes: std::ops::Range<u32>,
+) {
     let mut guests = Guests::new(Backend::Cranelift);
     guests.run(FEW).expect("nothing is broken yet");
     set_broken(true);
-    let found = guests.run(FEW);
+    let found = run(&mut guests);
     set_broken(false);
     let found = found.expect_err("a broken reset must be noticed");
     let code = found.exit_code();
@@ -84,6 +112,11 @@ fn a_tail_that_stays_is_noticed() {
 #[test]
 fn a_table_entry_that_stays_is_noticed() {
     is_noticed(forgets(Broken::TableEntry), 112..120);
+}
+
+#[test]
+fn a_guard_that_was_lifted_unnoticed_is_noticed() {
+    is_noticed_by(lift_guards, forgets(Broken::LiftedGuard), 103..105);
 }
 
 #[test]

@@ -43,6 +43,22 @@ impl Instruction {
         changes.flat_map(|changes| (0..ENDINGS).map(move |ending| Self { changes, ending }))
     }
 
+    /// Changes of all but sizes, and then a return.
+    pub(crate) const fn everything_in_place() -> Self {
+        Self {
+            changes: 0x7c,
+            ending: 0,
+        }
+    }
+
+    /// No changes, and a return.
+    pub(crate) const fn nothing() -> Self {
+        Self {
+            changes: 0,
+            ending: 0,
+        }
+    }
+
     fn input(self) -> [u8; 8] {
         std::array::from_fn(|digit| match digit {
             7 => b'0' + self.ending as u8,
