@@ -330,7 +330,8 @@ impl Slot {
         let touched = kept.last().map_or(0, |page| page.start + page_size());
         // Nothing was dropped either: a page that is would be missing.
         let same = looked >= self.touched
-            && (1..=self.image.initial()).contains(&touched)
+            && self.image.initial() > 0
+            && touched <= self.image.initial()
             && kept.len() == before.len()
             && (kept.iter().zip(&before)).all(|(kept, before)| kept.start == before.start);
         self.touched = touched;

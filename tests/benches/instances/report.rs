@@ -26,7 +26,7 @@ const PROMISES: [Promise; 17] = [
     Promise {
         what: "instance, call and drop of nop, to wasmtime's",
         target: Bound::AtMost(0.3),
-        gate: Some(Bound::AtMost(0.36)),
+        gate: Some(Bound::AtMost(0.3)),
         number: |turns| turns.to_rival("nop"),
     },
     Promise {
@@ -95,7 +95,7 @@ const PROMISES: [Promise; 17] = [
     Promise {
         what: "the same by CPU time, which other programs do not disturb",
         target: Bound::AtLeast(1.7),
-        gate: Some(Bound::AtLeast(1.4)),
+        gate: Some(Bound::AtLeast(1.7)),
         number: |turns| {
             2.0 * turns.found("CPU time of hello on one thread, ns")
                 / turns.found("CPU time of hello on two threads, ns")
