@@ -168,8 +168,8 @@ pub trait Mode: Send + Sync + 'static {
 
 /// Seconds with six decimals, for the header that tells how long the function took.
 fn duration_value(seconds: f64) -> HeaderValue {
-    // Digits and a point are a header value.
-    let mut text = Vec::with_capacity(16);
+    // Digits and a point are a header value. What fits exactly is not allocated again: anything below ten seconds.
+    let mut text = Vec::with_capacity("0.000000".len());
     gotext::push_decimals::<6>(&mut text, seconds);
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0.000000"))
 }

@@ -90,9 +90,8 @@ impl ConnectionState {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn end_request(&self) {
-        self.idle_since
-            .store(self.nanos(Instant::now()), Ordering::Relaxed);
+    pub(super) fn end_request(&self, now: Instant) {
+        self.idle_since.store(self.nanos(now), Ordering::Relaxed);
         self.serving.store(false, Ordering::Relaxed);
     }
 

@@ -42,7 +42,7 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, logger: Logg
                     hyper::service::service_fn(|request| {
                         state.begin_request(std::time::Instant::now(), Some(TIMEOUT));
                         let response = respond(&request, metrics);
-                        state.end_request();
+                        state.end_request(std::time::Instant::now());
                         async { Ok::<_, Infallible>(response) }
                     }),
                 )

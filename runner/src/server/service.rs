@@ -283,8 +283,11 @@ fn tracked(
     if let Some(ticket) = &ticket {
         ticket.set_code(response.status());
     }
-    let announced = response.headers().get(CONTENT_LENGTH);
-    let missing = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+    let missing = match response.headers().get(CONTENT_LENGTH) {
+        Some(announced) => announced.to_str().ok().and_then(|text| text.parse().ok()),
+        // The connection layer announces it.
+        None => response.body().size_hint().exact(),
+    };
     response.map(|body| TrackedBody {
         body,
         missing,
@@ -461,8 +464,11 @@ pub(super) struct TrackedBody {
 
 impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.connection.end_request();
-        drop(self.ticket.take());
+        let now = Instant::now();
+        self.connection.end_request(now);
+        if let Some(ticket) = self.ticket.take() {
+            ticket.release(now);
+        }
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Ticket {
     method: Method,
     began: Instant,
     code: AtomicU16,
+    /// Now, if somebody has looked.
+    ended: Option<Instant>,
     _place: Option<Place>,
 }
 
@@ -76,6 +78,7 @@ impl Ticket {
             began,
             // What is recorded if the client leaves before there is a response.
             code: AtomicU16::new(StatusCode::GATEWAY_TIMEOUT.as_u16()),
+            ended: None,
             _place: place,
         })
     }
@@ -87,8 +90,16 @@ impl Ticket {
             method: Method::GET,
             began: Instant::now(),
             code: AtomicU16::new(0),
+            ended: None,
             _place: place,
         })
+    }
+
+    /// Gives up a part in the ticket; it is `now`.
+    pub(super) fn release(self: Arc<Self>, now: Instant) {
+        if let Some(mut last) = Arc::into_inner(self) {
+            last.ended = Some(now);
+        }
     }
 
     /// What the metrics will say; the status of the response replaces it when there is one.
@@ -103,7 +114,7 @@ impl Drop for Ticket {
             metrics.end(
                 &self.method,
                 self.code.load(Ordering::Relaxed),
-                self.began.elapsed(),
+                self.ended.unwrap_or_else(Instant::now) - self.began,
             );
         }
     }

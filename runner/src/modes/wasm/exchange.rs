@@ -76,9 +76,27 @@ struct State {
     canceler: Option<Canceler>,
     abandoned: bool,
     trial: Option<Trial>,
-    /// How long the run has taken.
-    ran: Option<Duration>,
+    ran: Option<Ran>,
     outcome: Option<Outcome>,
+}
+
+/// When a run was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ran {
+    /// From its beginning to its end.
+    pub length: Duration,
+    pub end: Instant,
+}
+
+impl Ran {
+    /// A run that began then and ends now.
+    pub(super) fn since(began: Instant) -> Self {
+        let end = Instant::now();
+        Self {
+            length: end - began,
+            end,
+        }
+    }
 }
 
 /// What is kept of a run of which nothing is to be seen if it does not end well at once.
@@ -93,6 +111,14 @@ impl State {
     fn add_input(&mut self, data: Bytes) {
         self.input_size += data.len();
         self.input.push_back(data);
+    }
+
+    fn take_complete(&mut self) -> Option<Held> {
+        let outcome = self.outcome?;
+        Some(Held::Complete(
+            std::mem::take(&mut self.output).freeze(),
+            outcome,
+        ))
     }
 }
 
@@ -278,6 +304,11 @@ impl Exchange {
         self.hold.time
     }
 
+    /// All of the output, if the guest has ended before any of it was released.
+    pub(super) fn take_complete(&self) -> Option<Held> {
+        self.lock().take_complete()
+    }
+
     /// Looks at held output, and releases it if it is time. If not, the reader is woken when it is released or at its
     /// end, and with `wake_at_first` also when there is the first of it.
     pub(super) fn poll_held(
@@ -287,8 +318,8 @@ impl Exchange {
         wake_at_first: bool,
     ) -> Held {
         let mut state = self.lock();
-        if let Some(outcome) = state.outcome {
-            return Held::Complete(state.output.split().freeze(), outcome);
+        if let Some(complete) = state.take_complete() {
+            return complete;
         }
         let due = state.first_output.map(|first| first + self.hold.time);
         if state.output.len() >= self.hold.bytes.max(1) || due.is_some_and(|due| due <= now) {
@@ -306,8 +337,8 @@ impl Exchange {
         std::mem::take(&mut self.lock().head)
     }
 
-    /// How long the run has taken, once it has ended.
-    pub(super) fn ran(&self) -> Option<Duration> {
+    /// When the run was, once it has ended.
+    pub(super) fn ran(&self) -> Option<Ran> {
         self.lock().ran
     }
 
@@ -422,7 +453,8 @@ impl Exchange {
             // It would go out now.
             return Err(StreamError::Canceled);
         }
-        let first = state.first_output.is_none() && !taken.is_empty();
+        // What a trial has written waits for its end.
+        let first = state.first_output.is_none() && state.trial.is_none() && !taken.is_empty();
         if first {
             state.first_output = Some(Instant::now());
         }
@@ -512,7 +544,7 @@ impl Exchange {
     }
 
     /// The end of the guest's run: what became of its response, and why it has none although it ended well.
-    pub(super) fn conclude(&self, outcome: Outcome, ran: Duration) -> (Outcome, Option<HeadError>) {
+    pub(super) fn conclude(&self, outcome: Outcome, ran: Ran) -> (Outcome, Option<HeadError>) {
         let mut state = self.lock();
         state.ran = Some(ran);
         if state.cgi.take().is_some() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits, TrapKind};
 
 use super::cpu_share::CpuShare;
-use super::exchange::{Exchange, Finished, Outcome};
+use super::exchange::{Exchange, Finished, Outcome, Ran};
 use super::limits::{Limit, TimeLimit};
 use super::metrics::{Cause, WasmMetrics};
 use super::world::World;
@@ -85,9 +85,8 @@ impl Worker {
         }
     }
 
-    /// Makes the spare instance.
-    pub(super) fn prepare(&mut self) -> Result<(), String> {
-        let began = Instant::now();
+    /// Makes the spare instance. It is `began` now, or a moment later.
+    pub(super) fn prepare(&mut self, began: Instant) -> Result<(), String> {
         self.replica.prepare().map_err(|error| error.to_string())?;
         self.metrics.counts().instantiated(began.elapsed());
         Ok(())
@@ -95,7 +94,7 @@ impl Worker {
 
     /// Runs a job, if that ends well within this time and the guest neither has to wait nor logs anything. If not,
     /// nothing of it has been seen outside, and the job is given back as it was.
-    pub(super) fn attempt(&mut self, job: Job, limit: Duration) -> Result<(), Job> {
+    pub(super) fn attempt(&mut self, job: Job, limit: Duration) -> Result<Ran, Job> {
         job.exchange.begin_trial();
         let mut context = self.world.host(&job.head, &job.exchange);
         let began = Instant::now();
@@ -104,7 +103,7 @@ impl Worker {
             cpu_time: self.world.settings.cpu_timeout,
         };
         let ending = self.replica.run(&mut context, limits);
-        let elapsed = began.elapsed();
+        let ran = Ran::since(began);
         let usage = self.usage(&context);
         drop(context);
         let is_plain = matches!(ending, Ok(Ending::Returned | Ending::Exited(0)))
@@ -117,12 +116,12 @@ impl Worker {
         let counts = self.metrics.counts();
         counts.start();
         counts.used(usage.memory, usage.overlay);
-        counts.end(Cause::Returned, elapsed);
-        job.exchange.conclude(Outcome::Success, elapsed);
+        counts.end(Cause::Returned, ran.length);
+        job.exchange.conclude(Outcome::Success, ran);
         drop(job.ticket);
         let finished = job.exchange.finish(Outcome::Success);
-        access::log_before_waiting(&self.logger, &job.head, &answer(&finished, elapsed));
-        Ok(())
+        access::log_before_waiting(&self.logger, &job.head, &answer(&finished, ran));
+        Ok(ran)
     }
 
     /// Runs a job to its end.
@@ -145,7 +144,7 @@ impl Worker {
             cpu_time: self.world.settings.cpu_timeout,
         };
         let ending = self.replica.run(&mut context, limits);
-        let elapsed = began.elapsed();
+        let ran = Ran::since(began);
         let usage = self.usage(&context);
         self.metrics.counts().used(usage.memory, usage.overlay);
         // Logs a last line of stderr before what became of the run.
@@ -165,7 +164,7 @@ impl Worker {
                 Interruption::Canceled => (Outcome::Failure, Cause::Canceled),
             },
         };
-        self.metrics.counts().end(cause, elapsed);
+        self.metrics.counts().end(cause, ran.length);
         let ended_by = match &ending {
             Ok(ending) => limit_of(ending, time),
             Err(_) => None,
@@ -173,11 +172,11 @@ impl Worker {
         for limit in usage.refused().chain(ended_by) {
             self.metrics.limit_reached(limit);
         }
-        let (outcome, bad_head) = exchange.conclude(outcome, elapsed);
+        let (outcome, bad_head) = exchange.conclude(outcome, ran);
         // The request is counted before the end of its answer can be seen.
         drop(ticket);
         let finished = exchange.finish(outcome);
-        let answer = answer(&finished, elapsed);
+        let answer = answer(&finished, ran);
         let is_plain = matches!(ending, Ok(Ending::Returned | Ending::Exited(0)))
             && bad_head.is_none()
             && usage.refused().next().is_none();
@@ -275,12 +274,12 @@ impl Usage {
 }
 
 /// What the access line tells of a run.
-fn answer(finished: &Finished, elapsed: Duration) -> Answer<'static> {
+fn answer(finished: &Finished, ran: Ran) -> Answer<'static> {
     Answer {
         status: finished.status.as_u16(),
         status_text: None,
         bytes: Some(finished.written),
-        seconds: elapsed.as_secs_f64(),
+        seconds: ran.length.as_secs_f64(),
         suffix: "",
     }
 }

@@ -190,7 +190,11 @@ impl Wasm {
         {
             return self.queue_full();
         }
-        let first = match first_output(&exchange, time, connection.as_deref()).await {
+        let first = match exchange.take_complete() {
+            Some(complete) => Some(complete),
+            None => first_output(&exchange, time, connection.as_deref()).await,
+        };
+        let first = match first {
             Some(first) => first,
             None => {
                 self.limit_reached(Limit::QueueWait, time);
@@ -208,10 +212,12 @@ impl Wasm {
                 Held::Complete(Bytes::new(), Outcome::Timeout)
             }
         };
+        let ran = exchange.ran();
         if let Some(trials) = &self.trials {
-            trials.note(exchange.ran());
+            trials.note(ran.map(|ran| ran.length));
         }
-        let seconds = head.received.elapsed().as_secs_f64();
+        let answered = ran.map_or_else(Instant::now, |ran| ran.end);
+        let seconds = (answered - head.received).as_secs_f64();
         let mut response = match first {
             Held::Complete(output, Outcome::Success) => {
                 self.success(&exchange, output.into(), true)
@@ -255,7 +261,7 @@ impl Wasm {
             .headers_mut()
             .entry(CONTENT_TYPE)
             .or_insert_with(|| self.content_type.clone());
-        if complete {
+        if complete && length > response::MAX_AUTOMATIC_LENGTH as u64 {
             response::set_content_length(&mut response, length);
         }
         response

@@ -341,7 +341,7 @@ impl Pool {
         let mut pause = FIRST_PAUSE;
         let mut expects_more = false;
         loop {
-            let prepared = worker.prepare();
+            let prepared = worker.prepare(Instant::now());
             let problem = prepared.as_ref().err().cloned();
             let mut state = self.lock();
             // After most runs nothing changes, and nobody is to be woken for it.

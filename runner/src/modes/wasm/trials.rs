@@ -12,7 +12,7 @@
 //! A trial takes the place of a replica, so that there are never more guests at once than `max_scale`.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::habit::{Crowd, Habit};
 use super::job::{Job, Worker};
@@ -108,13 +108,17 @@ impl Trials {
             };
             let outcome = worker.attempt(job, self.longest);
             drop(place);
-            if outcome.is_err() {
-                here.habit.fail();
-            }
-            if let Err(problem) = worker.prepare() {
+            let ended = match &outcome {
+                Ok(ran) => ran.end,
+                Err(_) => {
+                    here.habit.fail();
+                    Instant::now()
+                }
+            };
+            if let Err(problem) = worker.prepare(ended) {
                 self.refuse(here, &problem);
             }
-            outcome
+            outcome.map(|_| ())
         })
     }
 
