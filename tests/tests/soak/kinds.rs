@@ -32,6 +32,8 @@ pub(crate) fn settings(runner: RunnerCommand) -> RunnerCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ok,
+    /// Ends well within a few microseconds.
+    Short,
     Trap,
     /// Stopped in its own code.
     Spin,
@@ -87,6 +89,7 @@ impl Kind {
     pub(crate) fn group(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Short => "short",
             Self::Trap => "trap",
             Self::Spin | Self::Sleep => "deadline",
             Self::CutBody | Self::CutRun | Self::CutResponse => "cut connection",
@@ -115,7 +118,8 @@ impl Client {
     /// Sends a request of this kind and requires the answer that it must have.
     pub(crate) fn ask(&mut self, kind: Kind, number: usize) {
         match kind {
-            Kind::Ok => self.ok(number),
+            Kind::Ok => self.ok("/ok", number, number % 2000),
+            Kind::Short => self.ok("/short", number, number % 20),
             Kind::Big => self.big(number),
             // What the guest has written before the trap is not sent.
             Kind::Trap => self.expect("/trap", "", 500, "the function failed\n"),
@@ -132,14 +136,14 @@ impl Client {
         }
     }
 
-    fn ok(&mut self, number: usize) {
-        let body = text(number, number % 2000);
+    fn ok(&mut self, path: &str, number: usize, length: usize) {
+        let body = text(number, length);
         let sum = body.iter().fold(0_u64, |sum, byte| {
             sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
         });
         let expected = format!("request-{number} {} bytes {sum:016x}\n", body.len());
-        let response = self.exchange(&format!("/ok?request-{number}"), "", &body);
-        require(&response, 200, expected.as_bytes(), "/ok");
+        let response = self.exchange(&format!("{path}?request-{number}"), "", &body);
+        require(&response, 200, expected.as_bytes(), path);
     }
 
     fn big(&mut self, number: usize) {

@@ -1,8 +1,9 @@
 //! Many mixed requests to one runner: every answer is checked, and nothing may be left behind.
 //!
 //! `make test` sends some thousand, `make soak` a million (`make soak N=20000`). They are sent in
-//! slices. After each slice the runner is left alone until it has nothing to do, and then what it
-//! holds is counted: at rest two counts can be compared exactly. What it holds after the last tenth
+//! slices. A slice begins with short runs alone, so that the runner comes to run them where it has read
+//! them and guards their memory, and goes on with all kinds of requests, which ends that. After each slice the
+//! runner is left alone until it has nothing to do, and then what it holds is counted: at rest two counts can be compared exactly. What it holds after the last tenth
 //! of the requests must be what it held after the first.
 
 mod census;
@@ -10,6 +11,7 @@ mod kinds;
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use faas_wasm_tests::{Guest, Runner, Work};
@@ -23,16 +25,24 @@ const REQUESTS: &str = "FAAS_WASM_SOAK_REQUESTS";
 const FEW: usize = 4000;
 /// A tenth is two of them.
 const SLICES: usize = 20;
+/// One of so many requests is one of the short ones that a slice begins with.
+const SHORT: usize = 7;
 /// What is sent before anything counts: caches fill, every replica has met every kind.
 const WARM_UP: usize = 1000;
 /// Clients at a time.
 const CLIENTS: usize = 8;
 /// Of no group of kinds there may be fewer.
 const LEAST_SHARE: f64 = 0.05;
+/// Runs that were begun where the request was read.
+const TRIALS: [&str; 2] = [
+    "wasm_trials_total{outcome=\"ended\"}",
+    "wasm_trials_total{outcome=\"repeated\"}",
+];
 /// No machine that works is so slow, by request.
 const SLOWEST: Duration = Duration::from_millis(20);
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what a soak is run for")]
 fn mixed_requests_leave_nothing_behind() {
     let requests = env::var(REQUESTS).map_or(FEW, |number| {
         number.parse().expect("the number of requests is a number")
@@ -45,12 +55,18 @@ fn mixed_requests_leave_nothing_behind() {
         .start();
     let slice = requests.div_ceil(SLICES);
     let mut counts = BTreeMap::new();
-    send(&runner, 0, WARM_UP, &mut BTreeMap::new());
+    send(&runner, 0..WARM_UP, Kind::of, &mut BTreeMap::new());
+    runner.warm_up("/short");
 
+    let trials = || TRIALS.map(|series| runner.metric(series).expect("it is counted"));
+    let before = trials();
     let start = Instant::now();
     let mut censuses = Vec::new();
     for number in 0..SLICES {
-        send(&runner, WARM_UP + number * slice, slice, &mut counts);
+        let first = WARM_UP + number * slice;
+        let short = slice / SHORT;
+        send(&runner, first..first + short, |_| Kind::Short, &mut counts);
+        send(&runner, first + short..first + slice, Kind::of, &mut counts);
         censuses.push(Census::take(&runner));
         let limit =
             Duration::from_secs(60) + SLOWEST * u32::try_from(slice * (number + 1)).unwrap();
@@ -60,7 +76,10 @@ fn mixed_requests_leave_nothing_behind() {
             start.elapsed()
         );
     }
-    report(&counts, &censuses, start.elapsed());
+    let took = start.elapsed();
+    let [ended, repeated] = [0, 1].map(|outcome| trials()[outcome] - before[outcome]);
+    report(&counts, &censuses, took);
+    println!("trials: {ended} ended well, {repeated} were repeated by a replica");
 
     let sent: usize = counts.values().sum();
     assert_eq!(sent, slice * SLICES);
@@ -76,16 +95,22 @@ fn mixed_requests_leave_nothing_behind() {
     runner.stop();
 }
 
-/// Sends `count` requests from several clients, each on connections of its own, and counts them by
+/// Sends requests of these numbers from several clients, each on connections of its own, and counts them by
 /// group.
-fn send(runner: &Runner, first: usize, count: usize, counts: &mut BTreeMap<&'static str, usize>) {
+fn send(
+    runner: &Runner,
+    numbers: Range<usize>,
+    kind: fn(usize) -> Kind,
+    counts: &mut BTreeMap<&'static str, usize>,
+) {
     let done: Vec<_> = std::thread::scope(|scope| {
         let client = |index| {
+            let numbers = numbers.clone();
             scope.spawn(move || {
                 let mut client = Client::new(runner.address());
                 let mut done = BTreeMap::new();
-                for number in (first + index..first + count).step_by(CLIENTS) {
-                    let kind = Kind::of(number);
+                for number in (numbers.start + index..numbers.end).step_by(CLIENTS) {
+                    let kind = kind(number);
                     client.ask(kind, number);
                     *done.entry(kind.group()).or_insert(0) += 1;
                 }
