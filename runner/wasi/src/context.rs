@@ -33,8 +33,8 @@ type OwnEnvironment = LazyCell<Vec<Vec<u8>>, Box<dyn FnOnce() -> Vec<Vec<u8>> + 
 /// Everything that one instance can reach through WASI. Made for one run, and cheap to make: one
 /// allocation, and none for files before the guest touches them.
 pub struct WasiContext {
-    pub(crate) arguments: Arc<[Vec<u8>]>,
-    pub(crate) environment: Arc<[Vec<u8>]>,
+    pub(crate) arguments: Strings,
+    pub(crate) environment: Strings,
     pub(crate) own_environment: OwnEnvironment,
     pub(crate) stdin: Box<dyn InputStream>,
     pub(crate) stdout: Box<dyn OutputStream>,
@@ -52,8 +52,8 @@ impl WasiContext {
     pub fn builder(namespace: Arc<Namespace>) -> WasiContextBuilder {
         WasiContextBuilder {
             namespace,
-            arguments: Arc::default(),
-            environment: Arc::default(),
+            arguments: Strings(None),
+            environment: Strings(None),
             own_environment: LazyCell::new(Box::new(Vec::new)),
             stdin: Box::new(Empty),
             stdout: Box::new(Discard),
@@ -104,10 +104,20 @@ pub struct Usage {
 impl fmt::Debug for WasiContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WasiContext")
-            .field("arguments", &self.arguments.len())
+            .field("arguments", &self.arguments.iter().count())
             .field("fs", &self.fs)
             .field("table", &self.table)
             .finish_non_exhaustive()
+    }
+}
+
+/// Strings that many contexts can have. `None` is none of them: the standard library's empty `Arc<[_]>` counts its
+/// owners in one place for the whole process, on which threads that make contexts would wait for each other.
+pub(crate) struct Strings(Option<Arc<[Vec<u8>]>>);
+
+impl Strings {
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Vec<u8>> {
+        self.0.as_deref().unwrap_or_default().iter()
     }
 }
 
@@ -115,8 +125,8 @@ impl fmt::Debug for WasiContext {
 #[must_use]
 pub struct WasiContextBuilder {
     namespace: Arc<Namespace>,
-    arguments: Arc<[Vec<u8>]>,
-    environment: Arc<[Vec<u8>]>,
+    arguments: Strings,
+    environment: Strings,
     own_environment: OwnEnvironment,
     stdin: Box<dyn InputStream>,
     stdout: Box<dyn OutputStream>,
@@ -135,13 +145,13 @@ impl fmt::Debug for WasiContextBuilder {
 impl WasiContextBuilder {
     /// The arguments, the program's name first. A NUL ends an argument for most guests.
     pub fn arguments(mut self, arguments: impl Into<Arc<[Vec<u8>]>>) -> Self {
-        self.arguments = arguments.into();
+        self.arguments = Strings(Some(arguments.into()));
         self
     }
 
     /// The environment that is the same for many instances, as `KEY=VALUE`.
     pub fn environment(mut self, environment: impl Into<Arc<[Vec<u8>]>>) -> Self {
-        self.environment = environment.into();
+        self.environment = Strings(Some(environment.into()));
         self
     }
 
