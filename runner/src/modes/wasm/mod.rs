@@ -11,6 +11,7 @@
 //! A request takes a replica only when its head and the first part of its body are here, and gives it back when the
 //! guest has ended, so that slow clients hold none.
 
+mod contest;
 mod cpu_share;
 mod cuda;
 mod exchange;

@@ -1,8 +1,8 @@
 //! Short runs, on the thread that has read the request.
 //!
 //! To give a request to a replica and take its answer back costs more than a small function's run. So while a function's
-//! runs are short ([`Habit`]), its guests are tried on the I/O thread itself, unless there are so many requests at once
-//! that replicas need not be woken for them and take over half of the work ([`Crowd`]).
+//! runs are short ([`Habit`]), its guests are tried on the I/O thread itself. Where there are so many requests at once
+//! that replicas need not be woken for them ([`Crowd`]), they may do better, and both ways compete ([`Contest`]).
 //!
 //! No run is short for certain, and a thread that runs a guest serves nobody. So a trial ends after [`LONGEST`], and as
 //! soon as the guest would have to wait or something of it would be seen outside: a line for the log, output that is
@@ -14,6 +14,7 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use super::contest::{Contest, Way};
 use super::habit::{Crowd, Habit};
 use super::job::{Job, Worker};
 use super::pool::Pool;
@@ -41,6 +42,7 @@ pub(super) struct Trials {
 struct Here {
     habit: Habit,
     crowd: Crowd,
+    contest: Contest,
     /// Made at the first trial.
     worker: Option<Worker>,
     /// There will be none.
@@ -85,11 +87,14 @@ impl Trials {
             let may_last = (job.time).is_none_or(|time| time.length > self.longest);
             // Its access line must find room in the log without waiting.
             let may_be_logged = job.head.target.len() <= LONGEST_TARGET && !self.logger.is_full();
-            let is_ours = here.habit.is_short()
-                && !here.crowd.is_crowded()
-                && !here.is_refused
-                && may_last
-                && may_be_logged;
+            let is_crowded = here.crowd.is_crowded();
+            if !is_crowded {
+                here.contest.interrupt();
+            }
+            let may_be_ours =
+                here.habit.is_short() && !here.is_refused && may_last && may_be_logged;
+            let is_ours =
+                may_be_ours && (!is_crowded || here.contest.next(Instant::now) == Way::Here);
             if !is_ours {
                 return Err(job);
             }
