@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::Path;
 
 use faas_wasm_tests::http::{Response, connect};
-use faas_wasm_tests::{Guest, Runner};
+use faas_wasm_tests::{Backend, Guest, Runner, Work};
 
 /// More than any buffer, so that what holds all of it is seen.
 const BODY: usize = 256 << 20;
@@ -59,6 +59,44 @@ fn bodies_of_any_size_take_little_memory() {
         "{before} KiB before, {most} KiB at most"
     );
     runner.stop();
+}
+
+/// Exceptions stay until their run ends. One with many parameters costs accordingly, and how deep it is thrown
+/// makes no difference.
+#[test]
+fn exceptions_take_no_more_than_the_limit_of_memory() {
+    let (types, values) = ("i64 ".repeat(500), "(i64.const 1)".repeat(500));
+    let text = format!(
+        r#"(module (memory (export "memory") 1)
+          (tag $small) (tag $large (param {types}))
+          (func $throw_small (loop $forever
+            (block $caught (try_table (catch_all $caught) (throw $small)))
+            (br $forever)))
+          (func $throw_large (loop $forever
+            (block $caught (try_table (catch_all $caught) {values} (throw $large)))
+            (br $forever)))
+          (func $descend (param $left i32)
+            (if (local.get $left)
+              (then (call $descend (i32.sub (local.get $left) (i32.const 1))))
+              (else (call $THROW))))
+          (func (export "_start") (call $descend (i32.const DEPTH))))"#
+    );
+    for backend in Backend::all() {
+        for (function, depth) in [("throw_large", "0"), ("throw_small", "5000")] {
+            let text = text.replace("THROW", function).replace("DEPTH", depth);
+            let guest = Guest::compiled(&Work::new().write("guest.wat", text), backend);
+            let command = guest.serve().env("wasm_memory_limit", "16Mi");
+            let mut runner = command.start();
+            let before = status(&runner, "VmHWM");
+            assert_eq!(runner.get("/").status, 500, "{}", runner.log());
+            runner.wait_for_log("the host is out of memory");
+            let used = status(&runner, "VmHWM") - before;
+            assert!(
+                used <= (16 << 10) + ROOM,
+                "{backend:?}, {function}: {used} KiB"
+            );
+        }
+    }
 }
 
 /// The body of a response in chunks.

@@ -34,11 +34,6 @@ use crate::slot::{self, Slot, SlotError, WASM_PAGE};
 use crate::state::{Beginning, PassiveSegment, State, Table};
 use crate::stop::{Stop, TrapKind};
 
-/// About what an exception costs the host (measured: 244 bytes). It is kept until its run ends, so that
-/// a guest which throws without end would use up the host's memory: the limit of linear memory bounds
-/// that, too.
-const EXCEPTION_BYTES: u64 = 256;
-
 /// What a run has used, and which of its [`Limits`](crate::link::Limits) it met.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -280,7 +275,7 @@ impl<T: 'static> Instance<T> {
             elements: passive_elements(module),
             table_limit: linked.limits.table,
             table_limited: Cell::new(false),
-            exceptions_left: Cell::new(linked.limits.memory / EXCEPTION_BYTES),
+            exception_bytes_left: Cell::new(linked.limits.memory),
         };
         let beginning = Beginning::of(&state, info);
         Ok(Self {

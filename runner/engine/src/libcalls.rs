@@ -340,9 +340,9 @@ unsafe extern "C" fn has_element(_: *mut VMContext, table: u32, index: u32) -> u
     }
 }
 
-/// Whether there is room for one more exception.
-unsafe extern "C" fn has_room_for_exception(_: *mut VMContext, _: u32) -> u32 {
-    match active().count_exception() {
+/// Whether there is room for one more exception of this tag.
+unsafe extern "C" fn has_room_for_exception(_: *mut VMContext, tag: u32) -> u32 {
+    match active().count_exception(tag) {
         true => DONE,
         false => trap_number::OUT_OF_MEMORY + 1,
     }

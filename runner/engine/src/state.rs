@@ -23,13 +23,18 @@ use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use wasmer_types::{ModuleInfo, Mutability};
+use wasmer_types::{ModuleInfo, Mutability, TagIndex};
 use wasmer_vm::{
     VMCallerCheckedAnyfunc, VMGlobalDefinition, VMMemoryDefinition, VMTableDefinition,
 };
 
 use crate::broken::{self, Broken};
 use crate::signal;
+
+/// About what an exception without parameters costs the host (measured: 244 bytes).
+const EXCEPTION_BYTES: u64 = 256;
+/// What each parameter of its tag adds, whatever its type (`wasmer_types::RawValue`).
+const PARAMETER_BYTES: u64 = 16;
 
 /// A passive segment of one instance.
 #[derive(Debug)]
@@ -66,8 +71,10 @@ pub(crate) struct State {
     pub(crate) table_limit: u32,
     /// Whether that has kept a table from growing.
     pub(crate) table_limited: Cell<bool>,
-    /// Exceptions that the run may still make.
-    pub(crate) exceptions_left: Cell<u64>,
+    /// Bytes of the host that the run may still use up by exceptions. Each is kept until the run ends, so
+    /// that a guest which throws without end would use up the host's memory: the limit of linear memory
+    /// bounds that, too.
+    pub(crate) exception_bytes_left: Cell<u64>,
 }
 
 impl State {
@@ -110,11 +117,15 @@ impl State {
         self.tables.iter().map(|table| table.elements().1).sum()
     }
 
-    /// Notes that one more exception is made; `false` if it must not be.
-    pub(crate) fn count_exception(&self) -> bool {
-        let left = self.exceptions_left.get().checked_sub(1);
+    /// Notes that one more exception of this tag is made; `false` if it must not be.
+    pub(crate) fn count_exception(&self, tag: u32) -> bool {
+        let signature = self.info.tags.get(TagIndex::from_u32(tag));
+        let signature = signature.and_then(|ty| self.info.signatures.get(*ty));
+        let parameters = signature.map_or(0, |ty| ty.params().len());
+        let bytes = EXCEPTION_BYTES + PARAMETER_BYTES * parameters as u64;
+        let left = self.exception_bytes_left.get().checked_sub(bytes);
         left.is_some_and(|left| {
-            self.exceptions_left.set(left);
+            self.exception_bytes_left.set(left);
             true
         })
     }
