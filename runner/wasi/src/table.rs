@@ -1,7 +1,7 @@
 //! The descriptors of one instance.
 
 use crate::errno::Errno;
-use crate::fs::{Device, Dir, File, Name};
+use crate::fs::{Device, Dir, File, Listing};
 use crate::rights::{self, FdFlags, Rights};
 
 /// What a descriptor refers to, and what may be done with it.
@@ -39,9 +39,7 @@ pub(crate) struct OpenFile {
 pub(crate) struct OpenDirectory {
     pub(crate) dir: Dir,
     pub(crate) preopened: bool,
-    /// The names as they were when reading began, so that a reader which comes back with a cookie
-    /// sees each once.
-    pub(crate) listing: Option<Vec<Name>>,
+    pub(crate) listing: Option<Listing>,
 }
 
 impl Descriptor {

@@ -47,7 +47,12 @@ pub(crate) fn fd_close(call: &mut Call, fd: u32) -> Outcome {
 pub(crate) fn close(fs: &mut FileSystem, descriptor: Descriptor) {
     match descriptor.object {
         Object::File(open) => fs.close(open.file),
-        Object::Directory(open) => fs.close_directory(open.dir),
+        Object::Directory(open) => {
+            if let Some(listing) = open.listing {
+                fs.forget(listing);
+            }
+            fs.close_directory(open.dir);
+        }
         Object::Stdin | Object::Stdout | Object::Stderr | Object::Device(_) => {}
     }
 }
@@ -244,14 +249,15 @@ pub(crate) fn fd_readdir(
     };
     capable?;
     let target = memory.slice_mut(buffer, length)?;
-    let names = match open.listing.take() {
+    let kept = open.listing.take().map(|listing| fs.forget(listing));
+    let names = match kept {
         Some(names) if cookie > 0 => names,
         _ => fs.list(&open.dir)?,
     };
     let done = fill_entries(target, &names, cookie, |at| own_entries(fs, &open.dir, at))?;
     if done == target.len() {
         // The reader will come back for more.
-        open.listing = Some(names);
+        open.listing = fs.keep(names);
     }
     Ok(memory.write(used, done as u32)?)
 }

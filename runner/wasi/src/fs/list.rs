@@ -16,7 +16,39 @@ pub(crate) struct Name {
     pub(crate) kind: Kind,
 }
 
+/// What a name of a kept list costs, besides its bytes.
+const NAME_COST: usize = 64;
+/// A list is kept for nothing up to this size: one that has to be read again is not the same if names were removed
+/// meanwhile, and who cleans up because the quota is used up removes names.
+const FREE: usize = 64 * 1024;
+
+/// The names in a directory as they were when reading began, so that a reader which comes back with a cookie sees
+/// each once. Give it back with [`FileSystem::forget`].
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) names: Vec<Name>,
+    /// What the budget was charged.
+    charged: usize,
+}
+
 impl FileSystem {
+    /// Keeps a list of names, if there is room for it: a guest can have as many as descriptors, of a directory that it
+    /// has filled with names.
+    pub(crate) fn keep(&mut self, names: Vec<Name>) -> Option<Listing> {
+        let cost: usize = names.iter().map(|name| NAME_COST + name.name.len()).sum();
+        let charged = if cost > FREE { cost } else { 0 };
+        let budget = &mut self.upper.budget;
+        // Who finds no room does without: nothing is refused.
+        let fits = charged as u64 <= budget.left() && budget.charge(charged).is_ok();
+        fits.then_some(Listing { names, charged })
+    }
+
+    /// Gives a list back.
+    pub(crate) fn forget(&mut self, listing: Listing) -> Vec<Name> {
+        self.upper.budget.release(listing.charged);
+        listing.names
+    }
+
     /// The names in a directory without `.` and `..`, in the order of their bytes, so that a list
     /// that is made again goes on at the same place.
     pub(crate) fn list(&self, dir: &Dir) -> Result<Vec<Name>, Errno> {

@@ -33,7 +33,7 @@ pub(crate) use change::Moved;
 pub(crate) use device::Device;
 #[cfg(feature = "broken-reset")]
 pub use leftover::keep_nodes;
-pub(crate) use list::Name;
+pub(crate) use list::{Listing, Name};
 pub use lower::{Root, RootError};
 pub(crate) use metadata::{Kind, Metadata, NewTime};
 pub use mounts::{Mount, MountError, MountProblem, parse_mounts};

@@ -297,6 +297,40 @@ fn a_directory_is_read_in_pieces_of_any_size() {
     assert_eq!(after.len(), 83 - (40 - left));
 }
 
+/// What readers keep between two calls counts against the quota, as a guest can have many of them.
+#[test]
+fn lists_of_names_are_bounded_by_the_quota() {
+    const QUOTA: u64 = 1 << 20;
+    let tmp = tempfile::tempdir().unwrap();
+    for index in 0..2000 {
+        host_fs::write(tmp.path().join(format!("file{index}")), "").unwrap();
+    }
+    let mut guest = Guest::new(builder(tmp.path()).quota(QUOTA));
+    let whole = read_directory(&mut guest, ROOT, 0xe000, |_| {});
+    let directories: Vec<_> = (0..100)
+        .map(|_| guest.open(".", DIRECTORY, READ).unwrap())
+        .collect();
+    let mut kept = 0;
+    for dir in &directories {
+        let before = guest.wasi.fs.upper.budget.left();
+        guest
+            .ask(|call| fd::fd_readdir(call, *dir, DATA, 100, 0, RESULT))
+            .unwrap();
+        kept += usize::from(guest.wasi.fs.upper.budget.left() < before);
+    }
+    assert!((2..20).contains(&kept), "{kept}");
+    let usage = guest.wasi.usage();
+    assert!(usage.overlay <= QUOTA, "{usage:?}");
+    assert!(!usage.overlay_limited, "{usage:?}");
+    // Who has no room reads all the same.
+    let last = directories[directories.len() - 1];
+    assert!(read_directory(&mut guest, last, 0x1000, |_| {}) == whole);
+    for dir in directories {
+        guest.call(|call| fd::fd_close(call, dir)).unwrap();
+    }
+    assert_eq!(guest.wasi.fs.upper.budget.left(), QUOTA);
+}
+
 #[test]
 fn virtual_devices_do_what_they_are_known_for() {
     let tmp = tempfile::tempdir().unwrap();
