@@ -22,6 +22,8 @@ use super::timer::LazyTimer;
 
 /// How long a connection with unread request bytes is kept half-open after the response, as in Go's server.
 const LINGER: Duration = Duration::from_millis(500);
+/// Pieces of so many bytes in all are written as one: the system's call for several takes longer than to copy them.
+const SMALL: usize = 1024;
 
 /// A client connection.
 #[derive(Debug)]
@@ -241,7 +243,18 @@ impl AsyncWrite for Transport {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_write_deadline()?;
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        let stream = Pin::new(&mut self.stream);
+        let result = if data.iter().map(|piece| piece.len()).sum::<usize>() <= SMALL {
+            let mut whole = [0; SMALL];
+            let mut length = 0;
+            for piece in data {
+                whole[length..length + piece.len()].copy_from_slice(piece);
+                length += piece.len();
+            }
+            stream.poll_write(cx, &whole[..length])
+        } else {
+            stream.poll_write_vectored(cx, data)
+        };
         self.written(result, cx)
     }
 
