@@ -62,6 +62,21 @@ fn serve(stream: TcpStream, hanging: &AtomicUsize, cancelled: &AtomicUsize) -> O
                 cancelled.fetch_add(1, Ordering::SeqCst);
                 return None;
             }
+            "/late" => {
+                writer
+                    .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    .ok()?;
+                hanging.fetch_add(1, Ordering::SeqCst);
+                let _ = reader.read(&mut [0]);
+                return None;
+            }
+            "/endless" => {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 1000000000000\r\n\r\n";
+                writer.write_all(head.as_bytes()).ok()?;
+                while writer.write_all(&[b'x'; 65536]).is_ok() {}
+                cancelled.fetch_add(1, Ordering::SeqCst);
+                return None;
+            }
             "/close" => return None,
             "/once" if answered > 0 => return None,
             "/cut" => return writer.write_all(chunk.as_bytes()).ok(),
@@ -79,6 +94,9 @@ fn serve(stream: TcpStream, hanging: &AtomicUsize, cancelled: &AtomicUsize) -> O
             }
             "/chunked" => writer
                 .write_all(format!("{chunk}0\r\n\r\n").as_bytes())
+                .ok()?,
+            "/both" => writer
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n")
                 .ok()?,
             "/redirect" => {
                 writer.write_all(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 0\r\n\r\n").ok()?;
@@ -502,18 +520,8 @@ fn websockets_are_tunneled() {
     ];
     let runner = start_http(&upstream.url(), &variables);
     let mut connection = runner.connect();
-    connection
-        .write_all(
-            b"GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        )
-        .expect("sent");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        assert_eq!(connection.read(&mut byte).expect("read"), 1);
-        head.push(byte[0]);
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    connection.write_all(WEBSOCKET.as_bytes()).expect("sent");
+    assert!(read_head(&mut connection).starts_with("HTTP/1.1 101 "));
     for text in [&b"first"[..], b"second"] {
         connection.write_all(text).expect("sent");
         let mut echo = vec![0; text.len()];
@@ -597,4 +605,54 @@ fn termination_reaches_the_child_at_once() {
     runner.signal("TERM");
     assert_eq!(runner.wait(), Some(0));
     assert!(runner.directory().join("told").exists());
+}
+
+/// What is chunked is as long as its chunks say; a length beside them would let a client take the rest of one answer
+/// for the next one.
+#[test]
+fn a_length_beside_chunks_is_not_passed_on() {
+    let upstream = Upstream::new();
+    let runner = start_http(&upstream.url(), &[]);
+    for accept in ["*/*", "text/event-stream"] {
+        let request =
+            |more: &str| format!("GET /both HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n{more}\r\n");
+        let two = request("") + &request("Connection: close\r\n");
+        let received = runner.exchange(two.as_bytes());
+        let received = String::from_utf8_lossy(&received).to_ascii_lowercase();
+        let answers: Vec<_> = received.split("http/1.1 200 ok").skip(1).collect();
+        assert_eq!(answers.len(), 2, "{accept}: {received}");
+        for answer in answers {
+            assert!(answer.contains("hello world"), "{accept}: {answer}");
+            assert!(!answer.contains("content-length: 5\r\n"), "{answer}");
+        }
+    }
+}
+
+/// They would be appended to the upstream's host, and become part of it.
+#[test]
+fn targets_that_are_no_paths_are_refused() {
+    let runner = start_http("http://127.0.0.1", &[]);
+    for target in ["0://x/", "http://a/", "9://x"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let answer = parse(&runner.exchange(request.as_bytes()));
+        assert!(matches!(answer.status, 400 | 500), "{target}: {answer:?}");
+    }
+    for target in ["0://x/", "http://a/"] {
+        runner.wait_for_log(&format!("{target}\": the target is no path"));
+    }
+    assert!(!runner.log().contains("dial"), "{}", runner.log());
+}
+
+const WEBSOCKET: &str =
+    "GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// Reads the head of an answer.
+fn read_head(connection: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        assert_eq!(connection.read(&mut byte).expect("read"), 1);
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).expect("text")
 }

@@ -109,6 +109,9 @@ async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -
 impl Account {
     async fn send(&self, request: Request) -> Result<http::Response<Incoming>, Failure> {
         let exchange = &self.exchange;
+        if !upstream::is_path(&self.head.target) {
+            return Err(Failure::Upstream("the target is no path".to_owned()));
+        }
         let body = if exchange.buffer_body {
             request.body.collect().await.map_err(Failure::Body)?
         } else {

@@ -70,7 +70,8 @@ impl Upstream {
         })
     }
 
-    /// The URL of a request: the configured text and the request's target, as they are.
+    /// The URL of a request: the configured text and the request's target, as they are. One that is to be asked needs
+    /// a target that [`is_path`].
     pub(super) fn url_of(&self, target: &str) -> String {
         format!("{}{target}", self.url)
     }
@@ -99,6 +100,9 @@ impl Upstream {
 
     /// Sends a request. One that may be repeated and has no body is sent a second time if it fails on a connection
     /// that had been kept from an earlier request: the child may have closed it at that moment.
+    ///
+    /// An answer has no length beside a `Transfer-Encoding`: that one wins, and a client that is told of both could
+    /// take the rest of the body for another answer.
     pub(super) async fn send(
         &self,
         mut request: http::Request<RequestBody>,
@@ -109,17 +113,27 @@ impl Upstream {
         }
         let second = repeated(&request);
         let capture = capture_connection(&mut request);
-        match (self.client.request(request).await, second) {
+        let mut answer = match (self.client.request(request).await, second) {
             (Ok(answer), _) => {
                 connector::note_answer(&capture);
-                Ok(answer)
+                answer
             }
             (Err(error), Some(second)) if !error.is_connect() && connector::was_used(&capture) => {
-                self.client.request(second).await
+                self.client.request(second).await?
             }
-            (Err(error), _) => Err(error),
+            (Err(error), _) => return Err(error),
+        };
+        if answer.headers().contains_key(TRANSFER_ENCODING) {
+            answer.headers_mut().remove(CONTENT_LENGTH);
         }
+        Ok(answer)
     }
+}
+
+/// Whether a request's target can be appended to a URL. Anything else, as that of a request to a proxy, would become
+/// a part of its host.
+pub(super) fn is_path(target: &str) -> bool {
+    target.starts_with('/')
 }
 
 fn announces_body(headers: &HeaderMap) -> bool {
