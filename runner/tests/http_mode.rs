@@ -656,3 +656,61 @@ fn read_head(connection: &mut TcpStream) -> String {
     }
     String::from_utf8(head).expect("text")
 }
+
+/// What comes right behind the request is the tunnel's, whatever it looks like.
+#[test]
+fn websockets_may_begin_before_they_are_answered() {
+    let upstream = Upstream::new();
+    let runner = start_http(&upstream.url(), &[]);
+    let early =
+        "GET /<a> HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n\0\u{1}";
+    let mut connection = runner.connect();
+    connection
+        .write_all(format!("{WEBSOCKET}{early}").as_bytes())
+        .expect("sent");
+    assert!(read_head(&mut connection).starts_with("HTTP/1.1 101 "));
+    let mut echo = vec![0; early.len()];
+    connection.read_exact(&mut echo).expect("read");
+    assert_eq!(echo, early.as_bytes());
+    for text in [&b"later"[..], b"\0"] {
+        connection.write_all(text).expect("sent");
+        let mut echo = vec![0; text.len()];
+        connection.read_exact(&mut echo).expect("read");
+        assert_eq!(echo, text);
+    }
+}
+
+#[test]
+fn tunnels_count_as_connections_and_are_not_drained() {
+    let upstream = Upstream::new();
+    let variables = [
+        ("max_connections", "1"),
+        ("healthcheck_interval", "0"),
+        ("write_timeout", "1h"),
+    ];
+    let runner = start_http(&upstream.url(), &variables);
+    let mut tunnel = runner.connect();
+    tunnel.write_all(WEBSOCKET.as_bytes()).expect("sent");
+    read_head(&mut tunnel);
+    let mut waiting = runner.connect();
+    waiting
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    waiting
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .expect("set");
+    let mut byte = [0];
+    assert!(waiting.read(&mut byte).is_err(), "the tunnel is open");
+    drop(tunnel);
+    waiting
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("set");
+    assert_eq!(waiting.read(&mut byte).expect("read"), 1);
+    drop(waiting);
+
+    let mut tunnel = runner.connect();
+    tunnel.write_all(WEBSOCKET.as_bytes()).expect("sent");
+    read_head(&mut tunnel);
+    runner.signal("TERM");
+    runner.wait_for_log("Exiting. Active connections: 1");
+}

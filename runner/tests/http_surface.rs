@@ -439,3 +439,100 @@ fn metrics_are_compressed_on_demand() {
     assert!(packed.body.starts_with(&[0x1f, 0x8b]), "gzip's magic");
     assert!(packed.body.len() < plain.body.len() / 2);
 }
+
+/// Reads one answer of a connection that stays open: its status, and its body as it is announced.
+fn next_answer(connection: &mut TcpStream) -> (u16, Vec<u8>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        assert_eq!(connection.read(&mut byte).expect("read"), 1, "{head:?}");
+        head.push(byte[0]);
+    }
+    let answer = parse(&head);
+    let length = answer.header("content-length").expect("a length");
+    let mut body = vec![0; length.parse().expect("a number")];
+    connection.read_exact(&mut body).expect("read");
+    (answer.status, body)
+}
+
+/// Who asks for another protocol and does not get it is a client as any other.
+#[test]
+fn a_refused_upgrade_changes_nothing() {
+    let runner = start(
+        &[
+            ("mode", "serializing"),
+            ("fprocess", "cat"),
+            ("read_timeout", "1s"),
+        ],
+        &[],
+    );
+    let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let posted = "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\n{}";
+    let ambiguous = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let stalling = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc";
+    let many = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+        "X: 1\r\n".repeat(500)
+    );
+    for (first, body) in [(upgrade, ""), (posted, "{}")] {
+        for (second, status) in [(ambiguous, 400), (stalling, 500), (&many, 200)] {
+            for at_once in [false, true] {
+                let mut connection = runner.connect();
+                let answered = |connection: &mut TcpStream| {
+                    assert_eq!(next_answer(connection), (200, body.into()));
+                };
+                if at_once {
+                    let both = format!("{first}{second}");
+                    connection.write_all(both.as_bytes()).expect("sent");
+                    answered(&mut connection);
+                } else {
+                    connection.write_all(first.as_bytes()).expect("sent");
+                    answered(&mut connection);
+                    connection.write_all(second.as_bytes()).expect("sent");
+                }
+                let (found, _) = next_answer(&mut connection);
+                assert_eq!(found, status, "{second} after {first}, {at_once}");
+            }
+        }
+    }
+}
+
+/// The time for writing an answer counts for each anew, also for one to what is no request.
+#[test]
+fn errors_are_told_on_old_connections_too() {
+    let runner = start(&[("fprocess", "true"), ("write_timeout", "300ms")], &[]);
+    for pieces in [&["BAD\r\n\r\n"][..], &["BA", "D\r\n\r\n"]] {
+        let mut connection = runner.connect();
+        connection
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .expect("sent");
+        assert_eq!(next_answer(&mut connection).0, 200);
+        for piece in pieces {
+            std::thread::sleep(Duration::from_millis(400));
+            connection.write_all(piece.as_bytes()).expect("sent");
+        }
+        let mut rest = Vec::new();
+        connection.read_to_end(&mut rest).expect("read");
+        assert!(rest.starts_with(b"HTTP/1.1 400 "), "{pieces:?}: {rest:?}");
+    }
+}
+
+/// A client that is gone without a word is found out, also where no time-out applies.
+#[test]
+fn connections_are_kept_alive() {
+    let runner = start(&[("fprocess", "true")], &[]);
+    let connection = runner.connect();
+    let peer = connection.local_addr().expect("an address").port();
+    let ends = (format!(":{:04X}", runner.port()), format!(":{peer:04X}"));
+    wait_until("the connection's timer", || {
+        let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
+        let tables = tables.map(Result::unwrap_or_default).concat();
+        // Number, both ends, state, queues, and the timer that runs: 02 is that for keeping alive.
+        tables.lines().any(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            fields.get(1).is_some_and(|local| local.ends_with(&ends.0))
+                && fields.get(2).is_some_and(|peer| peer.ends_with(&ends.1))
+                && fields.get(5).is_some_and(|timer| timer.starts_with("02:"))
+        })
+    });
+}

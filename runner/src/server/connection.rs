@@ -13,6 +13,8 @@ use super::timer::LazyTimer;
 #[derive(Debug)]
 pub struct ConnectionState {
     accepted: Instant,
+    /// From the end of a request's head to the end of its response.
+    write_timeout: Option<Duration>,
     /// Nanoseconds after `accepted`; 0 for none.
     write_deadline: AtomicU64,
     idle_since: AtomicU64,
@@ -27,9 +29,10 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(write_timeout: Option<Duration>) -> Self {
         Self {
             accepted: Instant::now(),
+            write_timeout,
             write_deadline: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             serving: AtomicBool::new(false),
@@ -61,21 +64,23 @@ impl ConnectionState {
     }
 
     /// Begins the next request; gives what its target was disguised with.
-    pub(super) fn begin_request(
-        &self,
-        received: Instant,
-        write_timeout: Option<Duration>,
-    ) -> Option<Disguise> {
+    pub(super) fn begin_request(&self, received: Instant) -> Option<Disguise> {
         self.serving.store(true, Ordering::Relaxed);
         let number = self.begun() + 1;
-        let deadline = write_timeout.map_or(0, |timeout| self.nanos(received + timeout).max(1));
-        self.write_deadline.store(deadline, Ordering::Relaxed);
+        self.renew_write_deadline(received);
         if !self.disguised.load(Ordering::Relaxed) {
             return None;
         }
         let mut disguises = self.lock_disguises();
         let place = disguises.iter().position(|(of, _)| *of == number)?;
         Some(disguises.swap_remove(place).1)
+    }
+
+    /// What is answered to bytes that came now may be written for as long as any answer.
+    pub(super) fn renew_write_deadline(&self, now: Instant) {
+        let deadline = |timeout| self.nanos(now + timeout).max(1);
+        let deadline = self.write_timeout.map_or(0, deadline);
+        self.write_deadline.store(deadline, Ordering::Relaxed);
     }
 
     /// The current request is handed on, when somebody has begun to answer it.

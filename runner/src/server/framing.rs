@@ -9,9 +9,13 @@
 //!                           +--------> Fixed(n) --------+
 //!                           | chunked                   | last trailer line
 //!                           +--------> Chunk... --------+
-//!                           | Upgrade
-//!                           +--------> Opaque (to the end of the connection)
+//!                                                                    Idle
+//! end of a request with Upgrade ----> Opaque --------------------------^
+//!                                        it was answered as any other
 //! ```
+//! What follows a request for another protocol is of that protocol if it is switched to, and of HTTP if not. So it is
+//! left out until that is known.
+//!
 //! The HTTP parser behind it drops a Content-Length that it finds beside chunked, as RFC 9112 allows; that is why
 //! the check has to see the bytes first.
 
@@ -29,7 +33,8 @@ pub(super) enum Phase {
     Head,
     /// Within a body.
     Body,
-    /// Whatever follows is not to be understood as requests.
+    /// Behind a request for another protocol: what follows is not to be understood as requests, unless the tracker is
+    /// told to [`resume`](FramingTracker::resume).
     Opaque,
 }
 
@@ -109,14 +114,15 @@ impl FramingTracker {
 
     /// Follows the next bytes of the connection, and says how many of them to hand on.
     ///
-    /// These are all of them unless `most_lines` is given. Then a head that is not complete in `data`, or has more
-    /// header lines, is left out with all that follows it, as if it had not been seen.
+    /// What follows a request for another protocol is left out. With `most_lines` a head that is not complete in
+    /// `data`, has more header lines, or asks for another protocol, is left out with all that follows it, as if it had
+    /// not been seen.
     ///
     /// Where their framing is ambiguous and the request's head has not been handed on completely, the rest of `data`
     /// is overwritten with NUL bytes, which no HTTP parser accepts: the client gets 400 and the connection ends.
     pub(super) fn inspect(&mut self, data: &mut [u8], most_lines: Option<u32>) -> usize {
         let seen = self.follow(data, most_lines);
-        if seen < data.len() {
+        if seen < data.len() && self.state != State::Opaque {
             // What is left out begins with a request.
             let line = seen + data[seen..].iter().take_while(|b| is_line_end(**b)).count();
             self.request_line.reveal(&mut data[line..]);
@@ -126,6 +132,11 @@ impl FramingTracker {
             self.line_overflowed = false;
         }
         seen
+    }
+
+    /// Behind a request for another protocol there is another request.
+    pub(super) fn resume(&mut self) {
+        self.state = State::Idle;
     }
 
     /// Does the work of [`inspect`](Self::inspect), but for forgetting what is left out.
@@ -138,7 +149,7 @@ impl FramingTracker {
         while position < data.len() {
             let rest = &data[position..];
             match self.state {
-                State::Opaque => return whole,
+                State::Opaque => return position,
                 State::Rejected => {
                     data[position..].fill(0);
                     return whole;
@@ -152,7 +163,7 @@ impl FramingTracker {
                 State::Fixed(left) => {
                     let step = left.min(rest.len() as u64);
                     self.state = if step == left {
-                        State::Idle
+                        after_request(self.head)
                     } else {
                         State::Fixed(left - step)
                     };
@@ -196,7 +207,8 @@ impl FramingTracker {
                     position += end + 1;
                     if self.state == State::Head && !matches!(next, State::Head | State::Rejected) {
                         // The first line is the request's.
-                        if most_lines.is_some_and(|most| self.head.lines > most.saturating_add(1)) {
+                        let is_long = |most: u32| self.head.lines > most.saturating_add(1);
+                        if most_lines.is_some_and(|most| is_long(most) || self.head.upgrade) {
                             return request_start;
                         }
                         self.complete_heads += 1;
@@ -243,7 +255,7 @@ fn line_end(state: State, head: &mut HeadFraming, line: &[u8], truncated: bool) 
         },
         State::ChunkEnd if line.is_empty() => State::ChunkSize,
         State::ChunkEnd => State::Rejected,
-        State::Trailers if line.is_empty() => State::Idle,
+        State::Trailers if line.is_empty() => after_request(*head),
         State::Head if line.is_empty() && !truncated => {
             if head.lines == 0 {
                 // Empty lines before a request line are skipped.
@@ -268,9 +280,16 @@ fn after_head(head: HeadFraming) -> State {
     }
     match (head.encodings, head.length) {
         (1.., _) => State::ChunkSize,
-        (0, 0) if head.upgrade => State::Opaque,
-        (0, 0) => State::Idle,
+        (0, 0) => after_request(head),
         (0, length) => State::Fixed(length),
+    }
+}
+
+fn after_request(head: HeadFraming) -> State {
+    if head.upgrade {
+        State::Opaque
+    } else {
+        State::Idle
     }
 }
 
@@ -371,10 +390,6 @@ mod tests {
                 "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: v\r\n",
                 Phase::Body,
             ),
-            (
-                "GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n\x01\x02\x03",
-                Phase::Opaque,
-            ),
         ] {
             assert_eq!(check(text), (phase, false), "{text:?}");
         }
@@ -433,6 +448,30 @@ mod tests {
         assert_eq!(tracker.inspect(&mut data, None), odd.len());
         assert_eq!(data, seen.as_bytes());
         assert_eq!(tracker.take_disguises().len(), 1);
+    }
+
+    #[test]
+    fn leaves_out_what_follows_an_upgrade() {
+        let next = "GET /<a> HTTP/1.1\r\nContent-Length: x\r\n\r\n";
+        for request in [
+            "GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
+            "POST / HTTP/1.1\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nUpgrade: x\r\n\r\n0\r\n\r\n",
+        ] {
+            let text = format!("{request}{next}");
+            let mut tracker = FramingTracker::new();
+            let mut data = text.clone().into_bytes();
+            assert_eq!(tracker.inspect(&mut data, Some(9)), 0, "{request:?}");
+            assert_eq!(tracker.inspect(&mut data, None), request.len());
+            assert_eq!(data, text.as_bytes(), "nothing is overwritten");
+            assert_eq!(tracker.phase(), Phase::Opaque, "{request:?}");
+            assert_eq!(tracker.inspect(&mut data, None), 0);
+
+            tracker.resume();
+            let mut data = next.as_bytes().to_vec();
+            assert_eq!(tracker.inspect(&mut data, None), next.len());
+            assert!(data.iter().all(|byte| *byte == 0), "{next:?} is ambiguous");
+        }
     }
 
     #[test]

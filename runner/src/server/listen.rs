@@ -16,6 +16,13 @@ use crate::log::Logger;
 /// Connections that the kernel completes ahead of us; it cuts the number to its own maximum.
 const BACKLOG: i32 = 4096;
 
+/// How long a connection is silent before its client is asked whether it is still there, and how long each answer is
+/// waited for, as Go's server does.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How often it is asked.
+const KEEP_ALIVE_PROBES: u32 = 9;
+
 /// A port that cannot be listened on; the text is Go's.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -65,6 +72,11 @@ fn bind_family(family: AddressFamily, address: SocketAddr) -> Result<std::net::T
     if family == AddressFamily::INET6 {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
+    // Connections have it from their listener.
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepintvl(&socket, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepcnt(&socket, KEEP_ALIVE_PROBES)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())

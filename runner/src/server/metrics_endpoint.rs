@@ -32,22 +32,24 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, logger: Logg
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     listen::accept_loop(&listener, &permits, &logger, |stream, _peer, permit| {
         tokio::spawn(async move {
-            let state = Arc::new(ConnectionState::new());
-            let transport = Transport::new(stream, Arc::clone(&state), Some(TIMEOUT), None);
+            let state = &Arc::new(ConnectionState::new(Some(TIMEOUT)));
+            let transport = Transport::new(stream, permit, Arc::clone(state), Some(TIMEOUT), None);
             let _ = hyper::server::conn::http1::Builder::new()
                 .header_read_timeout(None)
                 .title_case_headers(true)
                 .serve_connection(
                     TokioIo::new(transport),
                     hyper::service::service_fn(|request| {
-                        state.begin_request(std::time::Instant::now(), Some(TIMEOUT));
+                        state.begin_request(std::time::Instant::now());
                         let response = respond(&request, metrics);
                         state.end_request(std::time::Instant::now());
-                        async { Ok::<_, Infallible>(response) }
+                        async move {
+                            state.hand_on();
+                            Ok::<_, Infallible>(response)
+                        }
                     }),
                 )
                 .await;
-            drop(permit);
         });
     })
     .await;

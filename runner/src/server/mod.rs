@@ -58,8 +58,7 @@ pub struct Server {
     logger: Logger,
     /// One permit for each connection that may be open.
     connections: Arc<Semaphore>,
-    max_connections: usize,
-    /// Turns true when the server stops.
+    /// Turns true when the server stops; each connection that speaks HTTP has a receiver.
     stopping: watch::Sender<bool>,
 }
 
@@ -73,16 +72,13 @@ impl Server {
         max_connections: usize,
         logger: Logger,
     ) -> Self {
-        let max_connections = max_connections
-            .min(Semaphore::MAX_PERMITS)
-            .min(u32::MAX as usize);
+        let max_connections = max_connections.min(Semaphore::MAX_PERMITS);
         Self {
             listener,
             service,
             read_timeout,
             logger,
             connections: Arc::new(Semaphore::new(max_connections)),
-            max_connections,
             stopping: watch::Sender::new(false),
         }
     }
@@ -111,21 +107,15 @@ impl Server {
             () = accept => {}
             () = stop => {}
         }
-        let Self {
-            listener,
-            connections,
-            max_connections,
-            stopping,
-            ..
-        } = self;
-        drop(listener);
-        stopping.send_replace(true);
-        // The constructor bounds the number by u32::MAX.
-        let all_closed =
-            connections.acquire_many(u32::try_from(max_connections).unwrap_or(u32::MAX));
+        drop(self.listener);
+        self.stopping.send_replace(true);
+        let all_ended = self.stopping.closed();
         match drain {
-            Some(limit) => tokio::time::timeout(limit, all_closed).await.is_ok(),
-            None => all_closed.await.is_ok(),
+            Some(limit) => tokio::time::timeout(limit, all_ended).await.is_ok(),
+            None => {
+                all_ended.await;
+                true
+            }
         }
     }
 }
@@ -136,7 +126,7 @@ async fn serve_connection(
     service: &'static Service,
     read_timeout: Option<Duration>,
     mut stopping: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
     let Ok(local) = stream.local_addr() else {
         return;
@@ -152,9 +142,9 @@ async fn serve_connection(
         },
         () = stopped(&mut stopping) => return,
     }
-    let state = Arc::new(ConnectionState::new());
+    let state = Arc::new(ConnectionState::new(service.write_timeout()));
     let usual = Some(USUAL_HEADER_LINES);
-    let mut transport = Transport::new(stream, Arc::clone(&state), read_timeout, usual);
+    let mut transport = Transport::new(stream, permit, Arc::clone(&state), read_timeout, usual);
     let mut parser = parser(service);
     loop {
         let state = Arc::clone(&state);

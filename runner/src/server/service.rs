@@ -79,6 +79,10 @@ impl Service {
         }
     }
 
+    pub(super) fn write_timeout(&self) -> Option<Duration> {
+        self.write_timeout
+    }
+
     pub(super) fn survives_disconnect(&self) -> bool {
         self.mode.survives_disconnect()
     }
@@ -113,7 +117,7 @@ impl Service {
         local: SocketAddr,
     ) -> (Answer, Option<Arc<Ticket>>) {
         let received = Instant::now();
-        let disguise = connection.begin_request(received, self.write_timeout);
+        let disguise = connection.begin_request(received);
         let upgrade = request
             .headers()
             .contains_key(http::header::UPGRADE)

@@ -3,7 +3,8 @@
 //!
 //! The parser makes room for the most header lines that it takes at each request, used or not. So a connection begins
 //! with a parser for as many as are usual. When a head comes that has more, or does not come in one piece, the
-//! transport keeps it back and ends that parser, between two requests; the next parser takes as many as are allowed.
+//! transport keeps it back and ends that parser, between two requests; the next parser takes as many as are allowed. The
+//! same is done before a request for another protocol: a parser that has had one can only be ended for that.
 
 use std::future::Future as _;
 use std::io;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use super::connection::ConnectionState;
@@ -29,11 +31,14 @@ const SMALL: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Transport {
     stream: TcpStream,
+    /// To be open, also as a raw one.
+    _permit: OwnedSemaphorePermit,
     state: Arc<ConnectionState>,
     framing: FramingTracker,
     /// Most header lines of the heads that are handed on; without it all are, also in pieces.
     most_lines: Option<u32>,
-    /// What was read and is kept back: a head and what follows it.
+    /// What was read and is kept back: a head that is not for this parser, or what follows a request for another
+    /// protocol; and all that came with it.
     kept: Vec<u8>,
     /// The parser was told of an end, so that there can be another one for what is kept.
     parser_ended: bool,
@@ -52,12 +57,14 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn new(
         stream: TcpStream,
+        permit: OwnedSemaphorePermit,
         state: Arc<ConnectionState>,
         read_timeout: Option<Duration>,
         most_lines: Option<u32>,
     ) -> Self {
         Self {
             stream,
+            _permit: permit,
             state,
             framing: FramingTracker::new(),
             most_lines,
@@ -85,25 +92,56 @@ impl Transport {
         self
     }
 
+    /// Whether every request that was handed on has been answered, and that is written.
+    fn is_answered(&self) -> bool {
+        self.framing.complete_heads() == self.state.begun()
+            && !self.state.is_serving()
+            && !self.write_waits
+    }
+
+    /// A request's first bytes are here.
+    fn begin_request(&mut self) {
+        self.request_began = Instant::now();
+        self.expect_error(self.request_began);
+    }
+
+    /// Bytes of a head came `now`. If they are none of HTTP, that is answered before there is a request.
+    fn expect_error(&self, now: Instant) {
+        if self.is_answered() {
+            self.state.renew_write_deadline(now);
+        }
+    }
+
     /// Gives what was kept back to the parser that takes it, and lets another one end.
     fn poll_read_kept(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.most_lines.is_some() {
-            let answered = self.framing.complete_heads() == self.state.begun()
-                && !self.state.is_serving()
-                && !self.write_waits;
-            if !answered {
-                // The parser looks again when it has answered, and `written` makes it look when it has written that.
-                return Poll::Pending;
-            }
-            self.parser_ended = true;
-            return Poll::Ready(Ok(()));
+        let waits = self.most_lines.is_some() || self.framing.phase() == Phase::Opaque;
+        if waits && !self.is_answered() {
+            // The parser looks again when it has answered, and `written` makes it look when it has written that.
+            return Poll::Pending;
         }
+        self.begin_request();
         let length = self.kept.len().min(buf.remaining());
         let before = buf.filled().len();
         buf.put_slice(&self.kept[..length]);
+        let handed_on = self.inspect(&mut buf.filled_mut()[before..]);
+        buf.set_filled(before + handed_on);
+        self.kept.drain(..handed_on);
+        self.parser_ended = handed_on == 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what is not HTTP any more.
+    fn poll_read_raw(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.kept.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let length = self.kept.len().min(buf.remaining());
+        buf.put_slice(&self.kept[..length]);
         self.kept.drain(..length);
-        self.request_began = Instant::now();
-        self.inspect(&mut buf.filled_mut()[before..]);
         Poll::Ready(Ok(()))
     }
 
@@ -178,6 +216,12 @@ impl AsyncRead for Transport {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.state.is_raw() {
+            return this.poll_read_raw(cx, buf);
+        }
+        if this.framing.phase() == Phase::Opaque && this.is_answered() {
+            this.framing.resume();
+        }
         if !this.kept.is_empty() {
             return this.poll_read_kept(buf);
         }
@@ -207,13 +251,16 @@ impl AsyncRead for Transport {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if phase == Phase::Idle && !data.is_empty() {
-            this.request_began = Instant::now();
+        match phase {
+            Phase::Idle if !data.is_empty() => this.begin_request(),
+            Phase::Head => this.expect_error(Instant::now()),
+            _ => {}
         }
+        let data = &mut buf.filled_mut()[before..];
         let handed_on = this.inspect(data);
         if phase == Phase::Body && this.framing.phase() == Phase::Head {
             // Bytes of the next request came along with the end of this one.
-            this.request_began = Instant::now();
+            this.begin_request();
         }
         if handed_on < data.len() {
             this.kept.extend_from_slice(&data[handed_on..]);
