@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{last_line, launch, start};
+use support::{last_line, launch, start, start_by, wait_until};
 
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_faas-wasm-runner"))
@@ -395,4 +395,27 @@ fn failed_starts_are_told_in_json_too() {
         }
         assert!(found, "{text} in {log}");
     }
+}
+
+/// The probe's request is the platform's and takes no place of a client's.
+#[test]
+fn asking_the_function_takes_no_place_under_the_limit() {
+    let variables = [
+        ("fprocess", "sh f.sh"),
+        ("ready_path", "/ready"),
+        ("max_inflight", "1"),
+    ];
+    let script =
+        "[ \"$Http_Path\" != /ready ] || { touch asked; while [ ! -e go ]; do sleep 0.05; done; }";
+    let runner = start(&variables, &[("f.sh", script)]);
+    let mut probe = runner.connect();
+    probe
+        .write_all(b"GET /_/ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    wait_until("the question", || runner.directory().join("asked").exists());
+    assert_eq!(runner.get("/").status, 200);
+    std::fs::write(runner.directory().join("go"), "").expect("written");
+    let mut answer = Vec::new();
+    probe.read_to_end(&mut answer).expect("read");
+    assert_eq!(support::parse(&answer).status, 200);
 }

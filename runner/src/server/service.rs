@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use super::connection::ConnectionState;
 use super::health::Health;
 use super::path;
-use super::ticket::{Limiter, Place, Ticket};
+use super::ticket::{Limiter, Ticket};
 use crate::jwt::Authenticator;
 use crate::metrics::Metrics;
 use crate::modes::{BoxFuture, Mode};
@@ -141,7 +141,7 @@ impl Service {
             return (Answer::Later(Box::pin(self.ready(head))), None);
         }
         if self.mode.owns_path(&head.path) {
-            let ticket = Ticket::uncounted(None);
+            let ticket = Ticket::uncounted();
             let request = Request {
                 head: Arc::new(head),
                 body,
@@ -225,13 +225,6 @@ impl Service {
         let Some(ready_path) = &self.ready_path else {
             return response::empty(StatusCode::OK);
         };
-        let place: Option<Place> = match &self.limiter {
-            Some(limiter) => match limiter.take() {
-                None => return self.too_many_requests(),
-                place => place,
-            },
-            None => None,
-        };
         let body = RequestBody::empty(head.peer, head.local);
         let head = RequestHead {
             target: ready_path.clone(),
@@ -241,18 +234,14 @@ impl Service {
             host: None,
             ..head
         };
-        let ticket = Ticket::uncounted(place);
-        let kept = Arc::clone(&ticket);
         let request = Request {
             head: Arc::new(head),
             body,
             upgrade: None,
-            ticket,
+            ticket: Ticket::uncounted(),
             connection: None,
         };
-        let response = self.mode.handle(request).await;
-        drop(kept);
-        response
+        self.mode.handle(request).await
     }
 }
 

@@ -60,6 +60,16 @@ pub fn start_below(limits: &str, variables: &[(&str, &str)], files: &[(&str, &st
     healthy(launch_by(shell, variables, files), variables)
 }
 
+/// As [`start`], from a command that starts the program of its last argument.
+pub fn start_by(
+    mut command: Command,
+    variables: &[(&str, &str)],
+    files: &[(&str, &str)],
+) -> Runner {
+    command.arg(RUNNER);
+    healthy(launch_by(command, variables, files), variables)
+}
+
 const RUNNER: &str = env!("CARGO_BIN_EXE_faas-wasm-runner");
 
 fn healthy(mut runner: Runner, variables: &[(&str, &str)]) -> Runner {
