@@ -497,6 +497,25 @@ fn a_refused_upgrade_changes_nothing() {
     }
 }
 
+/// The parser must not wait for more of a head of which the end was taken from it.
+#[test]
+fn heads_in_pieces_are_refused_at_once_too() {
+    let runner = start(&[("fprocess", "cat"), ("read_timeout", "1h")], &[]);
+    let mut connection = runner.connect();
+    for piece in [
+        "POST / HTTP/1.1\r\n",
+        "Host: a\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Content-Length: 5\r\n\r\n",
+    ] {
+        connection.write_all(piece.as_bytes()).expect("sent");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).expect("read");
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{answer:?}");
+}
+
 /// The time for writing an answer counts for each anew, also for one to what is no request.
 #[test]
 fn errors_are_told_on_old_connections_too() {
