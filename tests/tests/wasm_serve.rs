@@ -2,8 +2,8 @@
 
 use std::io::{BufReader, Read as _, Write as _};
 
-use faas_wasm_tests::http::{Request, Response, connect, write_chunk};
-use faas_wasm_tests::{Backend, Guest};
+use faas_wasm_tests::http::{Request, Response, answer, connect, write_chunk};
+use faas_wasm_tests::{Backend, Guest, Work};
 
 /// More than any buffer between the client and the guest holds.
 const LARGE: usize = 20 << 20;
@@ -67,6 +67,66 @@ fn head_runs_the_guest_and_sends_no_body() {
     let runner = Guest::fixture("hello").serve().start();
     let response = runner.send(&Request::new("HEAD", "/"));
     assert_eq!((response.status, response.body.len()), (200, 0));
+}
+
+/// A guest whose output nobody takes runs to its end all the same.
+#[test]
+fn runs_without_a_body_to_send_go_on() {
+    let mut runner = Guest::fixture("obey")
+        .serve()
+        .env("wasm_output_hold_bytes", "1")
+        .start();
+    let response = runner.send(&Request::new("HEAD", "/print/50000000"));
+    assert_eq!((response.status, response.body.len()), (200, 0));
+    runner.wait_for_log("HEAD /print/50000000 - 200 - ContentLength: 50MB");
+
+    let work = Work::new();
+    let module = work.write("no-content.wat", NO_CONTENT);
+    let mut runner = Guest::compiled(&module, Backend::Cranelift)
+        .serve()
+        .env("wasm_output_hold_bytes", "1")
+        .env("wasm_response", "cgi")
+        .start();
+    let response = runner.get("/");
+    assert_eq!((response.status, response.body.len()), (204, 0));
+    runner.wait_for_log("GET / - 204 - ContentLength: ");
+    assert_eq!(
+        runner.metric("wasm_instances_ended_total{cause=\"returned\"}"),
+        Some(1.0),
+        "{}",
+        runner.metrics()
+    );
+}
+
+/// Answers 204 and goes on writing.
+const NO_CONTENT: &str = r#"(module
+  (import "wasi_snapshot_preview1" "fd_write"
+    (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 3)
+  (data (i32.const 0) "\10\00\00\00\0d\00\00\00\00\00\01\00\00\00\01\00")
+  (data (i32.const 16) "Status: 204\n\n")
+  (func (export "_start") (local $left i32)
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 32)))
+    (local.set $left (i32.const 1000))
+    (loop $more
+      (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 32)))
+      (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+      (br_if $more (local.get $left)))))"#;
+
+/// Chunks that are none are the client's mistake, before a guest runs and after.
+#[test]
+fn malformed_chunks_are_refused() {
+    let runner = Guest::fixture("obey").serve().start();
+    for first in [0, 1000, 200_000] {
+        let mut stream = runner.begin("/read", "Transfer-Encoding: chunked\r\n");
+        write_chunk(&mut stream, &pattern(first)).expect("it can be written");
+        if first > 65536 {
+            runner.wait_for_metric("wasm_instances_started_total", 1.0);
+        }
+        stream.write_all(b"zz\r\n").expect("it can be written");
+        let response = answer(stream);
+        assert_eq!(response.status, 400, "{first}: {}", runner.log());
+    }
 }
 
 #[test]

@@ -30,14 +30,14 @@ mod world;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
 use faas_wasm_engine::Limits;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
@@ -59,7 +59,7 @@ use crate::gotext::GoDuration;
 use crate::guest::{self, Loaded};
 use crate::log::Logger;
 use crate::metrics::Metrics;
-use crate::request::{Request, RequestBody};
+use crate::request::{BodyError, Request, RequestBody, RequestHead};
 use crate::response::{
     self, Response, ResponseBody, ResponseError, X_DURATION_SECONDS, X_OPENFAAS_INTERNAL,
 };
@@ -172,8 +172,15 @@ impl Wasm {
             pool: self.pool,
             feeder: None,
         };
-        if !preload(&exchange, &mut body).await {
-            client.feeder = Some(tokio::spawn(feed(Arc::clone(&exchange), body)).abort_handle());
+        match preload(&exchange, &mut body).await {
+            Ok(true) => {}
+            Ok(false) => client.feeder = Some(Feeder::start(&exchange, body)),
+            Err(error @ BodyError::Malformed) => {
+                self.logger.error(&error.to_string());
+                self.log_unserved(&head, StatusCode::BAD_REQUEST);
+                return malformed();
+            }
+            Err(_) => exchange.end_input(true),
         }
         let time = TimeLimit::of(&head, self.exec_timeout);
         let job = Job {
@@ -199,17 +206,7 @@ impl Wasm {
             Some(first) => first,
             None => {
                 self.limit_reached(Limit::QueueWait, time);
-                access::log(
-                    &self.logger,
-                    &head,
-                    &Answer {
-                        status: StatusCode::GATEWAY_TIMEOUT.as_u16(),
-                        status_text: None,
-                        bytes: Some(0),
-                        seconds: head.received.elapsed().as_secs_f64(),
-                        suffix: "",
-                    },
-                );
+                self.log_unserved(&head, StatusCode::GATEWAY_TIMEOUT);
                 Held::Complete(Bytes::new(), Outcome::Timeout)
             }
         };
@@ -223,6 +220,7 @@ impl Wasm {
             Held::Complete(output, Outcome::Success) => {
                 self.success(&exchange, output.into(), true)
             }
+            Held::Complete(_, Outcome::Timeout) if client.has_sent_malformed() => malformed(),
             Held::Complete(_, outcome) => {
                 let text = match outcome {
                     Outcome::Timeout => TIMED_OUT,
@@ -231,8 +229,21 @@ impl Wasm {
                 response::text(outcome.status(), text)
             }
             Held::Released | Held::Wait(_) => {
-                let body = ResponseBody::stream(Output { client });
-                self.success(&exchange, body, false)
+                let output = Output {
+                    exchange: Arc::clone(&exchange),
+                    client: None,
+                };
+                let mut response = self.success(&exchange, ResponseBody::stream(output), false);
+                if head.method == Method::HEAD || has_no_body(response.status()) {
+                    // That nobody takes the output is no reason to end the run.
+                    tokio::spawn(discard(client));
+                } else {
+                    *response.body_mut() = ResponseBody::stream(Output {
+                        exchange,
+                        client: Some(client),
+                    });
+                }
+                response
             }
         };
         response
@@ -245,8 +256,8 @@ impl Wasm {
     fn success(&self, exchange: &Exchange, body: ResponseBody, complete: bool) -> Response {
         let head = exchange.take_head();
         let status = head.status.unwrap_or(StatusCode::OK);
-        if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            // These have neither a body nor its type.
+        if has_no_body(status) {
+            // Nor has it a type.
             let mut response = response::empty(status);
             *response.headers_mut() = head.headers;
             response.headers_mut().remove(CONTENT_TYPE);
@@ -274,6 +285,18 @@ impl Wasm {
         self.logger.error(&limit.describe(&self.settings, time));
     }
 
+    /// Logs the answer to a request that no guest has run for.
+    fn log_unserved(&self, head: &RequestHead, status: StatusCode) {
+        let answer = Answer {
+            status: status.as_u16(),
+            status_text: None,
+            bytes: Some(0),
+            seconds: head.received.elapsed().as_secs_f64(),
+            suffix: "",
+        };
+        access::log(&self.logger, head, &answer);
+    }
+
     fn queue_full(&self) -> Response {
         self.limit_reached(Limit::Queue, None);
         let limit = self.settings.queue_limit;
@@ -287,34 +310,48 @@ impl Wasm {
     }
 }
 
+/// Whether responses of this status have no body.
+fn has_no_body(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// The answer to a body that is not HTTP.
+fn malformed() -> Response {
+    response::text(
+        StatusCode::BAD_REQUEST,
+        format!("{}\n", BodyError::Malformed),
+    )
+}
+
 /// Reads what a request must bring before it takes a replica; says whether that was all of it.
-async fn preload(exchange: &Exchange, body: &mut RequestBody) -> bool {
-    loop {
-        match body.data().await {
-            Some(Ok(data)) => {
-                if exchange.preload(data) >= INPUT_BUFFER {
-                    return false;
-                }
-            }
-            end => {
-                exchange.end_input(end.is_some());
-                return true;
-            }
+async fn preload(exchange: &Exchange, body: &mut RequestBody) -> Result<bool, BodyError> {
+    while let Some(data) = body.data().await {
+        if exchange.preload(data?) >= INPUT_BUFFER {
+            return Ok(false);
         }
     }
+    exchange.end_input(false);
+    Ok(true)
 }
 
 /// Passes on the rest of a body as the guest reads it.
-async fn feed(exchange: Arc<Exchange>, mut body: RequestBody) {
+async fn feed(exchange: Arc<Exchange>, mut body: RequestBody, is_malformed: Arc<AtomicBool>) {
     while poll_fn(|context| exchange.poll_room(context)).await.is_ok() {
         match body.data().await {
             Some(Ok(data)) => exchange.feed(data),
             end => {
+                let is_error = matches!(end, Some(Err(BodyError::Malformed)));
+                is_malformed.store(is_error, Ordering::Relaxed);
                 exchange.end_input(end.is_some());
                 return;
             }
         }
     }
+}
+
+/// Takes the output of a run to its end.
+async fn discard(client: Client) {
+    while let Some(Ok(_)) = poll_fn(|context| client.exchange.poll_output(context)).await {}
 }
 
 /// Waits until the output is complete or released. `None` if the job has waited in the queue for as long as it might run.
@@ -360,7 +397,32 @@ async fn first_output(
 struct Client {
     exchange: Arc<Exchange>,
     pool: &'static Pool,
-    feeder: Option<AbortHandle>,
+    feeder: Option<Feeder>,
+}
+
+impl Client {
+    /// Whether the run ended because the body is not HTTP.
+    fn has_sent_malformed(&self) -> bool {
+        let feeder = self.feeder.as_ref();
+        feeder.is_some_and(|feeder| feeder.is_malformed.load(Ordering::Relaxed))
+    }
+}
+
+/// The task that [feeds](feed) a guest.
+#[derive(Debug)]
+struct Feeder {
+    task: AbortHandle,
+    /// Set before the input ends with that.
+    is_malformed: Arc<AtomicBool>,
+}
+
+impl Feeder {
+    fn start(exchange: &Arc<Exchange>, body: RequestBody) -> Self {
+        let is_malformed = Arc::<AtomicBool>::default();
+        let feed = feed(Arc::clone(exchange), body, Arc::clone(&is_malformed));
+        let task = tokio::spawn(feed).abort_handle();
+        Self { task, is_malformed }
+    }
 }
 
 impl Drop for Client {
@@ -369,14 +431,17 @@ impl Drop for Client {
             self.pool.withdraw(&self.exchange);
         }
         if let Some(feeder) = &self.feeder {
-            feeder.abort();
+            feeder.task.abort();
         }
     }
 }
 
 /// Output that comes piece by piece.
 struct Output {
-    client: Client,
+    exchange: Arc<Exchange>,
+    /// Who is to take it, unless nobody is.
+    #[expect(dead_code, reason = "ends the run when it is dropped")]
+    client: Option<Client>,
 }
 
 impl Body for Output {
@@ -387,7 +452,7 @@ impl Body for Output {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
-        let output = self.client.exchange.poll_output(context);
+        let output = self.exchange.poll_output(context);
         output.map(|piece| {
             piece.map(|piece| match piece {
                 Ok(data) => Ok(Frame::data(data)),
