@@ -70,32 +70,85 @@ fn requests_are_served_with_the_replicas_that_there_are() {
         .env("max_scale", "4")
         .start();
     assert_eq!(runner.get("/").status, 200);
-    let pid = Pid::from_raw(runner.pid() as i32).expect("it runs");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", runner.pid()));
-    let status = status.expect("it runs");
-    let size = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmSize:"))
-        .and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
-        .expect("the kernel says how large it is");
-    let before = getrlimit(Resource::As);
-    // Room for threads and answers, but not for a slot.
-    let limit = Rlimit {
-        current: Some((size << 10) + (4 << 30)),
-        maximum: before.maximum,
-    };
-    prlimit(Some(pid), Resource::As, limit).expect("it is ours");
+    let limit = Limit::of(&runner);
     for _ in 0..3 {
         send_many(&runner);
     }
     assert_eq!(runner.metric("wasm_replicas"), Some(1.0));
     runner.wait_for_log("the system refused 8 GiB of address space");
-    prlimit(Some(pid), Resource::As, before).expect("it is ours");
+    limit.lift();
     // Growth is tried again after a pause.
     let end = Instant::now() + Duration::from_secs(60);
     while runner.metric("wasm_replicas") < Some(2.0) {
         assert!(Instant::now() < end, "{}", runner.log());
         send_many(&runner);
+    }
+}
+
+/// Where there is no replica and none can be had, that is told at once; and it is tried again.
+#[test]
+fn requests_do_not_wait_for_replicas_that_cannot_be_had() {
+    let mut runner = Guest::fixture("hello")
+        .serve()
+        .env("min_scale", "0")
+        .env("exec_timeout", "1h")
+        .start();
+    let limit = Limit::of(&runner);
+    assert_eq!(runner.get("/").status, 500, "{}", runner.log());
+    runner.wait_for_log("the system refused 8 GiB of address space");
+    limit.lift();
+    assert_eq!(runner.get("/").text(), "hello, world\n", "{}", runner.log());
+}
+
+#[test]
+fn a_floor_that_cannot_be_had_is_tried_again() {
+    let mut runner = Guest::fixture("hello")
+        .serve()
+        .env("max_scale", "3")
+        .start();
+    let limit = Limit::of(&runner);
+    let body = r#"{"replicas":3}"#;
+    assert_eq!(runner.post("/scale-updater", body).status, 200);
+    runner.wait_for_log("the system refused 8 GiB of address space");
+    limit.lift();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !runner
+        .get("/scale-reader")
+        .text()
+        .contains(r#""availableReplicas":3"#)
+    {
+        assert!(Instant::now() < end, "{}", runner.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A limit of a runner's address space: room for threads and answers, but not for a slot.
+struct Limit {
+    pid: Pid,
+    before: Rlimit,
+}
+
+impl Limit {
+    fn of(runner: &Runner) -> Self {
+        let pid = Pid::from_raw(runner.pid() as i32).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", runner.pid()));
+        let status = status.expect("it runs");
+        let size = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmSize:"))
+            .and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+            .expect("the kernel says how large it is");
+        let before = getrlimit(Resource::As);
+        let limit = Rlimit {
+            current: Some((size << 10) + (4 << 30)),
+            maximum: before.maximum,
+        };
+        prlimit(Some(pid), Resource::As, limit).expect("it is ours");
+        Self { pid, before }
+    }
+
+    fn lift(self) {
+        prlimit(Some(self.pid), Resource::As, self.before).expect("it is ours");
     }
 }
 

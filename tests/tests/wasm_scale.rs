@@ -103,6 +103,28 @@ fn load_adds_replicas_up_to_the_limit() {
     assert!(scale(&runner)[0] <= 4);
 }
 
+/// A request waits only where no replica can be started for it.
+#[test]
+fn replicas_are_started_where_nobody_may_wait() {
+    let guest = Guest::fixture("sleep");
+    for floor in ["0", "1"] {
+        let runner = guest
+            .serve_with(&["1000"])
+            .env("min_scale", floor)
+            .env("max_scale", "3")
+            .env("wasm_queue_limit", "0")
+            .start();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| assert_eq!(runner.get("/").status, 200, "{floor}"));
+            }
+            runner.wait_for_metric("wasm_instances_running", 3.0);
+            assert_eq!(runner.get("/").status, 429, "{floor}");
+        });
+        assert_eq!(runner.get("/").status, 200, "{floor}");
+    }
+}
+
 #[test]
 fn a_thousand_requests_know_nothing_of_each_other() {
     for backend in Backend::all() {

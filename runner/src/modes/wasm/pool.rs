@@ -49,6 +49,8 @@ struct State {
     queue: VecDeque<Job>,
     /// Replicas that exist.
     replicas: u32,
+    /// Those that have not been ready yet, nor found out that they cannot be.
+    starting: u32,
     /// Their threads, until they have let go of everything.
     threads: u32,
     /// Those with a spare instance, waiting.
@@ -91,6 +93,22 @@ impl State {
     fn free(&self, max: u32) -> u32 {
         let busy = self.replicas.saturating_sub(self.idle) + self.places_taken;
         self.idle.min(max.saturating_sub(busy))
+    }
+
+    /// How many more guests would run at once, of `max`, with the replicas that can be started.
+    fn room(&self, max: u32) -> u32 {
+        let to_come = self.idle + self.starting;
+        let room = max.saturating_sub(self.replicas.saturating_sub(to_come) + self.places_taken);
+        if self.growth.is_allowed() {
+            room
+        } else {
+            room.min(to_come)
+        }
+    }
+
+    /// Whether another replica is wanted: for a job that none of the others is free for, or for the floor.
+    fn wants_more(&self) -> bool {
+        self.queue.len() > (self.idle + self.starting) as usize || self.replicas < self.floor
     }
 }
 
@@ -198,6 +216,7 @@ impl Pool {
         match thread.spawn(life) {
             Ok(_) => {
                 state.replicas += 1;
+                state.starting += 1;
                 state.threads += 1;
                 self.metrics.replicas.inc();
                 true
@@ -206,6 +225,7 @@ impl Pool {
                 let problem = format!("could not start a replica's thread: {error}");
                 self.logger.error(&problem);
                 state.problem = Some(problem);
+                state.growth.refused();
                 false
             }
         }
@@ -223,18 +243,25 @@ impl Pool {
     /// Puts a job into the queue, or drops it and says `false` if the queue is full.
     pub(super) fn submit(&'static self, job: Job) -> bool {
         let mut state = self.lock();
-        // Those who wait for a replica beyond the ones that are free for them.
-        let free = state.free(self.scale.max) as usize;
-        if state.queue.len() >= free + self.scale.queue_limit {
+        // Those who wait for a replica beyond the ones that are free for them, or can be.
+        let room = state.room(self.scale.max) as usize;
+        if state.queue.len() >= room.saturating_add(self.scale.queue_limit) {
             return false;
         }
         state.queue.push_back(job);
-        self.metrics.queued.set(state.queue.len() as i64);
-        if state.queue.len() > state.idle as usize
-            && state.replicas < self.scale.max
-            && state.growth.is_allowed()
-        {
+        if state.wants_more() && state.replicas < self.scale.max && state.growth.is_allowed() {
             self.spawn(&mut state);
+        }
+        // Nobody takes it, so it would wait in vain.
+        let in_vain = match state.replicas {
+            0 => state.queue.pop_back(),
+            _ => None,
+        };
+        self.metrics.queued.set(state.queue.len() as i64);
+        if let Some(job) = in_vain {
+            drop(state);
+            job.fail();
+            return true;
         }
         let is_seen = state.looks_out && state.queue.len() == 1;
         if !is_seen {
@@ -317,26 +344,38 @@ impl Pool {
         ))
     }
 
+    /// What the calling thread runs guests with, and whether it counts as starting any more; tried until it can be had,
+    /// or nobody needs it.
+    fn first_worker(&self, is_starting: &mut bool) -> Option<Worker> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.worker() {
+                Ok(worker) => return Some(worker),
+                Err(error) => error,
+            };
+            let mut state = self.lock();
+            state.starting -= u32::from(std::mem::take(is_starting));
+            state.problem = Some(error.clone());
+            drop(state);
+            self.changed.notify_all();
+            self.logger
+                .error(&format!("cannot start a replica: {error}"));
+            if self.ends_after_refusal(pause) {
+                return None;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// The life of a replica's thread.
     fn work(&self) {
-        let mut worker = match self.worker() {
-            Ok(worker) => {
-                // Not before the thread that watches deadlines is there, which would have the same schedule.
-                run_as_batch();
-                worker
-            }
-            Err(error) => {
-                let mut state = self.lock();
-                state.replicas -= 1;
-                state.problem = Some(error.clone());
-                self.metrics.replicas.dec();
-                drop(state);
-                self.changed.notify_all();
-                self.logger
-                    .error(&format!("cannot start a replica: {error}"));
-                return;
-            }
+        let mut is_starting = true;
+        let Some(mut worker) = self.first_worker(&mut is_starting) else {
+            self.metrics.replicas.dec();
+            return;
         };
+        // Not before the thread that watches deadlines is there, which would have the same schedule.
+        run_as_batch();
         let mut was_ready = false;
         let mut pause = FIRST_PAUSE;
         let mut expects_more = false;
@@ -344,6 +383,7 @@ impl Pool {
             let prepared = worker.prepare(Instant::now());
             let problem = prepared.as_ref().err().cloned();
             let mut state = self.lock();
+            state.starting -= u32::from(std::mem::take(&mut is_starting));
             // After most runs nothing changes, and nobody is to be woken for it.
             if was_ready != prepared.is_ok() || state.problem != problem {
                 match (&prepared, was_ready) {
@@ -388,8 +428,8 @@ impl Pool {
     fn ends_after_refusal(&self, pause: Duration) -> bool {
         let mut state = self.lock();
         let others_go_on = state.ready > 0;
+        state.growth.refused();
         if others_go_on && state.replicas > state.floor {
-            state.growth.refused();
             state.problem = None;
             state.replicas -= 1;
             return true;
