@@ -1,6 +1,7 @@
 //! The limit of open files: raised at start to what the configuration needs, as far as the hard limit allows.
 //!
-//! A connection is a descriptor, and so is each file of the host that a guest has open or has changed. Processes that
+//! A connection is a descriptor, and so is what a request needs besides it: the connection to the child of http mode, a
+//! process with its pipes, and each file of the host that a guest has open or has changed. Processes that
 //! the runner starts get the limit that it was started with, as those of of-watchdog do: programs that know no more
 //! than 1024 descriptors still find them.
 //!
@@ -9,7 +10,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::Command;
 
-use crate::config::{Config, WasmSettings};
+use crate::config::{Config, ModeName, WasmSettings};
 use crate::log::Logger;
 
 /// Listeners, the log, event queues, the artifact, scrapers of metrics.
@@ -42,7 +43,7 @@ impl InheritedLimit {
 /// `wasm` are the settings of wasm mode, if that is the mode.
 #[must_use]
 pub fn make_room(config: &Config, wasm: Option<&WasmSettings>, logger: &Logger) -> InheritedLimit {
-    let needed = needed(config.max_connections, wasm);
+    let needed = needed(config, wasm);
     let before = getrlimit(Resource::Nofile);
     // No number is no limit.
     let (Some(soft), hard) = (before.current, before.maximum.unwrap_or(u64::MAX)) else {
@@ -75,13 +76,30 @@ pub fn make_room(config: &Config, wasm: Option<&WasmSettings>, logger: &Logger) 
     InheritedLimit((reached > soft).then_some(soft))
 }
 
+/// Descriptors that one request needs besides its connection.
+fn of_request(mode: Option<ModeName>) -> u64 {
+    match mode {
+        // Those of guests are counted by replica.
+        Some(ModeName::Wasm) => 0,
+        // The connection to the child, or a file.
+        Some(ModeName::Http | ModeName::Static) => 1,
+        // Three pipes and the process.
+        Some(ModeName::Streaming | ModeName::Serializing) | None => 4,
+    }
+}
+
 /// Descriptors that the settings can need.
-fn needed(max_connections: usize, wasm: Option<&WasmSettings>) -> u64 {
+fn needed(config: &Config, wasm: Option<&WasmSettings>) -> u64 {
+    let connections = config.max_connections;
+    let requests = config.max_inflight.unwrap_or(connections).min(connections);
+    let mode = wasm.map_or(config.mode, |_| Some(ModeName::Wasm));
+    let requests = (requests as u64).saturating_mul(of_request(mode));
     let guests = wasm.map_or(0, |wasm| {
         let each = u64::from(wasm.fd_limit).saturating_add(HELD_BY_CHANGES);
         u64::from(wasm.replicas()).saturating_mul(each)
     });
-    (max_connections as u64)
+    (connections as u64)
+        .saturating_add(requests)
         .saturating_add(guests)
         .saturating_add(OWN)
 }

@@ -28,13 +28,14 @@ fn the_limit_is_raised_for_us_and_not_for_the_function() {
             &[
                 ("fprocess", "sh limits.sh"),
                 ("mode", mode),
-                ("max_connections", "1000"),
+                ("max_connections", "300"),
             ],
             LIMITS,
         );
         assert_eq!(runner.get("/").text(), "256\n2000\n", "{mode}");
+        // A request is a connection, three pipes and a process.
         let raised = max_fds(&runner);
-        assert!(raised > 1000.0 && raised <= 2000.0, "{raised}");
+        assert!(raised > 1500.0 && raised <= 2000.0, "{raised}");
         assert!(!runner.log().contains("Warning"), "{}", runner.log());
     }
 }
@@ -43,7 +44,7 @@ fn the_limit_is_raised_for_us_and_not_for_the_function() {
 fn a_limit_that_is_high_enough_stays() {
     let runner = start_below(
         "ulimit -S -n 1500",
-        &[("fprocess", "sh limits.sh"), ("max_connections", "1000")],
+        &[("fprocess", "sh limits.sh"), ("max_connections", "200")],
         LIMITS,
     );
     assert!((max_fds(&runner) - 1500.0).abs() < 0.5);
@@ -58,8 +59,8 @@ fn a_limit_that_cannot_be_raised_enough_is_told() {
         &[],
     );
     runner.wait_for_log(
-        "Warning: the limit of open files is 256, but max_connections=1000 can need 1128. \
-         Raise it (ulimit -n 1128, docker run --ulimit nofile=1128) or lower these settings.",
+        "Warning: the limit of open files is 256, but max_connections=1000 can need 5128. \
+         Raise it (ulimit -n 5128, docker run --ulimit nofile=5128) or lower these settings.",
     );
     assert_eq!(runner.send("POST", "/", &[], b"here").text(), "here");
 }
@@ -184,4 +185,27 @@ fn ten_thousand_idle_connections() {
         holdings(&runner).0 <= before.0 + 4
     });
     assert_eq!(runner.get("/").status, 200);
+}
+
+/// Requests that are refused at `max_inflight` need nothing but their connection.
+#[test]
+fn each_mode_gets_what_its_requests_need() {
+    for (settings, needed) in [
+        (&[("mode", "static"), ("static_path", ".")][..], 2128.0),
+        (
+            &[
+                ("mode", "http"),
+                ("fprocess", "sleep 60"),
+                ("upstream_url", "http://127.0.0.1:1"),
+            ],
+            2128.0,
+        ),
+        (&[("fprocess", "true"), ("max_inflight", "10")], 1168.0),
+    ] {
+        let mut variables = settings.to_vec();
+        variables.push(("max_connections", "1000"));
+        let runner = start_below("ulimit -S -n 256", &variables, &[]);
+        let raised = max_fds(&runner);
+        assert!((raised - needed).abs() < 0.5, "{settings:?}: {raised}");
+    }
 }
