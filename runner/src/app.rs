@@ -29,7 +29,7 @@ pub enum Exit {
     Success = 0,
     /// Cannot start or go on.
     Failure = 1,
-    /// A command line or configuration that makes no sense, or a metrics port that is taken.
+    /// A command line or configuration that makes no sense, a metrics port that is taken, or an interrupt of PID 1.
     Usage = 2,
 }
 
@@ -222,7 +222,29 @@ async fn serve(config: Config, logger: &Logger) -> Exit {
             logger.error(&message);
             Exit::Failure
         }
+        () = first_process_interrupted() => Exit::Usage,
     }
+}
+
+/// Resolves at a signal that would end any other process than PID 1, to which the kernel sends none that is not handled.
+/// Go's programs end there too.
+async fn first_process_interrupted() {
+    if std::process::id() == 1 {
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+        ];
+        if let [Ok(mut interrupt), Ok(mut hangup), Ok(mut quit)] = kinds.map(signal) {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
+                _ = quit.recv() => {}
+            }
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn authenticate_and_run(

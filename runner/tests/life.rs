@@ -419,3 +419,33 @@ fn asking_the_function_takes_no_place_under_the_limit() {
     probe.read_to_end(&mut answer).expect("read");
     assert_eq!(support::parse(&answer).status, 200);
 }
+
+/// The kernel gives PID 1 no signal whose action is the default one; Go's programs end there all the same.
+#[test]
+fn interrupts_end_the_first_process() {
+    const NAME: &str = "interrupts_end_the_first_process";
+    let unshare = [
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--kill-child",
+    ];
+    let allowed = Command::new("unshare").args(unshare).arg("true").status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        support::skip(NAME, "no PID namespaces here");
+        return;
+    }
+    for signal in ["INT", "HUP", "QUIT"] {
+        let mut command = Command::new("unshare");
+        command.args(unshare);
+        let mut runner = start_by(command, &[("fprocess", "cat")], &[]);
+        let children = format!("/proc/{0}/task/{0}/children", runner.pid());
+        let first = std::fs::read_to_string(children).expect("read");
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), first.trim()])
+            .status();
+        assert!(sent.expect("kill runs").success());
+        assert_eq!(runner.wait(), Some(2), "{signal}");
+    }
+}
