@@ -714,3 +714,37 @@ fn tunnels_count_as_connections_and_are_not_drained() {
     runner.signal("TERM");
     runner.wait_for_log("Exiting. Active connections: 1");
 }
+
+#[test]
+fn a_client_that_leaves_after_the_head_is_logged() {
+    let upstream = Upstream::new();
+    let runner = start_http(&upstream.url(), &[]);
+    let mut connection = runner.connect();
+    connection
+        .write_all(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("sent");
+    wait_until("the request", || {
+        upstream.hanging.load(Ordering::SeqCst) == 1
+    });
+    drop(connection);
+    runner.wait_for_log("Error copying response body: client closed the connection");
+    runner.wait_for_log("GET /late - 200 OK - ");
+}
+
+/// The limit is the function's, whether or not the client takes what it writes.
+#[test]
+fn a_client_that_does_not_read_lengthens_no_time_limit() {
+    let upstream = Upstream::new();
+    let runner = start_http(
+        &upstream.url(),
+        &[("exec_timeout", "500ms"), ("write_timeout", "1h")],
+    );
+    let mut connection = runner.connect();
+    connection
+        .write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("sent");
+    runner.wait_for_log("Error copying response body: context deadline exceeded");
+    wait_until("the end of the upstream's connection", || {
+        upstream.cancelled.load(Ordering::SeqCst) == 1
+    });
+}

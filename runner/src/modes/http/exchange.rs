@@ -2,7 +2,7 @@
 //! followed, and `exec_timeout` or a shorter `X-Timeout` bounds it all.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
 use super::hold::{self, Beginning};
@@ -200,9 +201,10 @@ impl Account {
         let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         *response.body_mut() = ResponseBody::stream(PassedOn {
             first,
-            incoming,
+            rest: Arc::new(Mutex::new(Some(Rest { incoming, log }))),
+            passed: 0,
             deadline,
-            log,
+            watch: None,
         });
         response
     }
@@ -271,7 +273,7 @@ fn body_error_text(error: &hyper::Error) -> String {
     "unexpected EOF".to_owned()
 }
 
-/// Writes the access line, once.
+/// Writes the access line, once: when it is dropped, the client has left.
 struct EndLog {
     account: Account,
     status: StatusCode,
@@ -313,12 +315,58 @@ impl EndLog {
     }
 }
 
+impl Drop for EndLog {
+    fn drop(&mut self) {
+        self.write(Some("client closed the connection"));
+    }
+}
+
+/// How much of an answer is passed on before its deadline is watched apart: the connection to a client that does not
+/// read takes so much, and asks for no more.
+const UNWATCHED: u64 = 64 * 1024;
+
 /// The child's answer on its way to the client.
 struct PassedOn {
     first: Bytes,
-    incoming: Incoming,
+    rest: Arc<Mutex<Option<Rest>>>,
+    passed: u64,
     deadline: Option<Pin<Box<Sleep>>>,
+    watch: Option<AbortHandle>,
+}
+
+/// What of an answer is still to come.
+struct Rest {
+    incoming: Incoming,
     log: EndLog,
+}
+
+impl PassedOn {
+    fn rest(&self) -> MutexGuard<'_, Option<Rest>> {
+        // Whatever a panic has left behind is dropped.
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the answer, with what the log says of that.
+    fn end(&self, failure: Option<&str>) {
+        if let Some(mut rest) = self.rest().take() {
+            rest.log.write(failure);
+        }
+    }
+
+    /// Lets go of the child at the deadline, also if nobody asks for more.
+    fn watch_deadline(&mut self) {
+        if let (None, Some(deadline)) = (&self.watch, &self.deadline) {
+            let (rest, deadline) = (Arc::clone(&self.rest), deadline.deadline());
+            let watch = tokio::spawn(async move {
+                tokio::time::sleep_until(deadline).await;
+                let late = rest.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(mut late) = late {
+                    late.log.write(Some(DEADLINE_EXCEEDED));
+                }
+            });
+            self.watch = Some(watch.abort_handle());
+        }
+    }
 }
 
 impl Body for PassedOn {
@@ -334,27 +382,35 @@ impl Body for PassedOn {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.first)))));
         }
         loop {
-            match Pin::new(&mut this.incoming).poll_frame(cx) {
+            let polled = match &mut *this.rest() {
+                Some(rest) => Pin::new(&mut rest.incoming).poll_frame(cx),
+                None => return Poll::Ready(Some(Err(DEADLINE_EXCEEDED.into()))),
+            };
+            match polled {
                 Poll::Pending => {
                     let Some(deadline) = &mut this.deadline else {
                         return Poll::Pending;
                     };
                     std::task::ready!(deadline.as_mut().poll(cx));
-                    this.log.write(Some(DEADLINE_EXCEEDED));
+                    this.end(Some(DEADLINE_EXCEEDED));
                     return Poll::Ready(Some(Err(DEADLINE_EXCEEDED.into())));
                 }
                 Poll::Ready(None) => {
-                    this.log.write(None);
+                    this.end(None);
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Some(Err(cause))) => {
                     let cause = body_error_text(&cause);
-                    this.log.write(Some(&cause));
+                    this.end(Some(&cause));
                     return Poll::Ready(Some(Err(cause.into())));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers are dropped.
                     if let Ok(data) = frame.into_data() {
+                        this.passed += data.len() as u64;
+                        if this.passed > UNWATCHED {
+                            this.watch_deadline();
+                        }
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                 }
@@ -365,9 +421,16 @@ impl Body for PassedOn {
 
 impl Drop for PassedOn {
     fn drop(&mut self) {
-        let complete = self.first.is_empty() && self.incoming.is_end_stream();
-        self.log
-            .write((!complete).then_some("client closed the connection"));
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
+        let is_complete = self.first.is_empty();
+        if let Some(mut rest) = self.rest().take()
+            && is_complete
+            && rest.incoming.is_end_stream()
+        {
+            rest.log.write(None);
+        }
     }
 }
 
