@@ -11,7 +11,7 @@ use http::HeaderValue;
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::StartError;
@@ -23,6 +23,9 @@ use crate::request::{BodyError, RequestBody, RequestHead, request_environment};
 /// How long the output of a process that was killed is still read: what is in the pipes, not what its own children
 /// may yet write.
 const OUTPUT_GRACE: Duration = Duration::from_millis(100);
+
+/// How much is read from a pipe that is read no longer: what it can hold, not what is written to it then.
+const PIPE_SIZE: usize = 64 * 1024;
 
 /// How much output is discarded for a client that has left before the process is told by a closed pipe.
 const DISCARD_LIMIT: u64 = 64 * 1024;
@@ -128,21 +131,27 @@ impl Forking {
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let feed = feed(body, stdin);
+        // Turns true when no more is to be read than what has been written.
+        let (last_call, called) = watch::channel(false);
         let outputs = async {
             let forward = async {
                 if let Some(stdout) = stdout {
-                    forward(stdout, output, &written).await;
+                    forward(stdout, output, &written, called.clone()).await;
                 }
             };
             let errors = async {
                 if let Some(stderr) = stderr {
-                    log::pump(
+                    let logged = log::pump(
                         stderr,
                         FunctionStream::Stderr,
                         self.log_buffer_size,
                         &self.logger,
-                    )
-                    .await;
+                    );
+                    tokio::select! {
+                        biased;
+                        () = logged => {}
+                        () = last_call_of(called.clone()) => {}
+                    }
                 }
             };
             tokio::join!(forward, errors);
@@ -166,7 +175,10 @@ impl Forking {
                     status = Some(end);
                     last_read = if killed { Some(Instant::now() + OUTPUT_GRACE) } else { deadline };
                 }
-                () = sleep_until(last_read), if last_read.is_some() => break,
+                () = sleep_until(last_read), if last_read.is_some() => {
+                    last_read = None;
+                    last_call.send_replace(true);
+                }
             }
         }
         let process_failure = match status {
@@ -226,14 +238,37 @@ async fn feed(mut body: RequestBody, stdin: Option<ChildStdin>) -> Option<BodyEr
     None
 }
 
-async fn forward(mut stdout: ChildStdout, output: OutputSink, written: &AtomicU64) {
+/// Resolves at the last call.
+async fn last_call_of(mut called: watch::Receiver<bool>) {
+    // The sender lives as long as what is read.
+    drop(called.wait_for(|called| *called).await);
+}
+
+/// Copies output to where it goes, to its end or, once it is `called` for the last time, to where there is none at the
+/// moment. However slowly it is taken, nothing is left out.
+async fn forward(
+    mut stdout: ChildStdout,
+    output: OutputSink,
+    written: &AtomicU64,
+    called: watch::Receiver<bool>,
+) {
     let mut buffer = BytesMut::new();
     let mut discarded = 0;
+    let mut left = PIPE_SIZE;
     loop {
         buffer.reserve(READ_SIZE);
-        match stdout.read_buf(&mut buffer).await {
+        let read = tokio::select! {
+            biased;
+            // That the task has done much must not look like an empty pipe.
+            read = tokio::task::unconstrained(stdout.read_buf(&mut buffer)) => read,
+            () = last_call_of(called.clone()) => return,
+        };
+        match read {
             Ok(0) | Err(_) => return,
             Ok(count) => {
+                if *called.borrow() {
+                    left = left.saturating_sub(count);
+                }
                 written.fetch_add(count as u64, Ordering::Relaxed);
                 if output.sender.send(buffer.split().freeze()).await.is_err() {
                     discarded += count as u64;
@@ -241,7 +276,49 @@ async fn forward(mut stdout: ChildStdout, output: OutputSink, written: &AtomicU6
                         return;
                     }
                 }
+                if left == 0 {
+                    return;
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogFormat;
+    use crate::descriptors::InheritedLimit;
+    use crate::request::tests::head;
+
+    /// What a function has written before its end is not lost because its client is slow.
+    #[tokio::test]
+    async fn slow_readers_get_all_of_a_function_that_has_ended() {
+        let forking = Forking {
+            command: CommandLine::split("head -c 60000 /dev/zero"),
+            exec_timeout: Some(Duration::from_millis(300)),
+            log_buffer_size: 65536,
+            children: Children::new(InheritedLimit::default()),
+            content_type: HeaderValue::from_static("a/b"),
+            logger: Logger::new(LogFormat::Text, true),
+        };
+        let (sender, mut receiver) = mpsc::channel(1);
+        let output = OutputSink {
+            sender,
+            discard_all: false,
+        };
+        let head = head("/", &[]);
+        let run = forking.run(&head, RequestBody::none(), output);
+        let read = async {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            let mut length = 0;
+            while let Some(piece) = receiver.recv().await {
+                length += piece.len();
+            }
+            length
+        };
+        let (outcome, length) = tokio::join!(run, read);
+        assert_eq!((outcome.failure, outcome.written), (None, 60000));
+        assert_eq!(length, 60000);
     }
 }
