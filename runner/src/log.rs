@@ -6,6 +6,7 @@
 //! the same thread takes them along.
 
 mod lines;
+mod turn;
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +14,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Local, Timelike as _};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 pub use lines::{FunctionLines, LineAssembler, LineSink, pump};
+pub use turn::Patience;
 
 use crate::config::LogFormat;
 use crate::threads::PerThread;
+use turn::{PIECE, Turn, Turns, takes_lines};
 
-/// Access lines that a thread keeps together at most, in bytes: as much as a pipe takes in one piece
-/// (PIPE_BUF, pipe(7)).
-const MOST_KEPT: usize = 4096;
+/// Access lines that a thread keeps together at most, in bytes: as much as a pipe takes in one piece.
+const MOST_KEPT: usize = PIECE;
 /// For how long they are kept if nobody waits.
 const KEPT_FOR: Duration = Duration::from_millis(10);
 
@@ -109,6 +110,7 @@ struct Inner {
     format: LogFormat,
     prefix_function_lines: bool,
     lines: PerThread<Mutex<Lines>>,
+    turns: Turns,
     /// There are lines that have not been written.
     kept: AtomicBool,
     /// They did not find room.
@@ -136,6 +138,7 @@ impl Logger {
                 format,
                 prefix_function_lines,
                 lines: PerThread::new(Mutex::default),
+                turns: Turns::new(),
                 kept: AtomicBool::new(false),
                 is_full: AtomicBool::new(false),
             })),
@@ -159,6 +162,11 @@ impl Logger {
 
     fn own_line(self, level: Level, text: &str) {
         let mut lines = self.lines();
+        self.push_own(&mut lines, level, text);
+        lines.write(&mut self.inner.turns.take());
+    }
+
+    fn push_own(self, lines: &mut Lines, level: Level, text: &str) {
         match self.inner.format {
             LogFormat::Json => lines.push_json(&json_line(level, text, None)),
             LogFormat::Text => {
@@ -167,7 +175,6 @@ impl Logger {
             }
         }
         lines.end_line();
-        lines.write();
     }
 
     /// Logs the end of a request: what `compose` writes as it is, or the record's fields beside it in JSON.
@@ -207,7 +214,7 @@ impl Logger {
             When::BeforeWaiting => may_be_kept || !self.offer(&mut lines),
         };
         if !is_kept {
-            lines.write();
+            lines.write(&mut self.inner.turns.take());
         } else if !self.inner.kept.load(Ordering::Relaxed) {
             // Who flushes clears this first: so it either finds the line or leaves it to the next.
             self.inner.kept.store(true, Ordering::Relaxed);
@@ -222,6 +229,19 @@ impl Logger {
             FunctionStream::Stderr => Vec::new(),
             FunctionStream::Stdout => std::mem::take(&mut lines.text),
         };
+        self.push_function(&mut lines, stream, line);
+        match stream {
+            FunctionStream::Stderr => lines.write(&mut self.inner.turns.take()),
+            FunctionStream::Stdout => {
+                let line = std::mem::replace(&mut lines.text, kept);
+                let mut stdout = std::io::stdout().lock();
+                // A log that cannot be written must not disturb the function.
+                let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
+            }
+        }
+    }
+
+    fn push_function(self, lines: &mut Lines, stream: FunctionStream, line: &[u8]) {
         match self.inner.format {
             LogFormat::Json => lines.push_json(&json!({
                 "time": json_time(&Local::now()),
@@ -239,15 +259,41 @@ impl Logger {
             }
         }
         lines.end_line();
-        match stream {
-            FunctionStream::Stderr => lines.write(),
-            FunctionStream::Stdout => {
-                let line = std::mem::replace(&mut lines.text, kept);
-                let mut stdout = std::io::stdout().lock();
-                // A log that cannot be written must not disturb the function.
-                let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
+    }
+
+    /// Logs one line of a guest's stderr, as long as the patience lasts; whether it did.
+    pub fn guest_line(self, line: &[u8], patience: Patience<'_>) -> bool {
+        let push = |lines: &mut Lines| self.push_function(lines, FunctionStream::Stderr, line);
+        self.write_patiently(push, patience)
+    }
+
+    /// Logs a failure that a guest can cause as often as it likes, in the same way.
+    pub fn guest_error(self, text: &str, patience: Patience<'_>) -> bool {
+        self.write_patiently(|lines| self.push_own(lines, Level::Error, text), patience)
+    }
+
+    fn write_patiently(self, push: impl FnOnce(&mut Lines), patience: Patience<'_>) -> bool {
+        let own = self.inner.lines.own();
+        let text = loop {
+            // Who shares the thread's lines may be writing them, and wait for the log without end.
+            let Ok(mut lines) = own.try_lock() else {
+                let mut lines = Lines::default();
+                push(&mut lines);
+                break lines.text;
+            };
+            // What is kept goes ahead, and nobody is kept from these lines by waiting.
+            if self.offer(&mut lines) {
+                push(&mut lines);
+                break std::mem::take(&mut lines.text);
             }
-        }
+            drop(lines);
+            let Some(nap) = patience() else {
+                return false;
+            };
+            takes_lines(nap);
+        };
+        let turn = self.inner.turns.take_patiently(patience);
+        turn.is_some_and(|mut turn| turn.write_patiently(&text, patience))
     }
 
     /// Writes what is kept, as far as nobody has to wait for that. To be called by threads that serve connections
@@ -281,7 +327,7 @@ impl Logger {
 
     /// Writes lines as far as that takes no waiting; whether that was all.
     fn offer(self, lines: &mut Lines) -> bool {
-        let all_taken = lines.offer();
+        let all_taken = lines.text.is_empty() || lines.offer(&self.inner.turns);
         let is_full = &self.inner.is_full;
         if is_full.load(Ordering::Relaxed) == all_taken {
             is_full.store(!all_taken, Ordering::Relaxed);
@@ -292,7 +338,7 @@ impl Logger {
     /// Writes what is kept, at the end of the process.
     pub fn finish(self) {
         for lines in self.inner.lines.all() {
-            lock(lines).write();
+            lock(lines).write(&mut self.inner.turns.take());
         }
     }
 
@@ -312,15 +358,6 @@ impl Logger {
 /// Lines that a panic has cut are still lines.
 fn lock(lines: &Mutex<Lines>) -> MutexGuard<'_, Lines> {
     lines.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether stderr takes what a thread keeps without making it wait. A pipe that is writable has room for [`MOST_KEPT`].
-fn takes_lines() -> bool {
-    let stderr = std::io::stderr();
-    let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
-    let now = Timespec::default();
-    // Where it cannot be asked, writing fails too.
-    poll(&mut asked, Some(&now)).map_or(true, |ready| ready > 0)
 }
 
 fn since_1970() -> Duration {
@@ -352,13 +389,19 @@ impl Lines {
     }
 
     /// Lets the lines leave the process as long as they are taken without waiting; whether all were.
-    fn offer(&mut self) -> bool {
+    fn offer(&mut self, turns: &Turns) -> bool {
+        let mut turn = match turns.try_take() {
+            Some(turn) => turn,
+            // Who writes may be waiting for room.
+            None if !takes_lines(Duration::ZERO) => return false,
+            None => turns.take(),
+        };
         while !self.text.is_empty() {
-            if !takes_lines() {
+            if !takes_lines(Duration::ZERO) {
                 return false;
             }
             if self.text.len() <= MOST_KEPT {
-                self.write();
+                self.write(&mut turn);
                 break;
             }
             // Whole lines, so that those of other threads do not come between their parts.
@@ -366,17 +409,16 @@ impl Lines {
                 .iter()
                 .rposition(|byte| *byte == b'\n');
             let end = end.map_or(self.text.len(), |end| end + 1);
-            let _ = std::io::stderr().write_all(&self.text[..end]);
+            turn.write(&self.text[..end]);
             self.text.drain(..end);
         }
         true
     }
 
     /// Lets the lines leave the process.
-    fn write(&mut self) {
+    fn write(&mut self, turn: &mut Turn<'_>) {
         if !self.text.is_empty() {
-            // A log that cannot be written must not disturb anything.
-            let _ = std::io::stderr().write_all(&self.text);
+            turn.write(&self.text);
             self.text.clear();
             self.text.shrink_to(2 * MOST_KEPT);
         }

@@ -4,7 +4,7 @@ use std::io::{BufReader, Write as _};
 use std::time::{Duration, Instant};
 
 use faas_wasm_tests::http::{Request, Response, connect};
-use faas_wasm_tests::{Backend, Guest, Runner, RunnerCommand};
+use faas_wasm_tests::{Backend, Guest, Runner, RunnerCommand, Work};
 
 /// Long enough to tell a stopped guest from one that ended by itself, short enough to wait for.
 const LIMIT: &str = "300ms";
@@ -272,4 +272,108 @@ fn a_module_without_artifact_is_named() {
     let module = guest.work().fixture("nop");
     let outcome = RunnerCommand::new(&module.display().to_string()).run_to_end();
     outcome.fails(1, &["nop.wasm", "hint: run `faas-wasm build ", "nop.wasm`"]);
+}
+
+/// A guest that writes these bytes, `count` times in one call, to its standard error, and does so `times` times.
+fn complains(bytes: &str, count: usize, times: u32) -> Guest {
+    let text = format!(
+        r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 20)
+        (data (i32.const 0x1000) "{bytes}")
+        (func (export "_start") (local $left i32)
+          (local.set $left (i32.const {times}))
+          (i32.store (i32.const 0) (i32.const 0x1000))
+          (i32.store (i32.const 4) (i32.const {size}))
+          ;; The bytes, one after the other, {count} times.
+          (call $spread)
+          (loop $again
+            (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))
+            (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1))))))
+        (func $spread (local $at i32)
+          (loop $next
+            (i32.store8 (i32.add (i32.const {then}) (local.get $at))
+              (i32.load8_u (i32.add (i32.const 0x1000) (local.get $at))))
+            (local.set $at (i32.add (local.get $at) (i32.const 1)))
+            (br_if $next (i32.lt_u (local.get $at) (i32.const {size}))))))"#,
+        size = bytes.replace("\\n", "\n").len() * count,
+        then = 0x1000 + bytes.replace("\\n", "\n").len(),
+    );
+    Guest::compiled(
+        &Work::new().write("complains.wat", text),
+        Backend::Cranelift,
+    )
+}
+
+/// A guest waits for the log no longer than it may run, be it for short lines, for one that no pipe takes at once, or
+/// for the error that a line which is too long makes.
+#[test]
+fn a_log_that_nobody_reads_keeps_no_guest_beyond_its_deadline() {
+    let long = format!("{}\\n", "y".repeat(10_000));
+    for (bytes, count, limit) in [
+        ("\\n", 1 << 20, "65536"),
+        (long.as_str(), 100, "65536"),
+        ("yyyyy\\n", 1 << 17, "4"),
+    ] {
+        let guest = complains(bytes, count, u32::MAX);
+        let command = guest.serve().env("exec_timeout", LIMIT);
+        let mut runner = command.env("log_buffer_size", limit).start();
+        let unread = runner.leave_log_unread();
+        is_answered(&runner, 504);
+        drop(unread);
+        // A line that was cut is none with the next one.
+        let line = runner.wait_for_log("stopped at its time limit");
+        let end = line.lines().find(|line| line.contains("stopped at its"));
+        assert!(end.is_some_and(|end| !end.contains('y')), "{end:?}");
+        is_answered(&runner, 504);
+    }
+}
+
+#[track_caller]
+fn is_answered(runner: &Runner, status: u16) {
+    // Not with the log, which may be unread.
+    let response = Request::get("/").send(runner.address());
+    assert_eq!(response.expect("it is answered").status, status);
+}
+
+/// Nor longer than somebody wants its answer.
+#[test]
+fn a_guest_that_waits_for_the_log_ends_with_its_client() {
+    let guest = complains("\\n", 1 << 12, u32::MAX);
+    let runner = guest.serve().env("exec_timeout", "0").start();
+    let unread = runner.leave_log_unread();
+    let stream = runner.begin("/", "");
+    runner.wait_for_metric("wasm_instances_running", 1.0);
+    drop(stream);
+    runner.wait_for_metric("wasm_instances_running", 0.0);
+    drop(unread);
+}
+
+/// A reader that is merely late gets every line.
+#[test]
+fn a_late_reader_of_the_log_misses_nothing() {
+    let line = format!("{}\\n", "y".repeat(99));
+    let guest = complains(&line, 10_000, 1);
+    let runner = guest.serve().env("exec_timeout", "60s").start();
+    let unread = runner.leave_log_unread();
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| is_answered(&runner, 200));
+        runner.wait_for_metric("wasm_instances_running", 1.0);
+        drop(unread);
+        answer.join().expect("it is answered");
+    });
+    let log = runner.stop();
+    let suffix = format!(" stderr: {}", "y".repeat(99));
+    let lines = log.lines().filter(|line| line.ends_with(&suffix));
+    assert_eq!(lines.count(), 10_000);
+}
+
+/// A line is kept until its end, which a guest need not write.
+#[test]
+fn a_line_without_an_end_takes_no_memory_without_end() {
+    let guest = complains("y", 1 << 20, 100);
+    let command = guest.serve().env("log_buffer_size", "-1");
+    let mut runner = command.start();
+    is_answered(&runner, 200);
+    runner.wait_for_log("Error reading stderr: bufio.Scanner: token too long");
 }

@@ -122,7 +122,7 @@ variables! {
         PREFIX_LOGS = "prefix_logs", "bool B", "true",
             "Put time and stream before the function's log lines.";
         LOG_BUFFER_SIZE = "log_buffer_size", "integer", "65536",
-            "Longest log line of the function in bytes, newline included. Negative: unlimited. Junk is an error.";
+            "Longest log line of the function in bytes, newline included. Negative: unlimited, in wasm mode 1 MiB. Junk is an error.";
         READY_PATH = "ready_path", "path", "",
             "The function's own path that `/_/ready` asks.";
         LOG_CALLID = "log_callid", "bool B", "false",

@@ -1,13 +1,13 @@
 //! A guest's standard streams in wasm mode.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use faas_wasm_wasi::{InputStream, OutputStream, StreamError};
 
 use super::exchange::Exchange;
 use super::head;
-use crate::log::{FunctionLines, FunctionStream, LineAssembler, Logger};
+use crate::log::{LineAssembler, LineSink, Logger};
 
 /// The request's body.
 pub(super) struct Stdin(pub(super) Arc<Exchange>);
@@ -40,11 +40,21 @@ impl OutputStream for Stdout {
     }
 }
 
+/// Most bytes of stderr that are taken at once: a guest can make each of them a line.
+const PIECE: usize = 4096;
+/// How long a guest waits for the log between two looks at whether somebody still wants its answer.
+const NAP: Duration = Duration::from_millis(20);
+
+/// Longest line where `log_buffer_size` sets no limit: it is kept until its end, and a guest need not end it.
+const LONGEST_LINE: i64 = 1 << 20;
+
 /// Lines for the log. Dropping it logs a last line that has no end.
 pub(super) struct Stderr {
     exchange: Arc<Exchange>,
     logger: Logger,
     lines: LineAssembler,
+    /// Of the run, once something was written.
+    deadline: Option<Instant>,
 }
 
 impl Stderr {
@@ -52,19 +62,31 @@ impl Stderr {
         Self {
             exchange: Arc::clone(exchange),
             logger,
-            lines: LineAssembler::new(limit),
+            lines: LineAssembler::new(if limit < 0 { LONGEST_LINE } else { limit }),
+            deadline: None,
         }
     }
 }
 
 impl OutputStream for Stderr {
-    fn write(&mut self, bytes: &[u8], _: Option<Instant>) -> Result<usize, StreamError> {
-        if self.exchange.is_trial() {
+    fn write(&mut self, bytes: &[u8], deadline: Option<Instant>) -> Result<usize, StreamError> {
+        if self.exchange.is_trial() || self.exchange.is_abandoned() {
             return Err(StreamError::Canceled);
         }
-        let mut sink = FunctionLines::new(&self.logger, FunctionStream::Stderr);
-        self.lines.push(bytes, &mut sink);
-        Ok(bytes.len())
+        self.deadline = deadline;
+        let bytes = &bytes[..bytes.len().min(PIECE)];
+        let mut lines = GuestLines {
+            exchange: &self.exchange,
+            logger: self.logger,
+            deadline,
+            is_over: false,
+        };
+        self.lines.push(bytes, &mut lines);
+        match lines.is_over {
+            false => Ok(bytes.len()),
+            true if self.exchange.is_abandoned() => Err(StreamError::Canceled),
+            true => Err(StreamError::TimedOut),
+        }
     }
 
     fn wait_writable(&mut self, _: Option<Instant>) -> Result<bool, StreamError> {
@@ -74,8 +96,53 @@ impl OutputStream for Stderr {
 
 impl Drop for Stderr {
     fn drop(&mut self) {
-        let mut sink = FunctionLines::new(&self.logger, FunctionStream::Stderr);
-        self.lines.finish(&mut sink);
+        let mut lines = GuestLines {
+            exchange: &self.exchange,
+            logger: self.logger,
+            deadline: self.deadline,
+            is_over: false,
+        };
+        self.lines.finish(&mut lines);
+    }
+}
+
+/// Logs a guest's lines, and waits for the log as long as the guest may.
+struct GuestLines<'a> {
+    exchange: &'a Exchange,
+    logger: Logger,
+    deadline: Option<Instant>,
+    /// The run must end, and its further lines are not wanted.
+    is_over: bool,
+}
+
+impl GuestLines<'_> {
+    fn left(&self) -> Option<Duration> {
+        self.deadline.map_or(Some(NAP), |deadline| {
+            let left = deadline.checked_duration_since(Instant::now());
+            left.filter(|left| !left.is_zero())
+                .map(|left| left.min(NAP))
+        })
+    }
+
+    /// How long to wait for the log.
+    fn patience(&self) -> Option<Duration> {
+        self.left().filter(|_| !self.exchange.is_abandoned())
+    }
+}
+
+impl LineSink for GuestLines<'_> {
+    fn line(&mut self, line: &[u8]) {
+        if !self.is_over {
+            let was_logged = self.logger.guest_line(line, &|| self.patience());
+            self.is_over = !was_logged || self.left().is_none();
+        }
+    }
+
+    fn too_long(&mut self) {
+        if !self.is_over {
+            let text = "Error reading stderr: bufio.Scanner: token too long";
+            self.is_over = !self.logger.guest_error(text, &|| self.patience());
+        }
     }
 }
 
