@@ -177,3 +177,23 @@ fn sleeping_guests_sleep() {
     assert_eq!(runner.get("/").text(), "slept\n");
     assert!(start.elapsed().as_millis() >= 300);
 }
+
+/// Addresses in calls of the host are those of the memory that is exported as `memory`, be it not the first.
+#[test]
+fn calls_work_on_the_exported_memory() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $w (param i32 i32 i32 i32) (result i32)))
+        (memory $other 1)
+        (memory $m (export "memory") 1)
+        (data (memory $m) (i32.const 0) "\08\00\00\00\03\00\00\00hi\n")
+        (func (export "_start")
+          (drop (call $w (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 32)))))"#;
+    for backend in Backend::all() {
+        let guest = Guest::compiled(&Work::new().write("two.wat", text), backend);
+        let runner = guest.serve().start();
+        // Often enough for the first memory to be guarded.
+        for _ in 0..50 {
+            assert_eq!(runner.get("/").text(), "hi\n", "{backend:?}");
+        }
+    }
+}

@@ -213,7 +213,7 @@ impl<T: 'static> Instance<T> {
             .collect();
 
         env.memory = memory_places
-            .first()
+            .get(module.host_memory())
             .map_or(std::ptr::null(), |place| place.as_ptr().cast_const());
         // SAFETY: all definitions were written above; the offsets are this module's; the store is
         // boxed and lives as long as the instance.

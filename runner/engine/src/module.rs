@@ -233,6 +233,17 @@ impl Module {
             })
     }
 
+    /// Index of the memory that addresses in calls of the host refer to: that which is exported as
+    /// `memory`, as the specification of WASI's preview1 has it, or the first.
+    pub(crate) fn host_memory(&self) -> usize {
+        let exports = self.metadata.exports.iter();
+        let mut memories = exports.filter_map(|export| match export {
+            Export::Memory { name, index } if name == "memory" => Some(*index as usize),
+            _ => None,
+        });
+        memories.next().unwrap_or(0)
+    }
+
     /// Defined functions by ascending address, as the artifact counts them, each with its number.
     /// Call trampolines lie between and behind them and have none.
     pub(crate) fn functions_by_address(&self) -> Vec<(u32, Option<u32>)> {
