@@ -147,7 +147,8 @@ impl Watched {
         Registration(watched)
     }
 
-    /// Says when the run that has just begun must end. Called on the run's thread.
+    /// Says when the run that has just begun must end. Called on the run's thread, once its number can
+    /// be seen.
     pub(crate) fn set_limits(&self, limits: RunLimits) {
         let monitor = monitor();
         let deadline = limits
@@ -163,6 +164,11 @@ impl Watched {
             first_look = first_look.min(now.saturating_add(cpu_time));
         }
         self.deadline.store(deadline, SeqCst);
+        // Who cancels stores that before the monitor looks at the number of the run, which was stored
+        // before this is read: either the monitor sees that the run has begun, or we see that it is canceled.
+        if self.canceled.load(SeqCst) / REASONS == self.thread.run() {
+            first_look = 0;
+        }
         if first_look < monitor.next_look.load(SeqCst) {
             monitor.wanted_look.fetch_min(first_look, SeqCst);
             monitor.wake();
@@ -175,9 +181,11 @@ impl Watched {
         self.cpu_end.store(NEVER, Relaxed);
     }
 
-    /// Ends a run as soon as possible, if it is the current one.
+    /// Ends a run as soon as possible, unless it is over.
     fn cancel(&self, run: u64, reason: Interruption) {
-        self.canceled.store(run * REASONS + reason as u64, SeqCst);
+        // A later run may have been canceled by now.
+        self.canceled
+            .fetch_max(run * REASONS + reason as u64, SeqCst);
         monitor().wake();
     }
 
@@ -240,17 +248,16 @@ impl Canceler {
         }
     }
 
-    /// Ends the run for this reason.
+    /// Ends the run for this reason, also if it is yet to begin.
     pub fn cancel(&self, reason: Interruption) {
-        if self.watched.thread.run() == self.run {
-            self.watched.cancel(self.run, reason);
-        }
+        self.watched.cancel(self.run, reason);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signal::RunGuard;
 
     #[test]
     fn runs_end_for_the_reason_that_comes_first() {
@@ -265,6 +272,25 @@ mod tests {
         // A cancellation of a run that is over does not concern the next.
         let canceler = Canceler::new(watched, 3);
         canceler.cancel(Interruption::Canceled);
-        assert_eq!(watched.canceled.load(SeqCst), 0, "run 3 has not begun");
+        assert_eq!(watched.look(10), NEVER, "run 3 has not begun");
+    }
+
+    #[test]
+    fn a_run_that_was_canceled_before_it_began_is_looked_at() {
+        let registration = Watched::register();
+        let watched = &registration.0;
+        let none = || RunLimits {
+            deadline: None,
+            cpu_time: None,
+        };
+        let wanted_look = || monitor().wanted_look.load(SeqCst);
+        Canceler::new(watched, 3).cancel(Interruption::Canceled);
+        // One that is over changes nothing.
+        Canceler::new(watched, 1).cancel(Interruption::Canceled);
+        for (run, look) in [(2, NEVER), (3, 0)] {
+            let _guard = RunGuard::new(&watched.thread, run, 0..0, None);
+            watched.set_limits(none());
+            assert_eq!(wanted_look(), look, "run {run}");
+        }
     }
 }
