@@ -49,7 +49,11 @@ pub(crate) struct Guard {
     memory: Range<usize>,
     /// What can be written, in addresses.
     open: Vec<Range<usize>>,
+    /// It was to be lifted: some of its pages can be written at least, since the system may give up
+    /// halfway.
     lifted: AtomicBool,
+    /// All of them can.
+    all_open: AtomicBool,
     _place: Place,
 }
 
@@ -84,6 +88,7 @@ impl Guard {
             memory,
             open,
             lifted: AtomicBool::new(false),
+            all_open: AtomicBool::new(false),
             _place: place,
         };
         let writable = MprotectFlags::READ | MprotectFlags::WRITE;
@@ -108,7 +113,7 @@ impl Guard {
         unsafe { mm::mprotect(start, range.len(), flags) }
     }
 
-    /// Whether all of the memory can be written again.
+    /// Whether pages that were closed may have been written.
     pub(crate) fn is_lifted(&self) -> bool {
         self.lifted.load(Relaxed)
     }
@@ -116,7 +121,7 @@ impl Guard {
     /// Lifts the guard if it keeps this address from being written; says whether it did. Safe in a
     /// signal handler.
     pub(crate) fn let_pass(&self, address: usize) -> bool {
-        !self.is_lifted() && self.memory.contains(&address) && self.lift()
+        !self.all_open.load(Relaxed) && self.memory.contains(&address) && self.lift()
     }
 
     /// Sees to it that this range, if it lies in the memory, can be written; `false` if the system
@@ -124,15 +129,19 @@ impl Guard {
     pub(crate) fn allow(&self, range: Range<usize>) -> bool {
         let is_open = |open: &Range<usize>| open.start <= range.start && range.end <= open.end;
         let is_inside = range.start < self.memory.end && self.memory.start < range.end;
-        self.is_lifted() || !is_inside || self.open.iter().any(is_open) || self.lift()
+        !is_inside || self.open.iter().any(is_open) || self.lift()
     }
 
     /// Lets everything be written; `false` if the system refuses.
     pub(crate) fn lift(&self) -> bool {
         let writable = MprotectFlags::READ | MprotectFlags::WRITE;
-        let lifted = self.is_lifted() || self.protect(&self.memory, writable).is_ok();
-        self.lifted.store(lifted, Relaxed);
-        lifted
+        if self.all_open.load(Relaxed) {
+            return true;
+        }
+        self.lifted.store(true, Relaxed);
+        let all_open = self.protect(&self.memory, writable).is_ok();
+        self.all_open.store(all_open, Relaxed);
+        all_open
     }
 }
 
@@ -232,5 +241,29 @@ mod tests {
         }
         patience.lost();
         assert_eq!(resets_until_guarded(&mut patience), FIRST_PATIENCE);
+    }
+
+    #[test]
+    fn a_guard_that_was_lifted_halfway_vouches_for_nothing() {
+        let page = rustix::param::page_size();
+        let access = mm::ProtFlags::READ | mm::ProtFlags::WRITE;
+        // SAFETY: a new mapping that nobody else knows of.
+        let base = unsafe {
+            let flags = mm::MapFlags::PRIVATE;
+            mm::mmap_anonymous(std::ptr::null_mut(), 3 * page, access, flags)
+        };
+        let base = base.unwrap();
+        let start = base.expose_provenance();
+        // SAFETY: the pages are mapped, writable and nobody else's.
+        let guard = unsafe { Guard::new(start..start + 3 * page, std::iter::empty()) };
+        let guard = guard.unwrap().unwrap();
+        assert!(!guard.is_lifted());
+        // SAFETY: nobody uses the last page. Without it the system gives up in the middle.
+        unsafe { mm::munmap(base.add(2 * page), page) }.unwrap();
+        assert!(!guard.let_pass(start));
+        assert!(guard.is_lifted());
+        assert!(!guard.lift(), "not all of it can be written");
+        // SAFETY: what is left of the mapping, which nobody uses any more.
+        unsafe { mm::munmap(base, 2 * page) }.unwrap();
     }
 }

@@ -262,9 +262,9 @@ impl Slot {
                 self.guard = Some(guard);
                 return Ok(true);
             }
-            if !guard.lift() {
-                return Err(SlotError::Map(Errno::NOMEM));
-            }
+        }
+        if !guard.lift() {
+            return Err(SlotError::Map(Errno::NOMEM));
         }
         self.patience.lost();
         Ok(false)
