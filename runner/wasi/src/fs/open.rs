@@ -13,6 +13,9 @@ use super::upper::{Body, Directory, Key, NodeId, Slot};
 use super::walk::{Entry, LowerFile, Target};
 use crate::errno::Errno;
 
+/// Looks at what is to be opened, as long as it is another thing when it is opened.
+const MOST_ATTEMPTS: usize = 16;
+
 /// How a path is to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct OpenOptions {
@@ -52,6 +55,19 @@ impl FileSystem {
         path: &[u8],
         options: OpenOptions,
     ) -> Result<Opened, Errno> {
+        // The host or another instance may make, replace or remove the file between the look at it and its
+        // opening, which is no error of the guest. A storm of changes must not hold it for ever.
+        for _ in 1..MOST_ATTEMPTS {
+            match self.try_open(base, path, options) {
+                Err(Errno::Stale) => {}
+                Err(Errno::Exist) if !options.exclusive => {}
+                opened => return opened,
+            }
+        }
+        self.try_open(base, path, options)
+    }
+
+    fn try_open(&mut self, base: &Dir, path: &[u8], options: OpenOptions) -> Result<Opened, Errno> {
         let new_only = options.create && options.exclusive;
         if options.create && path.ends_with(b"/") {
             // What is made here is never a directory; errors on the way there come first.

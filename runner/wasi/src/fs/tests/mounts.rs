@@ -3,7 +3,9 @@
 use std::fs as host_fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Barrier};
 
 use super::{CREATE, READ, WRITE, names, open, read, snapshot, write};
 use crate::errno::Errno;
@@ -247,4 +249,50 @@ fn a_missing_host_directory_is_shown() {
         .unwrap_err();
     assert_eq!(error.entry, "/data=/nonexistent/x");
     assert!(error.to_string().contains("No such file"), "{error}");
+}
+
+/// O_CREAT without O_EXCL opens what somebody else makes at the same time.
+#[test]
+fn those_who_make_a_file_at_once_all_get_it() {
+    const ROUNDS: usize = 500;
+    let host = host();
+    let barrier = Barrier::new(2);
+    let make_all = || {
+        let mut fs = mounted(host.path(), "/rw=@/rw:rw");
+        let mut make = |round| {
+            barrier.wait();
+            open(&mut fs, &format!("rw/new{round}"), CREATE).err()
+        };
+        // All of them, as the other one waits for each.
+        (0..ROUNDS).map(&mut make).collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        for errors in [scope.spawn(make_all), scope.spawn(make_all)] {
+            assert_eq!(errors.join().unwrap(), [None; ROUNDS]);
+        }
+    });
+}
+
+/// A file that is replaced by renaming another over it can be opened at any time.
+#[test]
+fn a_file_that_is_replaced_meanwhile_is_opened() {
+    let host = host();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (spare, file) = (host.path().join("rw/spare"), host.path().join("rw/file"));
+            while !is_over.load(Relaxed) {
+                host_fs::write(&spare, "rw").unwrap();
+                host_fs::rename(&spare, &file).unwrap();
+            }
+        });
+        let mut found = Vec::new();
+        for mount in ["/m=@/rw", "/m=@/rw:cow", "/m=@/rw:rw"] {
+            let mut fs = mounted(host.path(), mount);
+            found.extend((0..3000).map(|_| read(&mut fs, "m/file")));
+        }
+        is_over.store(true, Relaxed);
+        let found = found.into_iter().find(|read| read.as_deref() != Ok(b"rw"));
+        assert_eq!(found, None);
+    });
 }
