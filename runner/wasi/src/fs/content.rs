@@ -82,6 +82,8 @@ pub(crate) struct Content {
     origin_length: u64,
     length: u64,
     chunks: BTreeMap<u64, Vec<u8>>,
+    /// Bytes of the budget that are set aside for writes, whichever come first.
+    reserved: usize,
 }
 
 impl Content {
@@ -92,6 +94,7 @@ impl Content {
             origin_length: length,
             length,
             chunks: BTreeMap::new(),
+            reserved: 0,
         }
     }
 
@@ -190,7 +193,7 @@ impl Content {
             let replaced = start == 0 && count >= below;
             let mut chunk = Vec::new();
             let length = needed.max(if replaced { 0 } else { below });
-            grow(&mut chunk, length, budget)?;
+            grow(&mut chunk, length, budget, &mut self.reserved)?;
             if !replaced && let Err(errno) = self.read_origin(&mut chunk[..below], base) {
                 budget.release(chunk.capacity());
                 return Err(errno);
@@ -198,16 +201,17 @@ impl Content {
             self.chunks.insert(number, chunk);
         }
         let chunk = self.chunks.get_mut(&number).ok_or(Errno::Io)?;
-        grow(chunk, needed, budget)?;
+        grow(chunk, needed, budget, &mut self.reserved)?;
         Ok(chunk)
     }
 
-    /// Cuts the file off or extends it by a hole.
+    /// Cuts the file off, with what is set aside, or extends it by a hole.
     pub(crate) fn set_length(&mut self, length: u64, budget: &mut Budget) -> Result<(), Errno> {
         if length > i64::MAX as u64 {
             return Err(Errno::Fbig);
         }
         if length < self.length {
+            budget.release(std::mem::take(&mut self.reserved));
             let (number, start) = locate(length);
             for (_, chunk) in self.chunks.split_off(&(number + u64::from(start > 0))) {
                 budget.release(chunk.capacity());
@@ -221,20 +225,26 @@ impl Content {
         Ok(())
     }
 
-    /// Makes sure that writes up to `end` will fit, and that the file reaches there.
+    /// Makes sure that the file reaches up to `end`, and that what it lacks till there can be written.
     pub(crate) fn allocate(&mut self, end: u64, budget: &mut Budget) -> Result<(), Errno> {
         if end > i64::MAX as u64 {
             return Err(Errno::Fbig);
         }
-        if end.saturating_sub(self.length) > budget.left() {
-            return Err(budget.refuse());
+        if end <= self.length {
+            return Ok(());
         }
-        self.length = self.length.max(end);
+        let chunks = |length: u64| length.div_ceil(CHUNK as u64);
+        let bytes = (chunks(end) - chunks(self.length)).saturating_mul(CHUNK as u64);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        budget.charge(bytes)?;
+        self.reserved += bytes;
+        self.length = end;
         Ok(())
     }
 
     /// Gives back all that was charged; the content is not used afterwards.
     pub(crate) fn release(self, budget: &mut Budget) {
+        budget.release(self.reserved);
         for chunk in self.chunks.values() {
             budget.release(chunk.capacity());
         }
@@ -246,15 +256,22 @@ fn locate(offset: u64) -> (u64, usize) {
     (offset / CHUNK as u64, (offset % CHUNK as u64) as usize)
 }
 
-/// Extends `chunk` with zeros, and charges for its capacity.
-fn grow(chunk: &mut Vec<u8>, length: usize, budget: &mut Budget) -> Result<(), Errno> {
+/// Extends `chunk` with zeros, and charges for its capacity what is not `reserved`.
+fn grow(
+    chunk: &mut Vec<u8>,
+    length: usize,
+    budget: &mut Budget,
+    reserved: &mut usize,
+) -> Result<(), Errno> {
     if length <= chunk.len() {
         return Ok(());
     }
     if length > chunk.capacity() {
         let before = chunk.capacity();
         let wanted = length.next_power_of_two().clamp(SMALLEST, CHUNK);
-        budget.charge(wanted - before)?;
+        let paid = (*reserved).min(wanted - before);
+        budget.charge(wanted - before - paid)?;
+        *reserved -= paid;
         if chunk.try_reserve_exact(wanted - chunk.len()).is_err() {
             budget.release(wanted - before);
             return Err(Errno::Nospc);
@@ -328,6 +345,36 @@ mod tests {
         content.write_at(&[1; 10], 0, &mut budget).unwrap();
         content.release(&mut budget);
         assert_eq!(budget.left(), CHUNK as u64);
+    }
+
+    #[test]
+    fn what_is_allocated_is_set_aside() {
+        let mut budget = Budget::new(3 * CHUNK as u64);
+        let (mut first, mut second) = (Content::default(), Content::default());
+        first.allocate(2 * CHUNK as u64, &mut budget).unwrap();
+        let refused = second.allocate(2 * CHUNK as u64, &mut budget);
+        assert_eq!(refused, Err(Errno::Nospc));
+        assert_eq!(second.length(), 0);
+        assert_eq!(
+            second.write_at(&vec![1; 2 * CHUNK], 0, &mut budget),
+            Ok(CHUNK)
+        );
+        // The first one has its room all the same, and takes no more than that.
+        let count = first.write_at(&vec![1; 2 * CHUNK], 0, &mut budget);
+        assert_eq!((count, budget.left()), (Ok(2 * CHUNK), 0));
+        second.release(&mut budget);
+        first.set_length(0, &mut budget).unwrap();
+        assert_eq!(budget.left(), 3 * CHUNK as u64);
+        for end in [1, 2 * CHUNK as u64, 7] {
+            first.allocate(end, &mut budget).unwrap();
+        }
+        assert_eq!(budget.used, 2 * CHUNK as u64);
+        first.release(&mut budget);
+        assert_eq!(budget.used, 0);
+        assert_eq!(
+            Content::default().allocate(i64::MAX as u64, &mut budget),
+            Err(Errno::Nospc)
+        );
     }
 
     #[test]
