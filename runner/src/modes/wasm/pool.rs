@@ -383,7 +383,9 @@ impl Pool {
             let prepared = worker.prepare(Instant::now());
             let problem = prepared.as_ref().err().cloned();
             let mut state = self.lock();
-            state.starting -= u32::from(std::mem::take(&mut is_starting));
+            if prepared.is_err() {
+                state.starting -= u32::from(std::mem::take(&mut is_starting));
+            }
             // After most runs nothing changes, and nobody is to be woken for it.
             if was_ready != prepared.is_ok() || state.problem != problem {
                 match (&prepared, was_ready) {
@@ -409,7 +411,7 @@ impl Pool {
                 continue;
             }
             pause = FIRST_PAUSE;
-            match self.next(&mut expects_more) {
+            match self.next(&mut is_starting, &mut expects_more) {
                 Some(job) => worker.run(job),
                 None => break,
             }
@@ -476,11 +478,14 @@ impl Pool {
         state
     }
 
-    /// Waits for a job; `None` if the replica shall end. `expects_more` is whether the last one came soon.
-    fn next(&self, expects_more: &mut bool) -> Option<Job> {
+    /// Waits for a job; `None` if the replica shall end. Who counts as starting does no longer, and `expects_more` is
+    /// whether the last job came soon.
+    fn next(&self, is_starting: &mut bool, expects_more: &mut bool) -> Option<Job> {
         let began = Instant::now();
         let mut idle_since = began;
         let mut state = self.lock();
+        // Both at once, so that nobody takes the replica for a busy one in between.
+        state.starting -= u32::from(std::mem::take(is_starting));
         state.idle += 1;
         if *expects_more && state.queue.is_empty() && !state.looks_out {
             state = self.look_out(state, began + LOOK_OUT);
