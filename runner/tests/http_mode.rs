@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Runner, launch, parse, start, wait_until};
+use support::{Runner, launch, parse, require_the_only_connection, start, wait_until};
 
 /// An HTTP server that tells what it was sent, or does what the path says.
 struct Upstream {
@@ -692,21 +692,7 @@ fn tunnels_count_as_connections_and_are_not_drained() {
     let mut tunnel = runner.connect();
     tunnel.write_all(WEBSOCKET.as_bytes()).expect("sent");
     read_head(&mut tunnel);
-    let mut waiting = runner.connect();
-    waiting
-        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .expect("sent");
-    waiting
-        .set_read_timeout(Some(Duration::from_millis(200)))
-        .expect("set");
-    let mut byte = [0];
-    assert!(waiting.read(&mut byte).is_err(), "the tunnel is open");
-    drop(tunnel);
-    waiting
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .expect("set");
-    assert_eq!(waiting.read(&mut byte).expect("read"), 1);
-    drop(waiting);
+    require_the_only_connection(&runner, tunnel);
 
     let mut tunnel = runner.connect();
     tunnel.write_all(WEBSOCKET.as_bytes()).expect("sent");

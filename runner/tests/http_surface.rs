@@ -12,7 +12,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv6Addr, TcpStream};
 use std::time::{Duration, Instant};
 
-use support::{parse, start, wait_until};
+use support::{parse, require_the_only_connection, start, wait_until};
 
 #[test]
 fn unclean_paths_are_redirected() {
@@ -346,23 +346,7 @@ fn more_requests_than_allowed_are_refused() {
 fn connections_beyond_the_limit_wait() {
     let runner = start(&[("fprocess", "true"), ("max_connections", "1")], &[]);
     let held = runner.connect();
-    let mut waiting = runner.connect();
-    waiting
-        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .expect("sent");
-    waiting
-        .set_read_timeout(Some(Duration::from_millis(200)))
-        .expect("set");
-    let mut byte = [0];
-    assert!(
-        waiting.read(&mut byte).is_err(),
-        "not served while another connection is open"
-    );
-    drop(held);
-    waiting
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .expect("set");
-    assert_eq!(waiting.read(&mut byte).expect("read"), 1);
+    require_the_only_connection(&runner, held);
 }
 
 #[test]

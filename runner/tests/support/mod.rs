@@ -70,6 +70,27 @@ pub fn start_by(
     healthy(launch_by(command, variables, files), variables)
 }
 
+/// Requires that a runner with `max_connections=1` serves nobody else until what holds its connection is dropped.
+pub fn require_the_only_connection(runner: &Runner, held: impl Sized) {
+    let mut waiting = runner.connect();
+    waiting
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    waiting
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .expect("set");
+    let mut byte = [0];
+    assert!(
+        waiting.read(&mut byte).is_err(),
+        "not served while another connection is open"
+    );
+    drop(held);
+    waiting
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("set");
+    assert_eq!(waiting.read(&mut byte).expect("read"), 1);
+}
+
 const RUNNER: &str = env!("CARGO_BIN_EXE_faas-wasm-runner");
 
 fn healthy(mut runner: Runner, variables: &[(&str, &str)]) -> Runner {
