@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chrono::{DateTime, Local, Timelike as _};
 use serde_json::{Value, json};
 
-pub use lines::{FunctionLines, LineAssembler, LineSink, pump};
+pub use lines::{LineAssembler, LineSink, pump, too_long_text};
 pub use turn::Patience;
 
 use crate::config::LogFormat;

@@ -78,15 +78,14 @@ impl LineAssembler {
 
 /// Logs the lines of one stream of a function.
 #[derive(Debug)]
-pub struct FunctionLines<'a> {
+struct FunctionLines<'a> {
     logger: &'a Logger,
     stream: FunctionStream,
 }
 
 impl<'a> FunctionLines<'a> {
     /// A sink for the lines of one stream.
-    #[must_use]
-    pub fn new(logger: &'a Logger, stream: FunctionStream) -> Self {
+    fn new(logger: &'a Logger, stream: FunctionStream) -> Self {
         Self { logger, stream }
     }
 }
@@ -97,11 +96,16 @@ impl LineSink for FunctionLines<'_> {
     }
 
     fn too_long(&mut self) {
-        self.logger.error(&format!(
-            "Error reading {}: bufio.Scanner: token too long",
-            self.stream.as_str()
-        ));
+        self.logger.error(&too_long_text(self.stream));
     }
+}
+
+/// What the log says instead of a line that is too long; the words are Go's.
+pub fn too_long_text(stream: FunctionStream) -> String {
+    format!(
+        "Error reading {}: bufio.Scanner: token too long",
+        stream.as_str()
+    )
 }
 
 /// Logs a stream of a child line by line until its end.

@@ -7,7 +7,7 @@ use faas_wasm_wasi::{InputStream, OutputStream, StreamError};
 
 use super::exchange::Exchange;
 use super::head;
-use crate::log::{LineAssembler, LineSink, Logger};
+use crate::log::{self, FunctionStream, LineAssembler, LineSink, Logger};
 
 /// The request's body.
 pub(super) struct Stdin(pub(super) Arc<Exchange>);
@@ -140,8 +140,8 @@ impl LineSink for GuestLines<'_> {
 
     fn too_long(&mut self) {
         if !self.is_over {
-            let text = "Error reading stderr: bufio.Scanner: token too long";
-            self.is_over = !self.logger.guest_error(text, &|| self.patience());
+            let text = log::too_long_text(FunctionStream::Stderr);
+            self.is_over = !self.logger.guest_error(&text, &|| self.patience());
         }
     }
 }
