@@ -25,6 +25,8 @@ use turn::{PIECE, Turn, Turns, takes_lines};
 
 /// Access lines that a thread keeps together at most, in bytes: as much as a pipe takes in one piece.
 const MOST_KEPT: usize = PIECE;
+/// About as long as somebody's turn takes who need not wait for room.
+const TURN: Duration = Duration::from_millis(1);
 /// For how long they are kept if nobody waits.
 const KEPT_FOR: Duration = Duration::from_millis(10);
 
@@ -390,11 +392,10 @@ impl Lines {
 
     /// Lets the lines leave the process as long as they are taken without waiting; whether all were.
     fn offer(&mut self, turns: &Turns) -> bool {
-        let mut turn = match turns.try_take() {
-            Some(turn) => turn,
-            // Who writes may be waiting for room.
-            None if !takes_lines(Duration::ZERO) => return false,
-            None => turns.take(),
+        // Whose turn it is may come to wait for room while we wait for the turn.
+        let patience = || takes_lines(Duration::ZERO).then_some(TURN);
+        let Some(mut turn) = turns.take_patiently(&patience) else {
+            return false;
         };
         while !self.text.is_empty() {
             if !takes_lines(Duration::ZERO) {

@@ -61,11 +61,6 @@ impl Turns {
         self.begin(state)
     }
 
-    /// A turn, if nobody has it.
-    pub(super) fn try_take(&self) -> Option<Turn<'_>> {
-        self.take_patiently(&|| None)
-    }
-
     /// Waits for a turn, as long as the patience lasts.
     pub(super) fn take_patiently(&self, patience: Patience<'_>) -> Option<Turn<'_>> {
         let mut state = self.lock();
