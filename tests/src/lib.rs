@@ -21,6 +21,6 @@ pub use guest::{Backend, Guest, Work};
 pub use outcome::Outcome;
 pub use runner::{Runner, RunnerCommand};
 pub use surroundings::{
-    cuda_fixtures, esbuild, fake_cuda, fixture, guests, native_cuda_guest, runner_program, skip,
-    tool, tool_program, wasi_errno_guest,
+    builds_for_this_machine, cargo_deny, cuda_fixtures, esbuild, fake_cuda, fixture, guests,
+    native_cuda_guest, runner_program, skip, tool, tool_program, wasi_errno_guest,
 };

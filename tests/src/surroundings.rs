@@ -18,6 +18,8 @@ const ESBUILD: &str = "FAAS_WASM_ESBUILD";
 const GUESTS: &str = "FAAS_WASM_GUESTS";
 /// Environment variable with the path of the stand-in for the CUDA driver.
 const FAKE_CUDA: &str = "FAAS_WASM_FAKE_CUDA";
+/// Environment variable with the path of cargo-deny.
+const CARGO_DENY: &str = "FAAS_WASM_CARGO_DENY";
 /// Environment variable with what to compile for, where the runner is for another architecture.
 const TARGET: &str = "FAAS_WASM_TARGET";
 /// Environment variable with the file that collects which tests were skipped.
@@ -60,6 +62,11 @@ pub fn tool() -> Command {
         command.env("wasm_c_target", target);
     }
     command
+}
+
+/// Whether the tool builds for this machine unless it is told otherwise.
+pub fn builds_for_this_machine() -> bool {
+    env::var_os(TARGET).is_none()
 }
 
 /// Directory of the CUDA guests.
@@ -106,6 +113,13 @@ pub fn guests() -> Option<PathBuf> {
     env::var_os(GUESTS)
         .map(PathBuf::from)
         .filter(|path| path.join("complete").exists())
+}
+
+/// The program cargo-deny, if the Makefile installed it.
+pub fn cargo_deny() -> Option<PathBuf> {
+    env::var_os(CARGO_DENY)
+        .map(PathBuf::from)
+        .filter(|path| path.exists())
 }
 
 /// Source of the guest that prints the error number of every failing call, and what it prints
