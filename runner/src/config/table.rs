@@ -248,4 +248,20 @@ mod tests {
             assert!(variable.meaning.ends_with('.'), "{}", variable.name);
         }
     }
+    /// A variable that is only listed would be documented, accepted, and ignored.
+    #[test]
+    fn every_variable_is_read() {
+        let (load, _) = include_str!("load.rs")
+            .split_once("mod tests")
+            .expect("code and tests");
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let read: BTreeSet<_> = load
+            .split("table::")
+            .filter_map(|rest| rest.split(|c| !is_part(c)).next())
+            .collect();
+        for variable in TABLE.iter().filter(|v| v.group != Group::Build) {
+            let constant = variable.name.to_uppercase();
+            assert!(read.contains(&*constant), "{} is not read", variable.name);
+        }
+    }
 }
