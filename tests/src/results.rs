@@ -2,10 +2,14 @@
 //!
 //! Each benchmark makes one [`Results`] and [`conclude`](Results::conclude)s it. If the Makefile names
 //! a directory (variable `FAAS_WASM_RESULTS`), they are written there as `NAME.json`; the benchmark
-//! `report` makes one document and one chart of all such files. Ratios decide whether a benchmark
+//! `report` puts all such files into the document and its chart. Ratios decide whether a benchmark
 //! passes, absolute numbers are for reading: they depend on the machine.
 
-use std::path::Path;
+pub mod chart;
+pub mod document;
+mod machine;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs, io};
 
@@ -27,6 +31,46 @@ pub struct Results {
     pub tables: Vec<Table>,
     /// What is promised of it.
     pub rules: Vec<Rule>,
+}
+
+/// Results as they are kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    /// Where and when they were found, as one line.
+    pub machine: String,
+    /// What was found.
+    #[serde(flatten)]
+    pub results: Results,
+}
+
+impl Kept {
+    /// All results that are kept, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// If there are none, or a file is not one of ours.
+    pub fn all() -> io::Result<Vec<Self>> {
+        let directory = env::var_os(DIRECTORY)
+            .ok_or_else(|| io::Error::other(format!("{DIRECTORY} is not set: run `make bench`")))?;
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let read = |path: &PathBuf| {
+            serde_json::from_slice(&fs::read(path)?).map_err(|error| {
+                let path = path.display();
+                io::Error::other(format!("{path} has no results, delete it: {error}"))
+            })
+        };
+        paths.iter().map(read).collect()
+    }
 }
 
 /// Numbers of one unit.
@@ -151,31 +195,12 @@ impl Results {
 
     fn keep(&self, directory: &Path) -> io::Result<()> {
         fs::create_dir_all(directory)?;
-        let text = serde_json::to_string_pretty(self)?;
+        let kept = Kept {
+            machine: machine::describe()?,
+            results: self.clone(),
+        };
+        let text = serde_json::to_string_pretty(&kept)?;
         fs::write(directory.join(format!("{}.json", self.name)), text + "\n")
-    }
-
-    /// All results that are kept, in the order of their names.
-    ///
-    /// # Errors
-    ///
-    /// If there are none, or a file is not one of ours.
-    pub fn kept() -> io::Result<Vec<Self>> {
-        let directory = env::var_os(DIRECTORY)
-            .ok_or_else(|| io::Error::other(format!("{DIRECTORY} is not set: run `make bench`")))?;
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        let read = |path| Ok(serde_json::from_slice(&fs::read(path)?)?);
-        paths.into_iter().map(read).collect()
     }
 
     #[expect(clippy::print_stdout, reason = "the result of a benchmark")]

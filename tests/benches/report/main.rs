@@ -1,19 +1,26 @@
-//! Makes `BENCHMARKS.md` and its chart of the results that the benchmarks have left. `make bench`
-//! runs this at its end.
-
-mod chart;
-mod document;
-mod machine;
+//! Puts what the benchmarks have found into `BENCHMARKS.md` and its chart. `make bench` and the targets of single
+//! benchmarks run this at their end. Sections of benchmarks that were not run stay as they are.
 
 use std::path::Path;
 use std::{fs, io};
 
-use faas_wasm_tests::results::Results;
+use faas_wasm_tests::results::{Kept, chart, document};
 
 fn main() -> io::Result<()> {
-    let results = Results::kept()?;
+    let kept = Kept::all()?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    fs::write(root.join("benchmarks.svg"), chart::draw(&results))?;
-    let document = document::write(&results, &machine::describe()?);
-    fs::write(root.join("BENCHMARKS.md"), document)
+    update(&root.join("benchmarks.svg"), |old| {
+        chart::update(old, &kept)
+    })?;
+    update(&root.join("BENCHMARKS.md"), |old| {
+        document::update(old, &kept)
+    })
+}
+
+fn update(path: &Path, text: impl FnOnce(&str) -> String) -> io::Result<()> {
+    let old = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        read => read?,
+    };
+    fs::write(path, text(&old))
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::process::Command;
 
 /// One line on where and when the numbers were taken.
-pub(crate) fn describe() -> io::Result<String> {
+pub(super) fn describe() -> io::Result<String> {
     let cpu = fs::read_to_string("/proc/cpuinfo")?;
     let model = value_of(&cpu, "model name").unwrap_or("unknown CPU");
     let memory = fs::read_to_string("/proc/meminfo")?;
