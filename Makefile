@@ -336,7 +336,7 @@ fuzz-smoke: build fixtures fake-cuda ## Feed many random damages to everything t
 # What the benchmarks found, for BENCHMARKS.md; see tests/src/results.rs.
 RESULTS := $(BUILD)/results
 
-BENCHES := cuda instances load release preinit
+BENCHES := cuda instances load release preinit code
 
 .PHONY: soak
 soak: build fixtures ## Send a million mixed requests (N=20000 for fewer); what the runner holds must not grow
@@ -380,6 +380,28 @@ bench-build: build fixtures esbuild guests ## Print what builds and rebuilds tak
 	$(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) \
 	  cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --bench rebuild
 
+# What was found goes into BENCHMARKS.md and its chart, section by section.
+BENCH_REPORT = FAAS_WASM_RESULTS=$(RESULTS) cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --features bench --bench report
+
+# A selection tells nothing of the whole, so it is printed only. TOOLS=BEFORE,AFTER compares two builds of faas-wasm
+# and needs neither a build nor the rival.
+CODE_SELECTION := $(strip $(KERNELS)$(BACKENDS)$(TOOLS)$(CPU))
+COMMA := ,
+# The benchmark runs in another directory.
+CODE_TOOLS = $(shell realpath -ms $(subst $(COMMA), ,$(TOOLS)) | paste -sd $(COMMA))
+
+.PHONY: bench-code
+bench-code: $(if $(TOOLS),setup,build) ## Measure compiled code beside clang and wasmtime, write its section of BENCHMARKS.md; TOOLS=BEFORE,AFTER: compare two builds
+	@$(if $(CODE_SELECTION),,rm -f $(RESULTS)/code.json)
+	@# The section is written even if a ratio is not kept; without results there is none to write.
+	@status=0; \
+	FAAS_WASM_CODE_KERNELS=$(KERNELS) FAAS_WASM_CODE_BACKENDS=$(BACKENDS) FAAS_WASM_CODE_ROUNDS=$(ROUNDS) \
+	FAAS_WASM_CODE_CPU=$(CPU) FAAS_WASM_CODE_TOOLS=$(if $(TOOLS),$(CODE_TOOLS)) \
+	$(TEST_ENVIRONMENT) $(if $(CODE_SELECTION),,FAAS_WASM_RESULTS=$(RESULTS)) \
+	  cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests $(if $(TOOLS),,--features bench) --bench code || status=1; \
+	$(if $(CODE_SELECTION),,if [ -e $(RESULTS)/code.json ]; then $(BENCH_REPORT); fi;) \
+	exit $$status
+
 .PHONY: bench
 bench: build fixtures fake-cuda esbuild $(QUICKJS) ## Measure against rivals, write BENCHMARKS.md; fails on ratios, reports times
 	@# What `make bench-build` found stays: it goes into the document too.
@@ -390,7 +412,7 @@ bench: build fixtures fake-cuda esbuild $(QUICKJS) ## Measure against rivals, wr
 	  $(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) \
 	    cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --features bench --bench $$bench || status=1; \
 	done; \
-	FAAS_WASM_RESULTS=$(RESULTS) cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --features bench --bench report; \
+	$(BENCH_REPORT); \
 	exit $$status
 
 .PHONY: ci

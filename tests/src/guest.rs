@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::Outcome;
 use crate::runner::RunnerCommand;
-use crate::surroundings::{fixture, skip, tool};
+use crate::surroundings::{fixture, skip, tool, tool_at, tool_program};
 
 /// A code generator of the tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +21,14 @@ pub enum Backend {
 impl Backend {
     /// Those of the tool, the quick one first: a build without LLVM passes the same tests.
     pub fn all() -> Vec<Self> {
-        static VERSION: OnceLock<String> = OnceLock::new();
-        let version = VERSION.get_or_init(|| {
-            let mut version = tool();
-            Outcome::of(version.args(["--version", "--verbose"])).success()
-        });
+        static ALL: OnceLock<Vec<Backend>> = OnceLock::new();
+        ALL.get_or_init(|| Self::of(&tool_program())).clone()
+    }
+
+    /// Those of another build of the tool.
+    pub fn of(tool: &Path) -> Vec<Self> {
+        let mut version = tool_at(tool);
+        let version = Outcome::of(version.args(["--version", "--verbose"])).success();
         let is_there = |backend: &Self| {
             let line = format!("backend    {} ", backend.name());
             let rest = version.split_once(&line);

@@ -22,5 +22,5 @@ pub use outcome::Outcome;
 pub use runner::{Runner, RunnerCommand};
 pub use surroundings::{
     builds_for_this_machine, cargo_deny, cuda_fixtures, esbuild, fake_cuda, fixture, guests,
-    native_cuda_guest, runner_program, skip, tool, tool_program, wasi_errno_guest,
+    native_cuda_guest, runner_program, skip, tool, tool_at, tool_program, wasi_errno_guest,
 };

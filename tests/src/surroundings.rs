@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Environment variable with the path of `faas-wasm`.
@@ -50,7 +50,12 @@ pub fn runner_program() -> PathBuf {
 
 /// `faas-wasm` without anything of the tests' environment that it would heed.
 pub fn tool() -> Command {
-    let mut command = Command::new(tool_program());
+    tool_at(&tool_program())
+}
+
+/// Another build of `faas-wasm`, likewise.
+pub fn tool_at(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .env_clear()
         .env("PATH", env::var_os("PATH").unwrap_or_default());
