@@ -336,7 +336,7 @@ fuzz-smoke: build fixtures fake-cuda ## Feed many random damages to everything t
 # What the benchmarks found, for BENCHMARKS.md; see tests/src/results.rs.
 RESULTS := $(BUILD)/results
 
-BENCHES := cuda instances load release preinit code
+BENCHES := cuda instances load release preinit files code
 
 .PHONY: soak
 soak: build fixtures ## Send a million mixed requests (N=20000 for fewer); what the runner holds must not grow

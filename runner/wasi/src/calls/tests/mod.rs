@@ -2,7 +2,6 @@
 
 mod files;
 mod hostile;
-mod speed;
 mod waits;
 
 use std::path::Path;
