@@ -7,10 +7,9 @@ use super::{Better, Kept, Rule, Table, digits};
 const HEAD: &str = "\
 # Benchmarks
 
-Written by `make bench` and, section by section, by the targets that run a single benchmark (`make bench-code`,
-`make bench-build`); do not edit. Each benchmark runs us and the rival in turns on the same
-machine and compares the medians of the turns, or as its section says. Ratios carry over to other machines, absolute
-numbers do not. *ok* keeps the target, *missed* misses it, and only *FAILED* fails the run: its bound is wider,
+Written by `make bench`, and the section on compiled code also by `make bench-code`; do not edit. Each benchmark
+runs us and the rival in turns on the same machine and compares the medians of the turns, unless its section says
+otherwise. Ratios carry over to other machines, absolute numbers do not. *ok* keeps the target, *missed* misses it, and only *FAILED* fails the run: its bound is wider,
 since machines that measure are rarely idle.
 
 ![The numbers below as bars](benchmarks.svg)
