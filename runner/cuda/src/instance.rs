@@ -1,7 +1,7 @@
 //! The CUDA state of one instance: what it has made, and what it may still make.
 //!
 //! It is made empty and cheap, as most runs of most guests never get there, and given up with its value, whatever ended
-//! the run: `Drop` hands everything that is on a device to the service, which takes it apart (`remains.rs`).
+//! the run: `Drop` hands everything that is on a device to the service, which takes it apart (`teardown.rs`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use std::sync::Arc;
 use faas_wasm_artifact::CudaAbi;
 
 use crate::addresses::{Addresses, Origin, Range};
-use crate::aside::Busy;
 use crate::call::{Current, clear_current, set_current};
 use crate::calls::pinned::HostBlocks;
 use crate::code::Code;
 use crate::device::{Backend, DISABLE_TIMING};
 use crate::driver::{self, Arguments, CStrImage, EntryPoints, Stream};
-use crate::error_page::ErrorPage;
+use crate::guest_strings::GuestStrings;
 use crate::handles::{Handle, Kind, Table};
 use crate::linker::Imports;
+use crate::offload::WorkToken;
 use crate::parameters::Layout;
-use crate::remains::{Allocation, Lease, Remains};
 use crate::service::{Cuda, Watch};
+use crate::teardown::{Allocation, Lease, Teardown};
 
 /// A context as the guest sees it.
 #[derive(Debug)]
@@ -160,13 +160,13 @@ pub(crate) struct State {
     /// Whether a wait for the device was given up.
     pub(crate) overdue: bool,
     pub(crate) arguments: Arguments,
-    pub(crate) error_page: ErrorPage,
+    pub(crate) guest_strings: GuestStrings,
     pub(crate) host_blocks: HostBlocks,
     pub(crate) ids: u64,
     /// Steps put into streams since all of them were known to be idle.
     pub(crate) queued: u32,
-    /// What still goes on aside.
-    pub(crate) aside: Vec<Busy>,
+    /// Offloaded work that may still be running.
+    pub(crate) offloaded: Vec<WorkToken>,
 }
 
 impl State {
@@ -200,11 +200,11 @@ impl State {
             poisoned: None,
             overdue: false,
             arguments: Arguments::default(),
-            error_page: ErrorPage::default(),
+            guest_strings: GuestStrings::default(),
             host_blocks: HostBlocks::default(),
             ids: 0,
             queued: 0,
-            aside: Vec::new(),
+            offloaded: Vec::new(),
         }
     }
 
@@ -274,7 +274,7 @@ impl State {
     }
 
     /// Takes everything out that belongs to contexts of a device, for the service to take apart.
-    fn remains(&mut self, lease: Lease) -> Remains {
+    fn teardown(&mut self, lease: Lease) -> Teardown {
         let device = lease.device;
         let contexts: Vec<_> = self
             .contexts
@@ -296,7 +296,7 @@ impl State {
             }
             !here
         });
-        Remains {
+        Teardown {
             execs: self
                 .execs
                 .take_if(|exec| ours(&exec.context))
@@ -337,7 +337,7 @@ impl State {
             fence: None,
             poisoned: self.poisoned,
             overdue: self.overdue,
-            aside: self.aside.clone(),
+            offloaded: self.offloaded.clone(),
             lease,
         }
     }
@@ -362,15 +362,15 @@ impl Drop for State {
         let mut all = Vec::new();
         for lease in leases {
             let fence = self.leave_thread(&backend.driver, &lease);
-            let mut remains = self.remains(lease);
-            remains.fence = fence;
-            all.push(remains);
+            let mut teardown = self.teardown(lease);
+            teardown.fence = fence;
+            all.push(teardown);
         }
         if !all.is_empty() {
             clear_current(&backend.driver);
         }
-        for remains in all {
-            self.cuda.leave(remains);
+        for teardown in all {
+            self.cuda.leave(teardown);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! Cuda::start          opens the driver and makes contexts ahead, in the background         service
 //! add_to_linker        gives a module its imports, in its data model                        linker
-//! Instance::new        what one run has of it; dropping it gives everything back            instance, remains
+//! Instance::new        what one run has of it; dropping it gives everything back            instance, teardown
 //!
 //! a call:   linker -> calls/* -> call (memory, waits)     what the guest says, checked
 //!                            -> handles, addresses        what the guest's names stand for
@@ -20,7 +20,6 @@
 
 mod addresses;
 mod arguments;
-mod aside;
 mod call;
 mod calls;
 mod code;
@@ -28,16 +27,17 @@ mod compiled;
 mod device;
 #[allow(unsafe_code, reason = "see the module's text")]
 mod driver;
-mod error_page;
+mod guest_strings;
 mod handles;
 mod image;
 mod instance;
 mod layout;
 mod linker;
+mod offload;
 mod parameters;
-mod remains;
 mod service;
 mod settings;
+mod teardown;
 
 #[cfg(test)]
 mod tests;

@@ -286,29 +286,29 @@ functions! {
         (to: Pointer, from: Device, bytes: Size, stream: Handle) => copy::device_to_host_async;
     cuMemcpyDtoDAsync_v2 [cuMemcpyDtoDAsync_v2_ptsz]
         (to: Device, from: Device, bytes: Size, stream: Handle) => copy::device_to_device_async;
-    cuMemcpy2D_v2 [cuMemcpy2D_v2_ptds] (description: Pointer) => pitched::copy_2d;
-    cuMemcpy2DUnaligned_v2 [cuMemcpy2DUnaligned_v2_ptds] (description: Pointer) => pitched::copy_2d;
-    cuMemcpy2DAsync_v2 [cuMemcpy2DAsync_v2_ptsz] (description: Pointer, stream: Handle) => pitched::copy_2d_async;
-    cuMemcpy3D_v2 [cuMemcpy3D_v2_ptds] (description: Pointer) => pitched::copy_3d;
-    cuMemcpy3DAsync_v2 [cuMemcpy3DAsync_v2_ptsz] (description: Pointer, stream: Handle) => pitched::copy_3d_async;
-    cuMemsetD8_v2 [cuMemsetD8_v2_ptds] (to: Device, value: u32, count: Size) => set::d8;
-    cuMemsetD16_v2 [cuMemsetD16_v2_ptds] (to: Device, value: u32, count: Size) => set::d16;
-    cuMemsetD32_v2 [cuMemsetD32_v2_ptds] (to: Device, value: u32, count: Size) => set::d32;
-    cuMemsetD8Async [cuMemsetD8Async_ptsz] (to: Device, value: u32, count: Size, stream: Handle) => set::d8_async;
-    cuMemsetD16Async [cuMemsetD16Async_ptsz] (to: Device, value: u32, count: Size, stream: Handle) => set::d16_async;
-    cuMemsetD32Async [cuMemsetD32Async_ptsz] (to: Device, value: u32, count: Size, stream: Handle) => set::d32_async;
+    cuMemcpy2D_v2 [cuMemcpy2D_v2_ptds] (description: Pointer) => memcpy_nd::copy_2d;
+    cuMemcpy2DUnaligned_v2 [cuMemcpy2DUnaligned_v2_ptds] (description: Pointer) => memcpy_nd::copy_2d;
+    cuMemcpy2DAsync_v2 [cuMemcpy2DAsync_v2_ptsz] (description: Pointer, stream: Handle) => memcpy_nd::copy_2d_async;
+    cuMemcpy3D_v2 [cuMemcpy3D_v2_ptds] (description: Pointer) => memcpy_nd::copy_3d;
+    cuMemcpy3DAsync_v2 [cuMemcpy3DAsync_v2_ptsz] (description: Pointer, stream: Handle) => memcpy_nd::copy_3d_async;
+    cuMemsetD8_v2 [cuMemsetD8_v2_ptds] (to: Device, value: u32, count: Size) => memset::d8;
+    cuMemsetD16_v2 [cuMemsetD16_v2_ptds] (to: Device, value: u32, count: Size) => memset::d16;
+    cuMemsetD32_v2 [cuMemsetD32_v2_ptds] (to: Device, value: u32, count: Size) => memset::d32;
+    cuMemsetD8Async [cuMemsetD8Async_ptsz] (to: Device, value: u32, count: Size, stream: Handle) => memset::d8_async;
+    cuMemsetD16Async [cuMemsetD16Async_ptsz] (to: Device, value: u32, count: Size, stream: Handle) => memset::d16_async;
+    cuMemsetD32Async [cuMemsetD32Async_ptsz] (to: Device, value: u32, count: Size, stream: Handle) => memset::d32_async;
     cuMemsetD2D8_v2 [cuMemsetD2D8_v2_ptds]
-        (to: Device, pitch: Size, value: u32, width: Size, height: Size) => set::d2d8;
+        (to: Device, pitch: Size, value: u32, width: Size, height: Size) => memset::d2d8;
     cuMemsetD2D16_v2 [cuMemsetD2D16_v2_ptds]
-        (to: Device, pitch: Size, value: u32, width: Size, height: Size) => set::d2d16;
+        (to: Device, pitch: Size, value: u32, width: Size, height: Size) => memset::d2d16;
     cuMemsetD2D32_v2 [cuMemsetD2D32_v2_ptds]
-        (to: Device, pitch: Size, value: u32, width: Size, height: Size) => set::d2d32;
+        (to: Device, pitch: Size, value: u32, width: Size, height: Size) => memset::d2d32;
     cuMemsetD2D8Async [cuMemsetD2D8Async_ptsz]
-        (to: Device, pitch: Size, value: u32, width: Size, height: Size, stream: Handle) => set::d2d8_async;
+        (to: Device, pitch: Size, value: u32, width: Size, height: Size, stream: Handle) => memset::d2d8_async;
     cuMemsetD2D16Async [cuMemsetD2D16Async_ptsz]
-        (to: Device, pitch: Size, value: u32, width: Size, height: Size, stream: Handle) => set::d2d16_async;
+        (to: Device, pitch: Size, value: u32, width: Size, height: Size, stream: Handle) => memset::d2d16_async;
     cuMemsetD2D32Async [cuMemsetD2D32Async_ptsz]
-        (to: Device, pitch: Size, value: u32, width: Size, height: Size, stream: Handle) => set::d2d32_async;
+        (to: Device, pitch: Size, value: u32, width: Size, height: Size, stream: Handle) => memset::d2d32_async;
 
     cuStreamCreate(stream: Pointer, flags: u32) => stream::create;
     cuStreamCreateWithPriority(stream: Pointer, flags: u32, priority: i32) => stream::create_with_priority;

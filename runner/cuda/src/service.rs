@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Two threads: one opens the driver, then refills the pool of contexts and watches the other; the other takes apart
-//! what instances leave (`remains.rs`), which can block for as long as a driver likes.
+//! what instances leave (`teardown.rs`), which can block for as long as a driver likes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,15 +18,15 @@ use crate::call::{clear_current, set_current};
 use crate::code::Code;
 use crate::device::{Backend, Prepared};
 use crate::driver::{Context, Library, SymbolSource};
-use crate::remains::{Lease, PATIENCE, Remains, SharedContext, Verdict, probe};
 use crate::settings::{Isolation, Level, Log, Settings};
+use crate::teardown::{IDLE_TIMEOUT, Lease, SharedContext, Teardown, TeardownOutcome, probe};
 
 /// How long destroying a context may take, or a call after its run's end, before the device counts as lost.
-const BURIAL: Duration = Duration::from_secs(10);
+const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at what may not be told of.
 const LOOK: Duration = Duration::from_millis(20);
 /// Instances that wait to be taken apart; beyond it a new one waits.
-const MOST_WAITING: usize = 64;
+const MAX_QUEUED: usize = 64;
 
 /// Whether the device can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +55,10 @@ struct Shared {
     pool: Vec<Vec<Prepared>>,
     /// Contexts that instances share, by device.
     contexts: Vec<Option<Arc<SharedContext>>>,
-    graves: VecDeque<Remains>,
-    /// Since when the burying thread is in a call that may block.
+    teardown_queue: VecDeque<Teardown>,
+    /// When the teardown thread entered a call that may block.
     blocked_since: Option<Instant>,
-    burying: bool,
+    tearing_down: bool,
     /// Threads that are making a context.
     preparing: u32,
     stopping: bool,
@@ -68,7 +68,7 @@ struct Shared {
 
 impl Shared {
     /// Nobody new gets a shared context any more.
-    fn give_up(&mut self, device: usize, context: Context) {
+    fn retire(&mut self, device: usize, context: Context) {
         if let Some(place) = self.contexts.get_mut(device) {
             place.take_if(|shared| shared.context == context);
         }
@@ -76,16 +76,16 @@ impl Shared {
 
     /// Whether a thread has something to do that it should do before the process ends.
     fn has_work(&self) -> bool {
-        self.preparing > 0 || self.burying || !self.graves.is_empty()
+        self.preparing > 0 || self.tearing_down || !self.teardown_queue.is_empty()
     }
 
     /// The first of what was left that nothing uses any more.
-    fn next_grave(&mut self) -> Option<Remains> {
+    fn next_teardown(&mut self) -> Option<Teardown> {
         let at = self
-            .graves
+            .teardown_queue
             .iter()
-            .position(|remains| !remains.is_in_use())?;
-        self.graves.remove(at)
+            .position(|teardown| !teardown.is_in_use())?;
+        self.teardown_queue.remove(at)
     }
 }
 
@@ -110,9 +110,9 @@ impl Watch {
 
 /// See [`Cuda::prepare`].
 #[derive(Debug)]
-pub(crate) struct Preparing(Arc<Cuda>);
+pub(crate) struct PreparationGuard(Arc<Cuda>);
 
-impl Drop for Preparing {
+impl Drop for PreparationGuard {
     fn drop(&mut self) {
         self.0.lock().preparing -= 1;
         self.0.changed.notify_all();
@@ -181,9 +181,9 @@ impl Cuda {
                 dead: None,
                 pool: Vec::new(),
                 contexts: Vec::new(),
-                graves: VecDeque::new(),
+                teardown_queue: VecDeque::new(),
                 blocked_since: None,
-                burying: false,
+                tearing_down: false,
                 preparing: 0,
                 stopping: false,
                 watches: Vec::new(),
@@ -199,8 +199,8 @@ impl Cuda {
             .spawn(move || worker.open_and_refill(open))?;
         let worker = Arc::clone(&cuda);
         std::thread::Builder::new()
-            .name("cuda-burial".into())
-            .spawn(move || worker.bury())?;
+            .name("cuda-teardown".into())
+            .spawn(move || worker.run_teardowns())?;
         Ok(cuda)
     }
 
@@ -233,7 +233,8 @@ impl Cuda {
 
     /// When calls of a run with this deadline must be over.
     pub(crate) fn due(&self, deadline: Option<Instant>) -> u64 {
-        let due = deadline.map(|deadline| deadline.saturating_duration_since(self.began) + BURIAL);
+        let due = deadline
+            .map(|deadline| deadline.saturating_duration_since(self.began) + TEARDOWN_TIMEOUT);
         due.map_or(0, |due| due.as_millis() as u64)
     }
 
@@ -287,7 +288,7 @@ impl Cuda {
     pub fn settle(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         let mut shared = self.lock();
-        while shared.burying || !shared.graves.is_empty() {
+        while shared.tearing_down || !shared.teardown_queue.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -302,7 +303,7 @@ impl Cuda {
         let mut shared = self.lock();
         shared.stopping = true;
         self.changed.notify_all();
-        let until = Instant::now() + BURIAL;
+        let until = Instant::now() + TEARDOWN_TIMEOUT;
         while shared.has_work() && shared.dead.is_none() && Instant::now() < until {
             shared = self.wait_on(shared, LOOK);
         }
@@ -371,7 +372,7 @@ impl Cuda {
         device: usize,
     ) -> Result<Option<Lease>, Code> {
         let mut shared = self.lock();
-        if shared.dead.is_some() || shared.graves.len() >= MOST_WAITING {
+        if shared.dead.is_some() || shared.teardown_queue.len() >= MAX_QUEUED {
             return Ok(None);
         }
         match self.settings.isolation {
@@ -392,9 +393,9 @@ impl Cuda {
     }
 
     /// Says that a context is being made, as long as the value lives.
-    pub(crate) fn prepare(self: &Arc<Self>) -> Preparing {
+    pub(crate) fn prepare(self: &Arc<Self>) -> PreparationGuard {
         self.lock().preparing += 1;
-        Preparing(Arc::clone(self))
+        PreparationGuard(Arc::clone(self))
     }
 
     /// A context for an instance, or a place in the shared one; it can take long.
@@ -404,7 +405,7 @@ impl Cuda {
             return Err(Code::DEVICE_UNAVAILABLE);
         }
         let began = Instant::now();
-        while shared.graves.len() >= MOST_WAITING && began.elapsed() < PATIENCE {
+        while shared.teardown_queue.len() >= MAX_QUEUED && began.elapsed() < IDLE_TIMEOUT {
             shared = self.wait_on(shared, Duration::from_millis(5));
         }
         match self.settings.isolation {
@@ -487,12 +488,12 @@ impl Cuda {
     }
 
     /// Gives up what an instance leaves.
-    pub(crate) fn leave(&self, remains: Remains) {
+    pub(crate) fn leave(&self, teardown: Teardown) {
         let mut shared = self.lock();
-        if remains.poisoned.is_some() {
-            shared.give_up(remains.lease.device, remains.lease.context);
+        if teardown.poisoned.is_some() {
+            shared.retire(teardown.lease.device, teardown.lease.context);
         }
-        shared.graves.push_back(remains);
+        shared.teardown_queue.push_back(teardown);
         drop(shared);
         self.changed.notify_all();
     }
@@ -560,18 +561,18 @@ impl Cuda {
                     return;
                 }
                 if let Some(since) = shared.blocked_since
-                    && since.elapsed() > BURIAL
+                    && since.elapsed() > TEARDOWN_TIMEOUT
                 {
                     drop(shared);
                     self.lose(&format!(
-                        "a context could not be destroyed within {BURIAL:?}"
+                        "a context could not be destroyed within {TEARDOWN_TIMEOUT:?}"
                     ));
                     return;
                 }
                 if self.is_overdue(&shared) {
                     drop(shared);
                     self.lose(&format!(
-                        "a call of the driver has not returned {BURIAL:?} after the end of its run"
+                        "a call of the driver has not returned {TEARDOWN_TIMEOUT:?} after the end of its run"
                     ));
                     return;
                 }
@@ -601,7 +602,7 @@ impl Cuda {
             shared.preparing += 1;
             drop(shared);
             // `stop` waits for it, and takes what is made out of the pool.
-            let preparing = Preparing(Arc::clone(self));
+            let preparing = PreparationGuard(Arc::clone(self));
             let made = backend.prepare(missing);
             let mut shared = self.lock();
             // An instance has made the shared one meanwhile.
@@ -636,21 +637,21 @@ impl Cuda {
     }
 
     /// The life of the second thread.
-    fn bury(&self) {
+    fn run_teardowns(&self) {
         loop {
             let mut shared = self.lock();
-            let remains = loop {
+            let teardown = loop {
                 if shared.dead.is_some() {
                     return;
                 }
-                if let Some(remains) = shared.next_grave() {
-                    break remains;
+                if let Some(teardown) = shared.next_teardown() {
+                    break teardown;
                 }
                 let is_over = shared.stopping && !shared.has_work();
                 if is_over || matches!(shared.opened, Opened::Failed(..)) {
                     return;
                 }
-                let look = match shared.graves.is_empty() {
+                let look = match shared.teardown_queue.is_empty() {
                     true => Duration::from_secs(1),
                     false => LOOK,
                 };
@@ -660,22 +661,22 @@ impl Cuda {
                 continue; // Nobody has anything before the driver is open.
             };
             let backend = Arc::clone(backend);
-            shared.burying = true;
+            shared.tearing_down = true;
             drop(shared);
-            let device = remains.lease.device;
-            let context = remains.lease.context;
-            let verdict = remains.bury(&backend, &|is_suspect| {
+            let device = teardown.lease.device;
+            let context = teardown.lease.context;
+            let verdict = teardown.run(&backend, &|is_suspect| {
                 let mut shared = self.lock();
                 shared.blocked_since = Some(Instant::now());
                 if is_suspect {
-                    shared.give_up(device, context);
+                    shared.retire(device, context);
                 }
                 drop(shared);
                 self.changed.notify_all();
             });
             let lost = match verdict {
-                Verdict::Clean => None,
-                Verdict::Suspect(code, leftover) => {
+                TeardownOutcome::Clean => None,
+                TeardownOutcome::Suspect(code, detached) => {
                     let cause = match code {
                         Code::NOT_READY => "a kernel did not end".to_owned(),
                         code => code.to_string(),
@@ -684,17 +685,19 @@ impl Cuda {
                         Level::Error,
                         &format!("a guest's CUDA context was given up: {cause}"),
                     );
-                    probe(&backend, device, leftover).err().map(|code| {
+                    probe(&backend, device, detached).err().map(|code| {
                         format!(
                             "after a guest's fault ({cause}) a new context does not work: {code}"
                         )
                     })
                 }
-                Verdict::Stuck => Some("a kernel in the shared context does not end".to_owned()),
+                TeardownOutcome::Stuck => {
+                    Some("a kernel in the shared context does not end".to_owned())
+                }
             };
             let mut shared = self.lock();
             shared.blocked_since = None;
-            shared.burying = false;
+            shared.tearing_down = false;
             drop(shared);
             self.changed.notify_all();
             if let Some(cause) = lost {

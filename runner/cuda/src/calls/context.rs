@@ -7,8 +7,8 @@ use crate::call::{Call, Current, Outcome, fail};
 use crate::code::Code;
 use crate::handles::Handle;
 use crate::instance::ContextObject;
-use crate::remains::{Lease, Remains};
 use crate::settings::Isolation;
+use crate::teardown::{Lease, Teardown};
 
 use super::device;
 
@@ -37,10 +37,10 @@ pub(crate) fn lease(call: &mut Call<'_>, index: usize) -> Outcome {
             let undo = move |lease: Result<Lease, Code>| {
                 let _preparing = preparing;
                 if let Ok(lease) = lease {
-                    giver.leave(Remains::of(lease));
+                    giver.leave(Teardown::of(lease));
                 }
             };
-            call.aside("cuda-context", &backend, work, undo)??
+            call.offload("cuda-context", &backend, work, undo)??
         }
     };
     call.state.leases[index] = Some(lease);

@@ -9,7 +9,7 @@ use crate::instance::NodeObject;
 use crate::layout::Fields;
 
 use super::memory::translate;
-use super::{graph, launch, pitched, set};
+use super::{graph, launch, memcpy_nd, memset};
 
 /// Most dependencies of one node.
 const MOST_DEPENDENCIES: u64 = 65_536;
@@ -123,7 +123,7 @@ pub(crate) fn add_memset(
         let bytes = width
             .checked_mul(u64::from(element))
             .ok_or(Code::INVALID_VALUE)?;
-        let extent = set::extent(pitch, bytes, height).ok_or(Code::INVALID_VALUE)?;
+        let extent = memset::extent(pitch, bytes, height).ok_or(Code::INVALID_VALUE)?;
         let real = translate(call, to, extent)?;
         let set = MemsetNode {
             to: real,
@@ -152,7 +152,7 @@ pub(crate) fn add_memcpy(
 ) -> Outcome {
     let current = call.enter_context(context)?;
     add(call, node, graph, (list, count), |call, raw, after| {
-        let copy = pitched::node_copy(call, parameters)?;
+        let copy = memcpy_nd::node_copy(call, parameters)?;
         Ok(call
             .backend()?
             .driver

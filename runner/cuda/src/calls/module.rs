@@ -63,7 +63,7 @@ fn load_with_log(
         }
     };
     let result = call
-        .aside("cuda-load", &backend, work, undo)
+        .offload("cuda-load", &backend, work, undo)
         .map_err(silent)?;
     let module = result.map_err(|(code, log)| {
         if !log.is_empty() {

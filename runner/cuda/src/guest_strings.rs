@@ -17,7 +17,7 @@ const MOST_PAGES: u32 = 64;
 
 /// Where strings have been written.
 #[derive(Debug, Default)]
-pub(crate) struct ErrorPage {
+pub(crate) struct GuestStrings {
     places: HashMap<String, u32>,
     pages: u32,
     /// Whether the table of codes has been written.
@@ -27,24 +27,24 @@ pub(crate) struct ErrorPage {
 impl Call<'_> {
     /// The address of one of the codes' strings.
     pub(crate) fn code_string(&mut self, text: &str) -> Outcome<u64> {
-        if !self.state.error_page.has_codes {
+        if !self.state.guest_strings.has_codes {
             let all = Code::all().flat_map(|(_, name, text)| [name, text.to_owned()]);
             self.write_strings(&all.collect::<Vec<_>>())?;
-            self.state.error_page.has_codes = true;
+            self.state.guest_strings.has_codes = true;
         }
         self.string_at(text)
     }
 
     /// The address of a string.
     pub(crate) fn string_at(&mut self, text: &str) -> Outcome<u64> {
-        if let Some(place) = self.state.error_page.places.get(text).copied() {
+        if let Some(place) = self.state.guest_strings.places.get(text).copied() {
             let there = self.host.bytes(place, text.len() as u32 + 1);
             if there.is_some_and(|there| there.strip_suffix(&[0]) == Some(text.as_bytes())) {
                 return Ok(u64::from(place));
             }
         }
         self.write_strings(&[text.to_owned()])?;
-        match self.state.error_page.places.get(text) {
+        match self.state.guest_strings.places.get(text) {
             Some(place) => Ok(u64::from(*place)),
             None => fail(Code::OUT_OF_MEMORY),
         }
@@ -53,13 +53,13 @@ impl Call<'_> {
     /// Writes strings to a fresh page.
     fn write_strings(&mut self, texts: &[String]) -> Outcome {
         let length: u64 = texts.iter().map(|text| text.len() as u64 + 1).sum();
-        if length > PAGE || self.state.error_page.pages == MOST_PAGES {
+        if length > PAGE || self.state.guest_strings.pages == MOST_PAGES {
             return fail(Code::OUT_OF_MEMORY);
         }
         let Some(page) = self.host.grow(1) else {
             return fail(Code::OUT_OF_MEMORY);
         };
-        self.state.error_page.pages += 1;
+        self.state.guest_strings.pages += 1;
         // A memory has at most 2^16 pages, and the last one begins below 2^32.
         let mut at = page << 16;
         for text in texts {
@@ -68,7 +68,7 @@ impl Call<'_> {
             };
             bytes[..text.len()].copy_from_slice(text.as_bytes());
             bytes[text.len()] = 0;
-            self.state.error_page.places.insert(text.clone(), at);
+            self.state.guest_strings.places.insert(text.clone(), at);
             at += text.len() as u32 + 1;
         }
         Ok(())

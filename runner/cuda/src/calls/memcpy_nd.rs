@@ -42,7 +42,7 @@ impl Extent {
 
     /// Bytes from the first to the last byte of a side.
     fn on(self, side: &Side) -> Option<u64> {
-        let rows = super::set::extent(side.pitch, self.width, self.height)?;
+        let rows = super::memset::extent(side.pitch, self.width, self.height)?;
         let planes = side.plane.checked_mul(self.depth.checked_sub(1)?)?;
         (self.depth == 1 || rows <= side.plane).then_some(())?;
         planes.checked_add(rows)

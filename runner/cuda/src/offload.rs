@@ -10,12 +10,12 @@ use crate::code::Code;
 use crate::device::Backend;
 
 /// Says whether work that was begun is still going on: as long as there is a second one of it.
-pub(crate) type Busy = Arc<()>;
+pub(crate) type WorkToken = Arc<()>;
 
 impl Call<'_> {
     /// Does something on a thread of its own, which has no context before or after. If the run ends before, `undo` gets
     /// the result, on that thread.
-    pub(crate) fn aside<T: Send + 'static>(
+    pub(crate) fn offload<T: Send + 'static>(
         &mut self,
         name: &str,
         backend: &Arc<Backend>,
@@ -23,9 +23,11 @@ impl Call<'_> {
         undo: impl FnOnce(T) + Send + 'static,
     ) -> Outcome<T> {
         let (sender, receiver) = channel();
-        let busy = Busy::default();
-        self.state.aside.retain(|busy| Arc::strong_count(busy) > 1);
-        self.state.aside.push(Arc::clone(&busy));
+        let token = WorkToken::default();
+        self.state
+            .offloaded
+            .retain(|token| Arc::strong_count(token) > 1);
+        self.state.offloaded.push(Arc::clone(&token));
         let backend = Arc::clone(backend);
         let spawned = std::thread::Builder::new()
             .name(name.to_owned())
@@ -35,7 +37,7 @@ impl Call<'_> {
                 if let Err(unheard) = sender.send(result) {
                     undo(unheard.0);
                 }
-                drop(busy);
+                drop(token);
             });
         if spawned.is_err() {
             return fail(Code::OUT_OF_MEMORY);

@@ -9,16 +9,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::aside::Busy;
 use crate::call::{clear_current, set_current};
 use crate::code::Code;
 use crate::device::{Backend, Prepared};
 use crate::driver::{
     Context, EntryPoints, Event, Graph, GraphExec, HostBuffer, Module, Pool, Stream,
 };
+use crate::offload::WorkToken;
 
 /// How long an instance's streams may still be busy after its end.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest pause between two looks at a stream.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -75,7 +75,7 @@ pub(crate) struct Allocation {
 
 /// See the module's text.
 #[derive(Debug)]
-pub(crate) struct Remains {
+pub(crate) struct Teardown {
     pub(crate) lease: Lease,
     pub(crate) execs: Vec<GraphExec>,
     pub(crate) graphs: Vec<Graph>,
@@ -90,30 +90,30 @@ pub(crate) struct Remains {
     pub(crate) poisoned: Option<Code>,
     /// Whether a wait for the device was given up: something still runs.
     pub(crate) overdue: bool,
-    /// What the instance began aside, which may still use the context.
-    pub(crate) aside: Vec<Busy>,
+    /// Offloaded work of the instance that may still use the context.
+    pub(crate) offloaded: Vec<WorkToken>,
 }
 
 /// How taking apart went.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum TeardownOutcome {
     /// As it should.
     Clean,
     /// A kernel had failed or did not end (`NOT_READY`), and the context is gone or given up: the device has to be tried.
-    Suspect(Code, Leftover),
+    Suspect(Code, Detached),
     /// Something of it is still running where nothing can end it.
     Stuck,
 }
 
 /// What is not in a context, and outlives one.
 #[derive(Debug, Default)]
-pub(crate) struct Leftover {
+pub(crate) struct Detached {
     graphs: Vec<Graph>,
     memory: Vec<u64>,
     pools: Vec<Pool>,
 }
 
-impl Remains {
+impl Teardown {
     /// Those of an instance that has done nothing.
     pub(crate) fn of(lease: Lease) -> Self {
         Self {
@@ -128,29 +128,31 @@ impl Remains {
             fence: None,
             poisoned: None,
             overdue: false,
-            aside: Vec::new(),
+            offloaded: Vec::new(),
         }
     }
 
     /// Whether something still goes on that uses the context.
     pub(crate) fn is_in_use(&self) -> bool {
-        self.aside.iter().any(|busy| Arc::strong_count(busy) > 1)
+        self.offloaded
+            .iter()
+            .any(|token| Arc::strong_count(token) > 1)
     }
 
     /// Takes everything apart. `destroying` is called before what may block without end, and told whether nobody should
     /// get the context any more.
-    pub(crate) fn bury(mut self, backend: &Backend, destroying: &dyn Fn(bool)) -> Verdict {
+    pub(crate) fn run(mut self, backend: &Backend, destroying: &dyn Fn(bool)) -> TeardownOutcome {
         let driver = &backend.driver;
         let end = self.come_to_rest(driver);
         let end = end.and_then(|()| self.take_apart(driver));
         let verdict = match (&self.lease.shared, end) {
-            (_, Ok(())) => Verdict::Clean,
+            (_, Ok(())) => TeardownOutcome::Clean,
             // The others go on using the context, and what runs in it cannot be stopped.
-            (Some(_), Err(Code::NOT_READY)) => Verdict::Stuck,
-            (_, Err(code)) => Verdict::Suspect(code, self.leftover()),
+            (Some(_), Err(Code::NOT_READY)) => TeardownOutcome::Stuck,
+            (_, Err(code)) => TeardownOutcome::Suspect(code, self.detached()),
         };
         clear_current(driver);
-        destroying(!matches!(verdict, Verdict::Clean));
+        destroying(!matches!(verdict, TeardownOutcome::Clean));
         let context = match self.lease.shared.take() {
             None => Some(self.lease.context),
             // The last one to leave a context that nobody new gets closes it.
@@ -172,7 +174,7 @@ impl Remains {
         set_current(driver, self.lease.context)?;
         let streams = [self.lease.stream, self.lease.default_stream()];
         let streams = self.streams.iter().copied().chain(streams);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + IDLE_TIMEOUT;
         wait_for(driver, streams, until)?;
         match self.fence {
             Some(fence) => poll(until, || driver.event_query(fence)),
@@ -180,9 +182,9 @@ impl Remains {
         }
     }
 
-    fn leftover(&mut self) -> Leftover {
+    fn detached(&mut self) -> Detached {
         let pooled = self.memory.iter().filter(|memory| memory.from_pool);
-        Leftover {
+        Detached {
             graphs: self.graphs.drain(..).collect(),
             memory: pooled.map(|memory| memory.address).collect(),
             pools: self.pools.drain(..).collect(),
@@ -225,7 +227,7 @@ impl Remains {
             // Freed memory is not cleared by the driver when it goes to somebody else of this process.
             note(driver.memset_8(allocation.address, 0, allocation.size as usize, stream));
         }
-        wait_for(driver, [stream], Instant::now() + PATIENCE)?;
+        wait_for(driver, [stream], Instant::now() + IDLE_TIMEOUT)?;
         // That of pools, too: nothing uses it any more, and it is certain to be gone then.
         for allocation in self.memory.drain(..) {
             note(driver.mem_free(allocation.address));
@@ -267,14 +269,14 @@ fn poll(until: Instant, ask: impl Fn() -> Result<(), Code>) -> Result<(), Code> 
 
 /// Tries whether a device still works: a new context, and a kernel-like operation in it. What is left of another
 /// context is freed from there. A device that has no room has not lost its senses.
-pub(crate) fn probe(backend: &Backend, device: usize, leftover: Leftover) -> Result<(), Code> {
-    match try_device(backend, device, leftover) {
+pub(crate) fn probe(backend: &Backend, device: usize, detached: Detached) -> Result<(), Code> {
+    match try_device(backend, device, detached) {
         Err(Code::OUT_OF_MEMORY) => Ok(()),
         result => result,
     }
 }
 
-fn try_device(backend: &Backend, device: usize, leftover: Leftover) -> Result<(), Code> {
+fn try_device(backend: &Backend, device: usize, detached: Detached) -> Result<(), Code> {
     let driver = &backend.driver;
     let Prepared {
         context,
@@ -285,19 +287,19 @@ fn try_device(backend: &Backend, device: usize, leftover: Leftover) -> Result<()
     let tried = (|| {
         let address = driver.mem_alloc(4)?;
         driver.memset_8(address, 0, 4, stream)?;
-        wait_for(driver, [stream], Instant::now() + PATIENCE).map_err(|code| match code {
+        wait_for(driver, [stream], Instant::now() + IDLE_TIMEOUT).map_err(|code| match code {
             Code::NOT_READY => Code::LAUNCH_TIMEOUT,
             code => code,
         })?;
         driver.mem_free(address)
     })();
-    for graph in leftover.graphs {
+    for graph in detached.graphs {
         let _ = driver.graph_destroy(graph);
     }
-    for address in leftover.memory {
+    for address in detached.memory {
         let _ = driver.mem_free(address);
     }
-    for pool in leftover.pools {
+    for pool in detached.pools {
         let _ = driver.pool_destroy(pool);
     }
     // Whatever is wrong with them is wrong with the context.
