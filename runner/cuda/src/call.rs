@@ -12,62 +12,15 @@ use faas_wasm_engine::Stop;
 use crate::arguments::{Kind, Pointer};
 use crate::code::Code;
 use crate::device::Backend;
-use crate::driver::{Context, EntryPoints, Event, Stream};
+use crate::driver::{EntryPoints, Event, Stream, set_current};
 use crate::handles::Handle;
+use crate::host::GuestHost;
+use crate::imports::Imports;
 use crate::instance::State;
-use crate::linker::Imports;
+use crate::objects::Current;
+use crate::outcome::{CallResult, Failure, fail};
 use crate::service::Cuda;
 use crate::settings::Level;
-
-/// What a call needs of the guest around it.
-pub(crate) trait GuestHost {
-    /// Bytes of the guest's memory, if all of them are in it.
-    fn bytes(&self, offset: u32, length: u32) -> Option<&[u8]>;
-    /// The same, for writing.
-    fn bytes_mut(&mut self, offset: u32, length: u32) -> Option<&mut [u8]>;
-    /// Length of the memory.
-    fn memory_size(&self) -> u64;
-    /// Makes the memory longer by pages of 64 KiB; the old length in pages, or `None`.
-    fn grow(&mut self, pages: u32) -> Option<u32>;
-    /// The contents of a file of the guest's own tree.
-    fn read_file(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, FileProblem>;
-    /// When the run must end.
-    fn deadline(&self) -> Option<Instant>;
-    /// Whether it is to end now.
-    fn is_interrupted(&self) -> bool;
-}
-
-/// Why a file of the guest could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileProblem {
-    /// There is none of that name, or the guest may not read it.
-    NotFound,
-    /// It is longer than a module may be.
-    TooLarge,
-}
-
-/// Why a call did not succeed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The guest gets this result.
-    Code(Code),
-    /// The run ends.
-    Stop(Stop),
-}
-
-impl From<Code> for Failure {
-    fn from(code: Code) -> Self {
-        Self::Code(code)
-    }
-}
-
-/// What a call gives.
-pub(crate) type Outcome<T = ()> = Result<T, Failure>;
-
-/// A failure with a code.
-pub(crate) fn fail<T>(code: Code) -> Outcome<T> {
-    Err(Failure::Code(code))
-}
 
 /// A place in the guest's memory for a result, checked before the driver is called.
 #[derive(Debug, Clone, Copy)]
@@ -75,19 +28,6 @@ pub(crate) fn fail<T>(code: Code) -> Outcome<T> {
 pub(crate) struct Out {
     offset: u32,
     width: Width,
-}
-
-/// The context that a call is about, with what is needed of it over and over.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Current {
-    /// The guest's handle of it.
-    pub(crate) handle: Handle,
-    /// The guest's number of the device.
-    pub(crate) device: usize,
-    /// The driver's context.
-    pub(crate) context: Context,
-    /// What the guest's default stream is.
-    pub(crate) stream: Stream,
 }
 
 /// See the module's text.
@@ -101,32 +41,9 @@ pub(crate) struct Call<'a> {
     pub(crate) per_thread: bool,
 }
 
-thread_local! {
-    /// The driver's context that is current on this thread, so that it is set only where it changes.
-    static THREAD_CONTEXT: std::cell::Cell<Context> = const { std::cell::Cell::new(Context::NULL) };
-}
-
-/// Makes a context the thread's.
-pub(crate) fn set_current(driver: &EntryPoints, context: Context) -> Result<(), Code> {
-    if THREAD_CONTEXT.get() != context {
-        // Unknown until it has succeeded.
-        THREAD_CONTEXT.set(Context::NULL);
-        driver.context_set_current(context)?;
-        THREAD_CONTEXT.set(context);
-    }
-    Ok(())
-}
-
-/// Leaves the thread without a context.
-pub(crate) fn clear_current(driver: &EntryPoints) {
-    THREAD_CONTEXT.set(Context::NULL);
-    // A driver that refuses has none to take away.
-    let _ = driver.context_set_current(Context::NULL);
-}
-
 impl Call<'_> {
     /// The driver with its devices.
-    pub(crate) fn backend(&self) -> Outcome<Arc<Backend>> {
+    pub(crate) fn backend(&self) -> CallResult<Arc<Backend>> {
         match &self.state.backend {
             Some(backend) => Ok(Arc::clone(backend)),
             None => fail(Code::NOT_INITIALIZED),
@@ -134,7 +51,7 @@ impl Call<'_> {
     }
 
     /// The guest's current context, made the thread's.
-    pub(crate) fn current(&mut self) -> Outcome<Current> {
+    pub(crate) fn current(&mut self) -> CallResult<Current> {
         let Some(handle) = self.state.stack.last().copied() else {
             return fail(Code::INVALID_CONTEXT);
         };
@@ -142,7 +59,7 @@ impl Call<'_> {
     }
 
     /// A context of the guest, made the thread's.
-    pub(crate) fn enter_context(&mut self, handle: Handle) -> Outcome<Current> {
+    pub(crate) fn enter_context(&mut self, handle: Handle) -> CallResult<Current> {
         let Some(object) = self.state.contexts.get(handle) else {
             return fail(Code::INVALID_CONTEXT);
         };
@@ -163,7 +80,7 @@ impl Call<'_> {
     }
 
     /// Checks a range of the guest's memory.
-    fn range(&self, pointer: Pointer, length: u64) -> Outcome<(u32, u32)> {
+    fn range(&self, pointer: Pointer, length: u64) -> CallResult<(u32, u32)> {
         let end = pointer.0.checked_add(length);
         let inside = end.is_some_and(|end| end <= self.host.memory_size());
         match (u32::try_from(pointer.0), u32::try_from(length)) {
@@ -173,7 +90,7 @@ impl Call<'_> {
     }
 
     /// A range of the guest's memory.
-    pub(crate) fn bytes(&self, pointer: Pointer, length: u64) -> Outcome<&[u8]> {
+    pub(crate) fn bytes(&self, pointer: Pointer, length: u64) -> CallResult<&[u8]> {
         let (offset, length) = self.range(pointer, length)?;
         self.host
             .bytes(offset, length)
@@ -181,7 +98,7 @@ impl Call<'_> {
     }
 
     /// A range of the guest's memory, for writing.
-    pub(crate) fn bytes_mut(&mut self, pointer: Pointer, length: u64) -> Outcome<&mut [u8]> {
+    pub(crate) fn bytes_mut(&mut self, pointer: Pointer, length: u64) -> CallResult<&mut [u8]> {
         let (offset, length) = self.range(pointer, length)?;
         self.host
             .bytes_mut(offset, length)
@@ -189,14 +106,14 @@ impl Call<'_> {
     }
 
     /// A place for a result of this kind.
-    pub(crate) fn out(&self, pointer: Pointer, kind: Kind) -> Outcome<Out> {
+    pub(crate) fn out(&self, pointer: Pointer, kind: Kind) -> CallResult<Out> {
         let width = kind.width(self.abi);
         let (offset, _) = self.range(pointer, u64::from(width.bytes()))?;
         Ok(Out { offset, width })
     }
 
     /// The same for a result that the guest may not want.
-    pub(crate) fn optional_out(&self, pointer: Pointer, kind: Kind) -> Outcome<Option<Out>> {
+    pub(crate) fn optional_out(&self, pointer: Pointer, kind: Kind) -> CallResult<Option<Out>> {
         if pointer.is_null() {
             return Ok(None);
         }
@@ -204,7 +121,7 @@ impl Call<'_> {
     }
 
     /// Writes a result; one that does not fit a `size_t` becomes the largest that does.
-    pub(crate) fn store(&mut self, out: Out, value: u64) -> Outcome {
+    pub(crate) fn store(&mut self, out: Out, value: u64) -> CallResult {
         let value = value.min(out.width.max()).to_le_bytes();
         let length = out.width.bytes();
         match self.host.bytes_mut(out.offset, length) {
@@ -217,17 +134,17 @@ impl Call<'_> {
     }
 
     /// Writes a result that the guest may not want.
-    pub(crate) fn store_optional(&mut self, out: Option<Out>, value: u64) -> Outcome {
+    pub(crate) fn store_optional(&mut self, out: Option<Out>, value: u64) -> CallResult {
         out.map_or(Ok(()), |out| self.store(out, value))
     }
 
     /// Writes an `int`, whose sign is in its four bytes.
-    pub(crate) fn store_int(&mut self, out: Out, value: i32) -> Outcome {
+    pub(crate) fn store_int(&mut self, out: Out, value: i32) -> CallResult {
         self.store(out, u64::from(value as u32))
     }
 
     /// Reads a value of this kind.
-    pub(crate) fn load(&self, pointer: Pointer, kind: Kind) -> Outcome<u64> {
+    pub(crate) fn load(&self, pointer: Pointer, kind: Kind) -> CallResult<u64> {
         let mut value = [0; 8];
         let length = kind.width(self.abi).bytes();
         let bytes = self.bytes(pointer, u64::from(length))?;
@@ -236,19 +153,19 @@ impl Call<'_> {
     }
 
     /// Reads element `index` of an array.
-    pub(crate) fn load_element(&self, array: Pointer, index: u64, kind: Kind) -> Outcome<u64> {
+    pub(crate) fn load_element(&self, array: Pointer, index: u64, kind: Kind) -> CallResult<u64> {
         let length = u64::from(kind.width(self.abi).bytes());
         self.load(array.plus(index * length), kind)
     }
 
     /// A place for element `index` of an array.
-    pub(crate) fn out_element(&self, array: Pointer, index: u64, kind: Kind) -> Outcome<Out> {
+    pub(crate) fn out_element(&self, array: Pointer, index: u64, kind: Kind) -> CallResult<Out> {
         let length = u64::from(kind.width(self.abi).bytes());
         self.out(array.plus(index * length), kind)
     }
 
     /// Bytes up to a NUL, of which there must be one within `limit`.
-    pub(crate) fn until_nul(&self, pointer: Pointer, limit: u64) -> Outcome<&[u8]> {
+    pub(crate) fn until_nul(&self, pointer: Pointer, limit: u64) -> CallResult<&[u8]> {
         let left = self.host.memory_size().saturating_sub(pointer.0);
         let bytes = self.bytes(
             pointer,
@@ -261,7 +178,7 @@ impl Call<'_> {
     }
 
     /// A string of the guest.
-    pub(crate) fn string(&self, pointer: Pointer, limit: u64) -> Outcome<String> {
+    pub(crate) fn string(&self, pointer: Pointer, limit: u64) -> CallResult<String> {
         match std::str::from_utf8(self.until_nul(pointer, limit)?) {
             Ok(text) => Ok(text.to_owned()),
             Err(_) => fail(Code::INVALID_VALUE),
@@ -269,18 +186,18 @@ impl Call<'_> {
     }
 
     /// Waits until a stream has nothing left to do.
-    pub(crate) fn wait_stream(&mut self, driver: &EntryPoints, stream: Stream) -> Outcome {
+    pub(crate) fn wait_stream(&mut self, driver: &EntryPoints, stream: Stream) -> CallResult {
         self.wait(|| driver.stream_query(stream))
     }
 
     /// Waits for an event.
-    pub(crate) fn wait_event(&mut self, driver: &EntryPoints, event: Event) -> Outcome {
+    pub(crate) fn wait_event(&mut self, driver: &EntryPoints, event: Event) -> CallResult {
         self.wait(|| driver.event_query(event))
     }
 
     /// Asks until the answer is another than "not ready". The driver's own waits cannot be ended, so none of them is
     /// ever entered.
-    fn wait(&mut self, ask: impl Fn() -> Result<(), Code>) -> Outcome {
+    fn wait(&mut self, ask: impl Fn() -> Result<(), Code>) -> CallResult {
         let mut began = None;
         loop {
             match ask() {
@@ -305,7 +222,7 @@ impl Call<'_> {
     }
 
     /// Gives up long work of the host if the run is to end.
-    pub(crate) fn checkpoint(&self) -> Outcome {
+    pub(crate) fn checkpoint(&self) -> CallResult {
         match self.host.is_interrupted() {
             // The run ends on the way back, whatever this is.
             true => fail(Code::UNKNOWN),
@@ -314,7 +231,7 @@ impl Call<'_> {
     }
 
     /// Lets some time pass in a wait that began then: none at first, then more and more, up to a millisecond.
-    pub(crate) fn pause(&mut self, began: Instant) -> Outcome {
+    pub(crate) fn pause(&mut self, began: Instant) -> CallResult {
         const SPIN: Duration = Duration::from_micros(50);
         const LONGEST: Duration = Duration::from_millis(1);
         self.checkpoint()?;
@@ -344,7 +261,7 @@ impl Call<'_> {
 
     /// Counts what is put into a stream. A driver's queue is finite, and putting something into a full one waits without
     /// end for what is in it, so before it can be full all streams are waited for, within the deadline.
-    pub(crate) fn make_room(&mut self, driver: &EntryPoints, current: Current) -> Outcome {
+    pub(crate) fn make_room(&mut self, driver: &EntryPoints, current: Current) -> CallResult {
         /// Half of what queues of the driver hold.
         const MOST: u32 = 512;
         if self.state.capturing > 0 {
@@ -358,7 +275,7 @@ impl Call<'_> {
     }
 
     /// Waits until no stream of the guest has anything left to do in a context of the driver.
-    pub(crate) fn wait_all(&mut self, driver: &EntryPoints, current: Current) -> Outcome {
+    pub(crate) fn wait_all(&mut self, driver: &EntryPoints, current: Current) -> CallResult {
         let streams = self.state.busy_streams(current);
         for stream in streams {
             self.wait_stream(driver, stream)?;

@@ -1,7 +1,7 @@
 //! The open driver and its devices, as the guest numbers them.
 
 use crate::code::Code;
-use crate::driver::{Context, EntryPoints, HostBuffer, Stream, SymbolSource};
+use crate::driver::{Context, EntryPoints, HostBuffer, Stream, SymbolSource, clear_current};
 use crate::settings::Settings;
 
 /// Length of a staging buffer: large copies go through it by halves.
@@ -103,7 +103,7 @@ impl Backend {
         // What a kernel prints is a convenience; a driver that does not let us limit it is no reason to refuse.
         let _ = self.driver.context_set_limit(PRINTF_LIMIT, PRINTF_SIZE);
         let equipped = self.equip();
-        crate::call::clear_current(&self.driver);
+        clear_current(&self.driver);
         match equipped {
             Ok((stream, staging)) => Ok(Prepared {
                 context,

@@ -7,8 +7,9 @@
 
 use std::collections::HashMap;
 
-use crate::call::{Call, Outcome, fail};
 use crate::code::Code;
+use crate::host::GuestHost;
+use crate::outcome::{CallResult, fail};
 
 /// Length of a page of WebAssembly memory.
 const PAGE: u64 = 64 << 10;
@@ -24,51 +25,51 @@ pub(crate) struct GuestStrings {
     has_codes: bool,
 }
 
-impl Call<'_> {
+impl GuestStrings {
     /// The address of one of the codes' strings.
-    pub(crate) fn code_string(&mut self, text: &str) -> Outcome<u64> {
-        if !self.state.guest_strings.has_codes {
+    pub(crate) fn of_code(&mut self, host: &mut dyn GuestHost, text: &str) -> CallResult<u64> {
+        if !self.has_codes {
             let all = Code::all().flat_map(|(_, name, text)| [name, text.to_owned()]);
-            self.write_strings(&all.collect::<Vec<_>>())?;
-            self.state.guest_strings.has_codes = true;
+            self.write(host, &all.collect::<Vec<_>>())?;
+            self.has_codes = true;
         }
-        self.string_at(text)
+        self.of(host, text)
     }
 
     /// The address of a string.
-    pub(crate) fn string_at(&mut self, text: &str) -> Outcome<u64> {
-        if let Some(place) = self.state.guest_strings.places.get(text).copied() {
-            let there = self.host.bytes(place, text.len() as u32 + 1);
+    pub(crate) fn of(&mut self, host: &mut dyn GuestHost, text: &str) -> CallResult<u64> {
+        if let Some(place) = self.places.get(text).copied() {
+            let there = host.bytes(place, text.len() as u32 + 1);
             if there.is_some_and(|there| there.strip_suffix(&[0]) == Some(text.as_bytes())) {
                 return Ok(u64::from(place));
             }
         }
-        self.write_strings(&[text.to_owned()])?;
-        match self.state.guest_strings.places.get(text) {
+        self.write(host, &[text.to_owned()])?;
+        match self.places.get(text) {
             Some(place) => Ok(u64::from(*place)),
             None => fail(Code::OUT_OF_MEMORY),
         }
     }
 
     /// Writes strings to a fresh page.
-    fn write_strings(&mut self, texts: &[String]) -> Outcome {
+    fn write(&mut self, host: &mut dyn GuestHost, texts: &[String]) -> CallResult {
         let length: u64 = texts.iter().map(|text| text.len() as u64 + 1).sum();
-        if length > PAGE || self.state.guest_strings.pages == MOST_PAGES {
+        if length > PAGE || self.pages == MOST_PAGES {
             return fail(Code::OUT_OF_MEMORY);
         }
-        let Some(page) = self.host.grow(1) else {
+        let Some(page) = host.grow(1) else {
             return fail(Code::OUT_OF_MEMORY);
         };
-        self.state.guest_strings.pages += 1;
+        self.pages += 1;
         // A memory has at most 2^16 pages, and the last one begins below 2^32.
         let mut at = page << 16;
         for text in texts {
-            let Some(bytes) = self.host.bytes_mut(at, text.len() as u32 + 1) else {
+            let Some(bytes) = host.bytes_mut(at, text.len() as u32 + 1) else {
                 return fail(Code::OUT_OF_MEMORY);
             };
             bytes[..text.len()].copy_from_slice(text.as_bytes());
             bytes[text.len()] = 0;
-            self.state.guest_strings.places.insert(text.clone(), at);
+            self.places.insert(text.clone(), at);
             at += text.len() as u32 + 1;
         }
         Ok(())

@@ -6,8 +6,6 @@
 //! A fatbin is a header of sixteen bytes (magic, version, header length, length of the body) and parts: kind (1 PTX, 2
 //! cubin) and flags of two bytes each, header length of four, payload length of eight. Seen in nvcc 13.0's output.
 
-use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Outcome, fail};
 use crate::code::Code;
 
 const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
@@ -43,7 +41,7 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// Length of an ELF file by its header: the end of whatever lies furthest out.
-fn elf_length(header: &[u8]) -> Option<u64> {
+pub(crate) fn elf_length(header: &[u8]) -> Option<u64> {
     let table = |offset, size, count| {
         let size = number::<2>(header, size)?.checked_mul(number::<2>(header, count)?)?;
         number::<8>(header, offset)?.checked_add(size)
@@ -145,34 +143,8 @@ pub(crate) fn check(image: &[u8]) -> Result<(), Code> {
     complete.then_some(()).ok_or(Code::INVALID_IMAGE)
 }
 
-fn fatbin_length(header: &[u8]) -> Option<u64> {
+pub(crate) fn fatbin_length(header: &[u8]) -> Option<u64> {
     number::<2>(header, 6)?.checked_add(number::<8>(header, 8)?)
-}
-
-impl Call<'_> {
-    /// Copies an image out of the guest's memory.
-    pub(crate) fn image(&self, at: Pointer) -> Outcome<Vec<u8>> {
-        let magic = self.bytes(at, 4).or_else(|_| self.bytes(at, 1))?;
-        let limit = self.cuda.settings().max_module_size;
-        let length = match format(magic) {
-            Format::Text => self.until_nul(at, limit)?.len() as u64,
-            Format::Elf => elf_length(self.bytes(at, 64)?).ok_or(Code::INVALID_IMAGE)?,
-            Format::Fatbin => fatbin_length(self.bytes(at, 16)?).ok_or(Code::INVALID_IMAGE)?,
-            Format::Wrapper => {
-                let fatbin = Pointer(self.load(at.plus(8), Kind::Pointer)?);
-                if format(self.bytes(fatbin, 4)?) != Format::Fatbin {
-                    return fail(Code::INVALID_IMAGE);
-                }
-                return self.image(fatbin);
-            }
-        };
-        if length > limit {
-            return fail(Code::INVALID_VALUE);
-        }
-        let image = self.bytes(at, length)?.to_vec();
-        check(&image)?;
-        Ok(image)
-    }
 }
 
 #[cfg(test)]

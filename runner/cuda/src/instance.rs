@@ -3,127 +3,24 @@
 //! It is made empty and cheap, as most runs of most guests never get there, and given up with its value, whatever ended
 //! the run: `Drop` hands everything that is on a device to the service, which takes it apart (`teardown.rs`).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use faas_wasm_artifact::CudaAbi;
 
 use crate::addresses::{Addresses, Origin, Range};
-use crate::call::{Current, clear_current, set_current};
-use crate::calls::pinned::HostBlocks;
 use crate::code::Code;
 use crate::device::{Backend, DISABLE_TIMING};
-use crate::driver::{self, Arguments, CStrImage, EntryPoints, Stream};
+use crate::driver::{self, Arguments, EntryPoints, Stream, clear_current, set_current};
 use crate::guest_strings::GuestStrings;
 use crate::handles::{Handle, Kind, Table};
-use crate::linker::Imports;
-use crate::offload::WorkToken;
-use crate::parameters::Layout;
+use crate::host_blocks::HostBlocks;
+use crate::imports::Imports;
+use crate::objects::{
+    ContextObject, Current, EventObject, ExecObject, FunctionObject, GraphObject, KernelObject,
+    LibraryObject, ModuleObject, NodeObject, PoolObject, Primary, StreamObject,
+};
 use crate::service::{Cuda, Watch};
-use crate::teardown::{Allocation, Lease, Teardown};
-
-/// A context as the guest sees it.
-#[derive(Debug)]
-pub(crate) struct ContextObject {
-    pub(crate) device: usize,
-    pub(crate) flags: u32,
-}
-
-/// A loaded module.
-#[derive(Debug)]
-pub(crate) struct ModuleObject {
-    pub(crate) context: Handle,
-    pub(crate) module: driver::Module,
-    pub(crate) image: Arc<CStrImage>,
-    /// Handles already given out, by name, so that asking again makes no further object.
-    pub(crate) functions: HashMap<String, Handle>,
-    /// Variables already given out.
-    pub(crate) globals: HashMap<String, (u64, u64)>,
-}
-
-/// A kernel of a module.
-#[derive(Debug, Clone)]
-pub(crate) struct FunctionObject {
-    pub(crate) module: Handle,
-    pub(crate) context: Handle,
-    pub(crate) function: driver::Function,
-    pub(crate) name: Arc<str>,
-    /// `None` until its first launch.
-    pub(crate) layout: Option<Arc<Layout>>,
-    /// What the guest has said of its parameters.
-    pub(crate) declared: Option<Arc<[bool]>>,
-}
-
-/// A stream of the guest.
-#[derive(Debug)]
-pub(crate) struct StreamObject {
-    pub(crate) context: Handle,
-    pub(crate) stream: Stream,
-    pub(crate) flags: u32,
-    pub(crate) priority: i32,
-    pub(crate) id: u64,
-}
-
-/// An event of the guest.
-#[derive(Debug)]
-pub(crate) struct EventObject {
-    pub(crate) context: Handle,
-    pub(crate) event: driver::Event,
-}
-
-/// A graph of the guest.
-#[derive(Debug)]
-pub(crate) struct GraphObject {
-    pub(crate) context: Handle,
-    pub(crate) graph: driver::Graph,
-}
-
-/// A node of a graph.
-#[derive(Debug)]
-pub(crate) struct NodeObject {
-    pub(crate) graph: Handle,
-    pub(crate) node: driver::Node,
-}
-
-/// An executable graph.
-#[derive(Debug)]
-pub(crate) struct ExecObject {
-    pub(crate) context: Handle,
-    pub(crate) exec: driver::GraphExec,
-    pub(crate) flags: u64,
-}
-
-/// A memory pool.
-#[derive(Debug)]
-pub(crate) struct PoolObject {
-    pub(crate) device: usize,
-    pub(crate) pool: driver::Pool,
-    /// The one that stands for the device's default pool cannot be destroyed.
-    pub(crate) is_default: bool,
-}
-
-/// A library: an image that becomes a module in each context where it is used.
-#[derive(Debug)]
-pub(crate) struct LibraryObject {
-    pub(crate) image: Arc<CStrImage>,
-    /// By context.
-    pub(crate) modules: HashMap<Handle, Handle>,
-}
-
-/// A kernel of a library.
-#[derive(Debug, Clone)]
-pub(crate) struct KernelObject {
-    pub(crate) library: Handle,
-    pub(crate) name: Arc<str>,
-}
-
-/// The guest's reference to a device's primary context.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Primary {
-    pub(crate) handle: Option<Handle>,
-    pub(crate) count: u32,
-    pub(crate) flags: u32,
-}
+use crate::teardown::{Allocation, Lease, Teardown, WorkToken};
 
 /// Everything of an instance once it has made a call.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Structures of the C API in the guest's memory: their fields one after the other, each aligned to its own width.
 
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Outcome};
+use crate::call::Call;
+use crate::outcome::CallResult;
 
 /// Reads a structure's fields in order.
 #[derive(Debug, Clone, Copy)]
@@ -25,13 +26,13 @@ impl Fields {
     }
 
     /// Reads the next field.
-    pub(crate) fn next(&mut self, call: &Call<'_>, kind: Kind) -> Outcome<u64> {
+    pub(crate) fn next(&mut self, call: &Call<'_>, kind: Kind) -> CallResult<u64> {
         let place = self.place(call, kind);
         call.load(place, kind)
     }
 
     /// Reads the next three `unsigned int`.
-    pub(crate) fn three(&mut self, call: &Call<'_>) -> Outcome<[u32; 3]> {
+    pub(crate) fn three(&mut self, call: &Call<'_>) -> CallResult<[u32; 3]> {
         let mut values = [0; 3];
         for value in &mut values {
             *value = self.next(call, Kind::Int)? as u32;

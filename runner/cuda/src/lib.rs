@@ -29,11 +29,16 @@ mod device;
 mod driver;
 mod guest_strings;
 mod handles;
+mod host;
+mod host_blocks;
 mod image;
+mod imports;
 mod instance;
 mod layout;
 mod linker;
+mod objects;
 mod offload;
+mod outcome;
 mod parameters;
 mod service;
 mod settings;
@@ -42,8 +47,9 @@ mod teardown;
 #[cfg(test)]
 mod tests;
 
-pub use call::FileProblem;
+pub use host::FileProblem;
+pub use imports::Imports;
 pub use instance::Instance;
-pub use linker::{CudaHost, Imports, add_to_linker};
+pub use linker::{CudaHost, add_to_linker};
 pub use service::{Cuda, Health};
 pub use settings::{Isolation, Level, Log, Settings};

@@ -3,7 +3,6 @@
 //! A name in brackets is the variant for which stream 0 is the thread's own. Functions that differ from another only in
 //! their name for newer headers are listed beside it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,11 +10,14 @@ use faas_wasm_artifact::CudaAbi;
 use faas_wasm_engine::{Caller, Linker, Stop};
 
 use crate::arguments::{Argument, Device, Kind, Pointer, Size};
-use crate::call::{Call, Failure, FileProblem, GuestHost, Outcome};
+use crate::call::Call;
 use crate::calls::*;
 use crate::code::Code;
 use crate::handles::Handle;
-use crate::instance::Instance;
+use crate::host::{FileProblem, GuestHost};
+use crate::imports::{Imports, declaration};
+use crate::instance::{Instance, State};
+use crate::outcome::{CallResult, Failure};
 use crate::service::Cuda;
 use crate::settings::Level;
 
@@ -33,21 +35,6 @@ pub trait CudaHost {
     ///
     /// [`FileProblem`].
     fn read_file(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, FileProblem>;
-}
-
-/// What the linker found out about a module, which its instances need.
-#[derive(Debug)]
-pub struct Imports {
-    pub(crate) abi: CudaAbi,
-    /// Functions that are not provided, in the order of their stubs.
-    pub(crate) unsupported: Vec<String>,
-    /// What the module says of its kernels' parameters: which are device pointers.
-    pub(crate) declared: HashMap<String, Arc<[bool]>>,
-}
-
-/// A letter for each parameter, `p` for device pointers and any other for the rest.
-pub(crate) fn declaration(kinds: &str) -> Arc<[bool]> {
-    kinds.bytes().map(|kind| kind == b'p').collect()
 }
 
 impl<T: CudaHost> GuestHost for Caller<'_, T> {
@@ -85,7 +72,7 @@ fn enter<T: CudaHost>(
     caller: &mut Caller<'_, T>,
     always: bool,
     per_thread: bool,
-    function: impl FnOnce(&mut Call<'_>) -> Outcome,
+    function: impl FnOnce(&mut Call<'_>) -> CallResult,
 ) -> Result<i32, Stop> {
     let Some(instance) = caller.data.cuda() else {
         return Ok(Code::NOT_INITIALIZED.0 as i32);
@@ -105,11 +92,11 @@ fn enter<T: CudaHost>(
 pub(crate) fn run(
     cuda: &Arc<Cuda>,
     imports: &Imports,
-    state: &mut crate::instance::State,
+    state: &mut State,
     host: &mut dyn GuestHost,
     always: bool,
     per_thread: bool,
-    function: impl FnOnce(&mut Call<'_>) -> Outcome,
+    function: impl FnOnce(&mut Call<'_>) -> CallResult,
 ) -> Result<i32, Stop> {
     if let Some(code) = state.poisoned.filter(|_| !always) {
         return Ok(code.0 as i32);
@@ -189,7 +176,7 @@ macro_rules! functions {
         pub(crate) fn invoke(
             cuda: &Arc<Cuda>,
             imports: &Imports,
-            state: &mut crate::instance::State,
+            state: &mut State,
             host: &mut dyn GuestHost,
             name: &str,
             arguments: &[u64],

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{TryRecvError, channel};
 use std::time::Instant;
 
-use crate::call::{Call, Outcome, clear_current, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::device::Backend;
-
-/// Says whether work that was begun is still going on: as long as there is a second one of it.
-pub(crate) type WorkToken = Arc<()>;
+use crate::driver::clear_current;
+use crate::outcome::{CallResult, fail};
+use crate::teardown::WorkToken;
 
 impl Call<'_> {
     /// Does something on a thread of its own, which has no context before or after. If the run ends before, `undo` gets
@@ -21,7 +21,7 @@ impl Call<'_> {
         backend: &Arc<Backend>,
         work: impl FnOnce() -> T + Send + 'static,
         undo: impl FnOnce(T) + Send + 'static,
-    ) -> Outcome<T> {
+    ) -> CallResult<T> {
         let (sender, receiver) = channel();
         let token = WorkToken::default();
         self.state

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::call::{clear_current, set_current};
 use crate::code::Code;
 use crate::device::{Backend, Prepared};
-use crate::driver::{Context, Library, SymbolSource};
+use crate::driver::{Context, Library, SymbolSource, clear_current, set_current};
 use crate::settings::{Isolation, Level, Log, Settings};
 use crate::teardown::{IDLE_TIMEOUT, Lease, SharedContext, Teardown, TeardownOutcome, probe};
 

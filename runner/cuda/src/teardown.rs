@@ -9,18 +9,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::call::{clear_current, set_current};
 use crate::code::Code;
 use crate::device::{Backend, Prepared};
 use crate::driver::{
-    Context, EntryPoints, Event, Graph, GraphExec, HostBuffer, Module, Pool, Stream,
+    Context, EntryPoints, Event, Graph, GraphExec, HostBuffer, Module, Pool, Stream, clear_current,
+    set_current,
 };
-use crate::offload::WorkToken;
 
 /// How long an instance's streams may still be busy after its end.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest pause between two looks at a stream.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// Says whether work that was begun is still going on: as long as there is a second one of it.
+pub(crate) type WorkToken = Arc<()>;
 
 /// A context that instances share.
 #[derive(Debug)]

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::arguments::{Kind, Pointer, Size};
-use crate::call::{Call, Current, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::handles::Handle;
-use crate::instance::ContextObject;
+use crate::objects::{ContextObject, Current};
+use crate::outcome::{CallResult, fail};
 use crate::settings::Isolation;
 use crate::teardown::{Lease, Teardown};
 
@@ -21,7 +22,7 @@ const HEAP_SIZE: u32 = 2;
 const LARGEST_PRINTF: u64 = 1 << 20;
 
 /// Leases a context of the driver on a device, if the instance has none there yet.
-pub(crate) fn lease(call: &mut Call<'_>, index: usize) -> Outcome {
+pub(crate) fn lease(call: &mut Call<'_>, index: usize) -> CallResult {
     if call.state.leases[index].is_some() {
         return Ok(());
     }
@@ -48,7 +49,7 @@ pub(crate) fn lease(call: &mut Call<'_>, index: usize) -> Outcome {
 }
 
 /// Makes a context of the guest, on a context of the driver that is leased on first use.
-pub(crate) fn make(call: &mut Call<'_>, device: i32, flags: u32) -> Outcome<Handle> {
+pub(crate) fn make(call: &mut Call<'_>, device: i32, flags: u32) -> CallResult<Handle> {
     device::find(call, device)?;
     let index = device as usize;
     if !call.state.contexts.has_room() {
@@ -66,7 +67,7 @@ pub(crate) fn make(call: &mut Call<'_>, device: i32, flags: u32) -> Outcome<Hand
 }
 
 /// `cuCtxCreate_v2`.
-pub(crate) fn create(call: &mut Call<'_>, context: Pointer, flags: u32, device: i32) -> Outcome {
+pub(crate) fn create(call: &mut Call<'_>, context: Pointer, flags: u32, device: i32) -> CallResult {
     call.backend()?;
     let out = call.out(context, Kind::Handle)?;
     let handle = make(call, device, flags)?;
@@ -82,7 +83,7 @@ pub(crate) fn create_v3(
     count: i32,
     flags: u32,
     device: i32,
-) -> Outcome {
+) -> CallResult {
     if !affinities.is_null() || count != 0 {
         return fail(Code::NOT_SUPPORTED);
     }
@@ -96,7 +97,7 @@ pub(crate) fn create_v4(
     parameters: Pointer,
     flags: u32,
     device: i32,
-) -> Outcome {
+) -> CallResult {
     if !parameters.is_null() {
         return fail(Code::NOT_SUPPORTED);
     }
@@ -104,7 +105,7 @@ pub(crate) fn create_v4(
 }
 
 /// Destroys a context of the guest with all that was made in it.
-pub(crate) fn end(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn end(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let current = call.enter_context(handle)?;
     let backend = call.backend()?;
     call.wait_all(&backend.driver, current)?;
@@ -115,7 +116,7 @@ pub(crate) fn end(call: &mut Call<'_>, handle: Handle) -> Outcome {
 }
 
 /// Frees everything that belongs to a context of the guest; nothing of it is busy.
-pub(crate) fn release_objects(call: &mut Call<'_>, current: Current) -> Outcome {
+pub(crate) fn release_objects(call: &mut Call<'_>, current: Current) -> CallResult {
     let backend = call.backend()?;
     let driver = &backend.driver;
     let here = current.handle;
@@ -151,7 +152,7 @@ pub(crate) fn release_objects(call: &mut Call<'_>, current: Current) -> Outcome 
 }
 
 /// `cuCtxDestroy_v2`.
-pub(crate) fn destroy(call: &mut Call<'_>, context: Handle) -> Outcome {
+pub(crate) fn destroy(call: &mut Call<'_>, context: Handle) -> CallResult {
     call.backend()?;
     if call
         .state
@@ -165,7 +166,7 @@ pub(crate) fn destroy(call: &mut Call<'_>, context: Handle) -> Outcome {
 }
 
 /// `cuCtxSetCurrent`.
-pub(crate) fn set_current(call: &mut Call<'_>, context: Handle) -> Outcome {
+pub(crate) fn set_current(call: &mut Call<'_>, context: Handle) -> CallResult {
     call.backend()?;
     if context == Handle::NULL {
         call.state.stack.pop();
@@ -178,7 +179,7 @@ pub(crate) fn set_current(call: &mut Call<'_>, context: Handle) -> Outcome {
 }
 
 /// `cuCtxPushCurrent_v2`.
-pub(crate) fn push_current(call: &mut Call<'_>, context: Handle) -> Outcome {
+pub(crate) fn push_current(call: &mut Call<'_>, context: Handle) -> CallResult {
     const DEEPEST: usize = 1024;
     call.backend()?;
     call.enter_context(context)?;
@@ -190,7 +191,7 @@ pub(crate) fn push_current(call: &mut Call<'_>, context: Handle) -> Outcome {
 }
 
 /// `cuCtxPopCurrent_v2`.
-pub(crate) fn pop_current(call: &mut Call<'_>, context: Pointer) -> Outcome {
+pub(crate) fn pop_current(call: &mut Call<'_>, context: Pointer) -> CallResult {
     call.backend()?;
     let out = call.optional_out(context, Kind::Handle)?;
     match call.state.stack.pop() {
@@ -200,7 +201,7 @@ pub(crate) fn pop_current(call: &mut Call<'_>, context: Pointer) -> Outcome {
 }
 
 /// `cuCtxGetCurrent`.
-pub(crate) fn get_current(call: &mut Call<'_>, context: Pointer) -> Outcome {
+pub(crate) fn get_current(call: &mut Call<'_>, context: Pointer) -> CallResult {
     call.backend()?;
     let out = call.out(context, Kind::Handle)?;
     let current = call.state.stack.last().copied().unwrap_or(Handle::NULL);
@@ -208,14 +209,14 @@ pub(crate) fn get_current(call: &mut Call<'_>, context: Pointer) -> Outcome {
 }
 
 /// `cuCtxGetDevice`.
-pub(crate) fn get_device(call: &mut Call<'_>, device: Pointer) -> Outcome {
+pub(crate) fn get_device(call: &mut Call<'_>, device: Pointer) -> CallResult {
     let current = call.current()?;
     let out = call.out(device, Kind::Int)?;
     call.store(out, current.device as u64)
 }
 
 /// `cuCtxGetFlags`.
-pub(crate) fn get_flags(call: &mut Call<'_>, flags: Pointer) -> Outcome {
+pub(crate) fn get_flags(call: &mut Call<'_>, flags: Pointer) -> CallResult {
     let current = call.current()?;
     let out = call.out(flags, Kind::Int)?;
     let flags = call
@@ -227,7 +228,7 @@ pub(crate) fn get_flags(call: &mut Call<'_>, flags: Pointer) -> Outcome {
 }
 
 /// The context that a call names, or the current one for NULL.
-fn named(call: &mut Call<'_>, context: Handle) -> Outcome<Current> {
+fn named(call: &mut Call<'_>, context: Handle) -> CallResult<Current> {
     match context {
         Handle::NULL => call.current(),
         handle => call.enter_context(handle),
@@ -235,21 +236,25 @@ fn named(call: &mut Call<'_>, context: Handle) -> Outcome<Current> {
 }
 
 /// `cuCtxGetApiVersion`.
-pub(crate) fn get_api_version(call: &mut Call<'_>, context: Handle, version: Pointer) -> Outcome {
+pub(crate) fn get_api_version(
+    call: &mut Call<'_>,
+    context: Handle,
+    version: Pointer,
+) -> CallResult {
     named(call, context)?;
     let out = call.out(version, Kind::Int)?;
     call.store(out, API_VERSION)
 }
 
 /// `cuCtxGetId`: a number that no other context of the instance has.
-pub(crate) fn get_id(call: &mut Call<'_>, context: Handle, id: Pointer) -> Outcome {
+pub(crate) fn get_id(call: &mut Call<'_>, context: Handle, id: Pointer) -> CallResult {
     let current = named(call, context)?;
     let out = call.out(id, Kind::Long)?;
     call.store(out, current.handle.0)
 }
 
 /// `cuCtxSynchronize`.
-pub(crate) fn synchronize(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn synchronize(call: &mut Call<'_>) -> CallResult {
     let current = call.current()?;
     let backend = call.backend()?;
     if call.state.capturing > 0 {
@@ -259,7 +264,7 @@ pub(crate) fn synchronize(call: &mut Call<'_>) -> Outcome {
 }
 
 /// `cuCtxGetLimit`.
-pub(crate) fn get_limit(call: &mut Call<'_>, value: Pointer, limit: u32) -> Outcome {
+pub(crate) fn get_limit(call: &mut Call<'_>, value: Pointer, limit: u32) -> CallResult {
     call.current()?;
     let out = call.out(value, Kind::Size)?;
     let value = call.backend()?.driver.context_limit(limit)?;
@@ -267,7 +272,7 @@ pub(crate) fn get_limit(call: &mut Call<'_>, value: Pointer, limit: u32) -> Outc
 }
 
 /// `cuCtxSetLimit`: in a context of the instance's own, for what is its own.
-pub(crate) fn set_limit(call: &mut Call<'_>, limit: u32, value: Size) -> Outcome {
+pub(crate) fn set_limit(call: &mut Call<'_>, limit: u32, value: Size) -> CallResult {
     call.current()?;
     if call.cuda.settings().isolation == Isolation::Shared {
         return fail(Code::UNSUPPORTED_LIMIT);
@@ -297,7 +302,7 @@ pub(crate) fn set_limit(call: &mut Call<'_>, limit: u32, value: Size) -> Outcome
 }
 
 /// `cuCtxGetCacheConfig`.
-pub(crate) fn get_cache_config(call: &mut Call<'_>, config: Pointer) -> Outcome {
+pub(crate) fn get_cache_config(call: &mut Call<'_>, config: Pointer) -> CallResult {
     call.current()?;
     let out = call.out(config, Kind::Int)?;
     let value = call.backend()?.driver.context_cache_config()?;
@@ -305,7 +310,7 @@ pub(crate) fn get_cache_config(call: &mut Call<'_>, config: Pointer) -> Outcome 
 }
 
 /// `cuCtxSetCacheConfig`: a preference, which in a shared context would be everybody's.
-pub(crate) fn set_cache_config(call: &mut Call<'_>, config: u32) -> Outcome {
+pub(crate) fn set_cache_config(call: &mut Call<'_>, config: u32) -> CallResult {
     call.current()?;
     if config > 3 {
         return fail(Code::INVALID_VALUE);
@@ -321,7 +326,7 @@ pub(crate) fn stream_priority_range(
     call: &mut Call<'_>,
     least: Pointer,
     greatest: Pointer,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     let outs = (
         call.optional_out(least, Kind::Int)?,

@@ -6,10 +6,11 @@
 //! guest's memory inside a capture is refused, as a graph would replay it with an address that is none any more.
 
 use crate::arguments::{Device, Pointer, Size};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::driver::{HostBuffer, Stream};
 use crate::handles::Handle;
+use crate::outcome::{CallResult, fail};
 
 use super::memory::{context_of, translate};
 use super::stream::Named;
@@ -26,7 +27,7 @@ pub(crate) fn stream_for(
     call: &mut Call<'_>,
     addresses: &[Device],
     stream: Handle,
-) -> Outcome<Named> {
+) -> CallResult<Named> {
     let named = call.ordered_stream(stream)?;
     for address in addresses {
         let context = context_of(call, *address);
@@ -38,7 +39,7 @@ pub(crate) fn stream_for(
 }
 
 /// Refuses what a capture cannot take.
-pub(crate) fn refuse_capture(call: &Call<'_>, stream: Stream) -> Outcome {
+pub(crate) fn refuse_capture(call: &Call<'_>, stream: Stream) -> CallResult {
     match call.is_capturing(stream)? {
         true => fail(Code::STREAM_CAPTURE_UNSUPPORTED),
         false => Ok(()),
@@ -52,7 +53,7 @@ pub(crate) fn to_device(
     real: u64,
     from: Pointer,
     length: u64,
-) -> Outcome {
+) -> CallResult {
     staged(call, named, real, from, length, Direction::ToDevice)
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn from_device(
     to: Pointer,
     real: u64,
     length: u64,
-) -> Outcome {
+) -> CallResult {
     staged(call, named, real, to, length, Direction::FromDevice)
 }
 
@@ -74,7 +75,7 @@ fn staged(
     host: Pointer,
     length: u64,
     way: Direction,
-) -> Outcome {
+) -> CallResult {
     call.bytes(host, length)?;
     let lease = call.state.leases[named.current.device].as_mut();
     let Some(mut staging) = lease.and_then(|lease| lease.staging.take()) else {
@@ -96,7 +97,7 @@ fn pieces(
     length: u64,
     way: Direction,
     staging: &mut HostBuffer,
-) -> Outcome {
+) -> CallResult {
     let backend = call.backend()?;
     let driver = &backend.driver;
     let half = (staging.len() / 2) as u64;
@@ -148,7 +149,7 @@ pub(crate) fn host_to_device_async(
     from: Pointer,
     bytes: Size,
     stream: Handle,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     if bytes.0 == 0 {
         return Ok(());
@@ -166,7 +167,7 @@ pub(crate) fn host_to_device(
     to: Device,
     from: Pointer,
     bytes: Size,
-) -> Outcome {
+) -> CallResult {
     host_to_device_async(call, to, from, bytes, Handle::NULL)
 }
 
@@ -177,7 +178,7 @@ pub(crate) fn device_to_host_async(
     from: Device,
     bytes: Size,
     stream: Handle,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     if bytes.0 == 0 {
         return Ok(());
@@ -195,7 +196,7 @@ pub(crate) fn device_to_host(
     to: Pointer,
     from: Device,
     bytes: Size,
-) -> Outcome {
+) -> CallResult {
     device_to_host_async(call, to, from, bytes, Handle::NULL)
 }
 
@@ -206,7 +207,7 @@ pub(crate) fn device_to_device_async(
     from: Device,
     bytes: Size,
     stream: Handle,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     if bytes.0 == 0 {
         return Ok(());
@@ -229,13 +230,13 @@ pub(crate) fn device_to_device(
     to: Device,
     from: Device,
     bytes: Size,
-) -> Outcome {
+) -> CallResult {
     device_to_device_async(call, to, from, bytes, Handle::NULL)
 }
 
 /// Whether both places are on the device, as a copy without a direction must have it here: addresses of the guest's
 /// memory and the device's are not told apart by their values.
-fn both_on_device(call: &Call<'_>, to: Device, from: Device) -> Outcome {
+fn both_on_device(call: &Call<'_>, to: Device, from: Device) -> CallResult {
     match [to, from]
         .iter()
         .all(|address| context_of(call, *address).is_some())
@@ -252,14 +253,14 @@ pub(crate) fn copy_async(
     from: Device,
     bytes: Size,
     stream: Handle,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     both_on_device(call, to, from)?;
     device_to_device_async(call, to, from, bytes, stream)
 }
 
 /// `cuMemcpy`, which is over when it returns.
-pub(crate) fn copy(call: &mut Call<'_>, to: Device, from: Device, bytes: Size) -> Outcome {
+pub(crate) fn copy(call: &mut Call<'_>, to: Device, from: Device, bytes: Size) -> CallResult {
     call.current()?;
     both_on_device(call, to, from)?;
     device_to_device(call, to, from, bytes)

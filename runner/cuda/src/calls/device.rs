@@ -1,10 +1,11 @@
 //! Initialisation and devices.
 
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::device::Device;
-use crate::instance::Primary;
+use crate::objects::Primary;
+use crate::outcome::{CallResult, Failure, fail};
 
 /// The version that is told without a driver: that of the interface here.
 const OWN_VERSION: u64 = 13_000;
@@ -36,7 +37,7 @@ const ABSENT: &[u32] = &[
 ];
 
 /// `cuInit`.
-pub(crate) fn init(call: &mut Call<'_>, flags: u32) -> Outcome {
+pub(crate) fn init(call: &mut Call<'_>, flags: u32) -> CallResult {
     if flags != 0 {
         return fail(Code::INVALID_VALUE);
     }
@@ -49,7 +50,7 @@ pub(crate) fn init(call: &mut Call<'_>, flags: u32) -> Outcome {
         if call.host.is_interrupted()
             || deadline.is_some_and(|deadline| deadline <= std::time::Instant::now())
         {
-            return Err(crate::call::Failure::Stop(faas_wasm_engine::Stop::DEADLINE));
+            return Err(Failure::Stop(faas_wasm_engine::Stop::DEADLINE));
         }
         Ok(())
     })?;
@@ -62,7 +63,7 @@ pub(crate) fn init(call: &mut Call<'_>, flags: u32) -> Outcome {
 }
 
 /// `cuDriverGetVersion`.
-pub(crate) fn driver_version(call: &mut Call<'_>, version: Pointer) -> Outcome {
+pub(crate) fn driver_version(call: &mut Call<'_>, version: Pointer) -> CallResult {
     let out = call.out(version, Kind::Int)?;
     let known = call
         .state
@@ -73,14 +74,14 @@ pub(crate) fn driver_version(call: &mut Call<'_>, version: Pointer) -> Outcome {
 }
 
 /// `cuDeviceGetCount`.
-pub(crate) fn device_count(call: &mut Call<'_>, count: Pointer) -> Outcome {
+pub(crate) fn device_count(call: &mut Call<'_>, count: Pointer) -> CallResult {
     let backend = call.backend()?;
     let out = call.out(count, Kind::Int)?;
     call.store(out, backend.devices.len() as u64)
 }
 
 /// The guest's device of a number.
-pub(crate) fn find(call: &Call<'_>, device: i32) -> Outcome<Device> {
+pub(crate) fn find(call: &Call<'_>, device: i32) -> CallResult<Device> {
     let backend = call.backend()?;
     match usize::try_from(device)
         .ok()
@@ -92,14 +93,19 @@ pub(crate) fn find(call: &Call<'_>, device: i32) -> Outcome<Device> {
 }
 
 /// `cuDeviceGet`.
-pub(crate) fn device_get(call: &mut Call<'_>, device: Pointer, ordinal: i32) -> Outcome {
+pub(crate) fn device_get(call: &mut Call<'_>, device: Pointer, ordinal: i32) -> CallResult {
     let out = call.out(device, Kind::Int)?;
     find(call, ordinal)?;
     call.store_int(out, ordinal)
 }
 
 /// `cuDeviceGetName`.
-pub(crate) fn device_name(call: &mut Call<'_>, name: Pointer, length: i32, device: i32) -> Outcome {
+pub(crate) fn device_name(
+    call: &mut Call<'_>,
+    name: Pointer,
+    length: i32,
+    device: i32,
+) -> CallResult {
     let device = find(call, device)?;
     let Some(room) = usize::try_from(length).ok().filter(|room| *room > 0) else {
         return fail(Code::INVALID_VALUE);
@@ -118,7 +124,7 @@ pub(crate) fn device_attribute(
     value: Pointer,
     attribute: u32,
     device: i32,
-) -> Outcome {
+) -> CallResult {
     let device = find(call, device)?;
     let out = call.out(value, Kind::Int)?;
     if ABSENT.contains(&attribute) {
@@ -137,7 +143,7 @@ pub(crate) fn compute_capability(
     major: Pointer,
     minor: Pointer,
     device: i32,
-) -> Outcome {
+) -> CallResult {
     let device = find(call, device)?;
     let (major, minor) = (call.out(major, Kind::Int)?, call.out(minor, Kind::Int)?);
     call.store_int(major, device.capability.0)?;
@@ -145,7 +151,7 @@ pub(crate) fn compute_capability(
 }
 
 /// `cuDeviceGetUuid` and `cuDeviceGetUuid_v2`.
-pub(crate) fn device_uuid(call: &mut Call<'_>, uuid: Pointer, device: i32) -> Outcome {
+pub(crate) fn device_uuid(call: &mut Call<'_>, uuid: Pointer, device: i32) -> CallResult {
     let device = find(call, device)?;
     call.bytes(uuid, 16)?;
     let value = call.backend()?.driver.device_uuid(device.number)?;
@@ -163,7 +169,7 @@ fn usable(call: &Call<'_>, bytes: u64) -> u64 {
 }
 
 /// `cuDeviceTotalMem_v2`.
-pub(crate) fn device_total(call: &mut Call<'_>, bytes: Pointer, device: i32) -> Outcome {
+pub(crate) fn device_total(call: &mut Call<'_>, bytes: Pointer, device: i32) -> CallResult {
     let device = find(call, device)?;
     let out = call.out(bytes, Kind::Size)?;
     let total = usable(call, device.total);
@@ -171,7 +177,7 @@ pub(crate) fn device_total(call: &mut Call<'_>, bytes: Pointer, device: i32) -> 
 }
 
 /// `cuMemGetInfo_v2`.
-pub(crate) fn mem_info(call: &mut Call<'_>, free: Pointer, total: Pointer) -> Outcome {
+pub(crate) fn mem_info(call: &mut Call<'_>, free: Pointer, total: Pointer) -> CallResult {
     let outs = (call.out(free, Kind::Size)?, call.out(total, Kind::Size)?);
     let current = call.current()?;
     let backend = call.backend()?;
@@ -188,7 +194,7 @@ pub(crate) fn can_access_peer(
     can: Pointer,
     device: i32,
     peer: i32,
-) -> Outcome {
+) -> CallResult {
     find(call, device)?;
     find(call, peer)?;
     let out = call.out(can, Kind::Int)?;

@@ -1,19 +1,20 @@
 //! Events.
 
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::device::DISABLE_TIMING;
 use crate::driver::Event;
 use crate::handles::Handle;
-use crate::instance::EventObject;
+use crate::objects::EventObject;
+use crate::outcome::{CallResult, fail};
 
 /// `CU_EVENT_BLOCKING_SYNC` and `INTERPROCESS`.
 const BLOCKING_SYNC: u32 = 1;
 const INTERPROCESS: u32 = 4;
 
 /// `cuEventCreate`.
-pub(crate) fn create(call: &mut Call<'_>, event: Pointer, flags: u32) -> Outcome {
+pub(crate) fn create(call: &mut Call<'_>, event: Pointer, flags: u32) -> CallResult {
     let out = call.out(event, Kind::Handle)?;
     let current = call.current()?;
     if flags & INTERPROCESS != 0 {
@@ -43,7 +44,7 @@ pub(crate) fn create(call: &mut Call<'_>, event: Pointer, flags: u32) -> Outcome
 }
 
 /// The event of a handle, its context made the thread's.
-fn find(call: &mut Call<'_>, handle: Handle) -> Outcome<Event> {
+fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<Event> {
     let Some(object) = call.state.events.get(handle) else {
         return fail(Code::INVALID_HANDLE);
     };
@@ -53,7 +54,7 @@ fn find(call: &mut Call<'_>, handle: Handle) -> Outcome<Event> {
 }
 
 /// `cuEventDestroy_v2`.
-pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let event = find(call, handle)?;
     call.backend()?.driver.event_destroy(event)?;
     call.state.events.remove(handle);
@@ -66,7 +67,7 @@ pub(crate) fn record_with_flags(
     handle: Handle,
     stream: Handle,
     flags: u32,
-) -> Outcome {
+) -> CallResult {
     let named = call.ordered_stream(stream)?;
     let Some(object) = call.state.events.get(handle) else {
         return fail(Code::INVALID_HANDLE);
@@ -86,25 +87,30 @@ pub(crate) fn record_with_flags(
 }
 
 /// `cuEventRecord`.
-pub(crate) fn record(call: &mut Call<'_>, handle: Handle, stream: Handle) -> Outcome {
+pub(crate) fn record(call: &mut Call<'_>, handle: Handle, stream: Handle) -> CallResult {
     record_with_flags(call, handle, stream, 0)
 }
 
 /// `cuEventQuery`.
-pub(crate) fn query(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn query(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let event = find(call, handle)?;
     Ok(call.backend()?.driver.event_query(event)?)
 }
 
 /// `cuEventSynchronize`.
-pub(crate) fn synchronize(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn synchronize(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let event = find(call, handle)?;
     let backend = call.backend()?;
     call.wait_event(&backend.driver, event)
 }
 
 /// `cuEventElapsedTime` and `cuEventElapsedTime_v2`, in milliseconds.
-pub(crate) fn elapsed(call: &mut Call<'_>, time: Pointer, start: Handle, end: Handle) -> Outcome {
+pub(crate) fn elapsed(
+    call: &mut Call<'_>,
+    time: Pointer,
+    start: Handle,
+    end: Handle,
+) -> CallResult {
     let out = call.out(time, Kind::Int)?;
     let (start, end) = (find(call, start)?, find(call, end)?);
     let time = call.backend()?.driver.event_elapsed(start, end)?;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::handles::Handle;
-use crate::instance::FunctionObject;
+use crate::objects::FunctionObject;
+use crate::outcome::{CallResult, fail};
 use crate::parameters::{self, Layout};
 use crate::settings::Level;
 
@@ -16,7 +17,7 @@ use super::library;
 const LONGEST_DECLARATION: u64 = 4096;
 
 /// The kernel of a handle, of a module or of a library, its context made the thread's.
-pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> Outcome<(Handle, FunctionObject)> {
+pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<(Handle, FunctionObject)> {
     let handle = match call.state.kernels.get(handle) {
         Some(_) => library::function_of(call, handle)?,
         None => handle,
@@ -33,7 +34,7 @@ pub(crate) fn layout(
     call: &mut Call<'_>,
     handle: Handle,
     object: &FunctionObject,
-) -> Outcome<Arc<Layout>> {
+) -> CallResult<Arc<Layout>> {
     if let Some(layout) = &object.layout {
         return Ok(Arc::clone(layout));
     }
@@ -82,7 +83,7 @@ pub(crate) fn get_attribute(
     value: Pointer,
     attribute: u32,
     function: Handle,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(value, Kind::Int)?;
     let (_, object) = find(call, function)?;
     let value = call
@@ -98,7 +99,7 @@ pub(crate) fn set_attribute(
     function: Handle,
     attribute: u32,
     value: i32,
-) -> Outcome {
+) -> CallResult {
     let (_, object) = find(call, function)?;
     Ok(call
         .backend()?
@@ -107,7 +108,7 @@ pub(crate) fn set_attribute(
 }
 
 /// `cuFuncSetCacheConfig`.
-pub(crate) fn set_cache_config(call: &mut Call<'_>, function: Handle, config: u32) -> Outcome {
+pub(crate) fn set_cache_config(call: &mut Call<'_>, function: Handle, config: u32) -> CallResult {
     let (_, object) = find(call, function)?;
     Ok(call
         .backend()?
@@ -116,17 +117,17 @@ pub(crate) fn set_cache_config(call: &mut Call<'_>, function: Handle, config: u3
 }
 
 /// `cuFuncGetModule`.
-pub(crate) fn get_module(call: &mut Call<'_>, module: Pointer, function: Handle) -> Outcome {
+pub(crate) fn get_module(call: &mut Call<'_>, module: Pointer, function: Handle) -> CallResult {
     let out = call.out(module, Kind::Handle)?;
     let (_, object) = find(call, function)?;
     call.store(out, object.module.0)
 }
 
 /// `cuFuncGetName` and `cuKernelGetName`.
-pub(crate) fn get_name(call: &mut Call<'_>, name: Pointer, function: Handle) -> Outcome {
+pub(crate) fn get_name(call: &mut Call<'_>, name: Pointer, function: Handle) -> CallResult {
     let out = call.out(name, Kind::Pointer)?;
     let (_, object) = find(call, function)?;
-    let address = call.string_at(&object.name)?;
+    let address = call.state.guest_strings.of(call.host, &object.name)?;
     call.store(out, address)
 }
 
@@ -137,7 +138,7 @@ pub(crate) fn parameter(
     index: crate::arguments::Size,
     offset: Pointer,
     size: Pointer,
-) -> Outcome {
+) -> CallResult {
     let outs = (
         call.out(offset, Kind::Size)?,
         call.optional_out(size, Kind::Size)?,
@@ -155,7 +156,7 @@ pub(crate) fn parameter(
 }
 
 /// `cuFuncLoad`.
-pub(crate) fn load(call: &mut Call<'_>, function: Handle) -> Outcome {
+pub(crate) fn load(call: &mut Call<'_>, function: Handle) -> CallResult {
     let (_, object) = find(call, function)?;
     match call.backend()?.driver.function_load(object.function) {
         // An old driver loads with the module or at the first launch.
@@ -169,10 +170,10 @@ pub(crate) fn set_parameter_kinds(
     call: &mut Call<'_>,
     function: Handle,
     kinds: Pointer,
-) -> Outcome {
+) -> CallResult {
     let (handle, _) = find(call, function)?;
     let kinds = call.string(kinds, LONGEST_DECLARATION)?;
-    let declared = crate::linker::declaration(&kinds);
+    let declared = crate::imports::declaration(&kinds);
     if let Some(object) = call.state.functions.get_mut(handle) {
         object.declared = Some(declared);
         object.layout = None;

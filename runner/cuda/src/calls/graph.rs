@@ -4,12 +4,14 @@
 //! graph is kept until there is none (`memory.rs`): a launch can then reach nothing but what was the instance's.
 
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Current, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::driver::{EntryPoints, Graph, GraphExec};
 use crate::handles::Handle;
-use crate::instance::{ExecObject, GraphObject, State};
+use crate::instance::State;
 use crate::layout::Fields;
+use crate::objects::{Current, ExecObject, GraphObject};
+use crate::outcome::{CallResult, fail};
 
 use super::memory::release_kept;
 
@@ -17,7 +19,7 @@ use super::memory::release_kept;
 const FLAGS: u64 = 1 | 2 | 8;
 
 /// The graph of a handle, its context made the thread's.
-pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> Outcome<(Current, Graph)> {
+pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<(Current, Graph)> {
     let Some(object) = call.state.graphs.get(handle) else {
         return fail(Code::INVALID_HANDLE);
     };
@@ -25,7 +27,7 @@ pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> Outcome<(Current, Gra
     Ok((call.enter_context(context)?, graph))
 }
 
-fn find_exec(call: &mut Call<'_>, handle: Handle) -> Outcome<(Current, GraphExec)> {
+fn find_exec(call: &mut Call<'_>, handle: Handle) -> CallResult<(Current, GraphExec)> {
     let Some(object) = call.state.execs.get(handle) else {
         return fail(Code::INVALID_HANDLE);
     };
@@ -33,7 +35,7 @@ fn find_exec(call: &mut Call<'_>, handle: Handle) -> Outcome<(Current, GraphExec
     Ok((call.enter_context(context)?, exec))
 }
 
-fn insert(call: &mut Call<'_>, context: Handle, graph: Graph) -> Outcome<Handle> {
+fn insert(call: &mut Call<'_>, context: Handle, graph: Graph) -> CallResult<Handle> {
     match call.state.graphs.insert(GraphObject { context, graph }) {
         Ok(handle) => Ok(handle),
         Err(object) => {
@@ -44,7 +46,7 @@ fn insert(call: &mut Call<'_>, context: Handle, graph: Graph) -> Outcome<Handle>
 }
 
 /// `cuGraphCreate`.
-pub(crate) fn create(call: &mut Call<'_>, graph: Pointer, flags: u32) -> Outcome {
+pub(crate) fn create(call: &mut Call<'_>, graph: Pointer, flags: u32) -> CallResult {
     let out = call.out(graph, Kind::Handle)?;
     let current = call.current()?;
     let graph = call.backend()?.driver.graph_create(flags)?;
@@ -53,7 +55,7 @@ pub(crate) fn create(call: &mut Call<'_>, graph: Pointer, flags: u32) -> Outcome
 }
 
 /// `cuGraphClone`.
-pub(crate) fn clone(call: &mut Call<'_>, clone: Pointer, original: Handle) -> Outcome {
+pub(crate) fn clone(call: &mut Call<'_>, clone: Pointer, original: Handle) -> CallResult {
     let out = call.out(clone, Kind::Handle)?;
     let (current, graph) = find(call, original)?;
     let graph = call.backend()?.driver.graph_clone(graph)?;
@@ -72,7 +74,7 @@ pub(crate) fn forget(state: &mut State, driver: &EntryPoints, handle: Handle) ->
 }
 
 /// `cuGraphDestroy`.
-pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> CallResult {
     find(call, handle)?;
     let backend = call.backend()?;
     forget(call.state, &backend.driver, handle)?;
@@ -85,7 +87,7 @@ pub(crate) fn instantiate(
     exec: Pointer,
     graph: Handle,
     flags: u64,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(exec, Kind::Handle)?;
     let (current, graph) = find(call, graph)?;
     if flags & !FLAGS != 0 {
@@ -116,7 +118,7 @@ pub(crate) fn instantiate_v2(
     _error_node: Pointer,
     _log: Pointer,
     _log_size: crate::arguments::Size,
-) -> Outcome {
+) -> CallResult {
     instantiate(call, exec, graph, 0)
 }
 
@@ -126,7 +128,7 @@ pub(crate) fn instantiate_with_params(
     exec: Pointer,
     graph: Handle,
     parameters: Pointer,
-) -> Outcome {
+) -> CallResult {
     const UPLOAD: u64 = 2;
     let mut fields = Fields::of(parameters);
     let flags = fields.next(call, Kind::Long)?;
@@ -148,7 +150,7 @@ pub(crate) fn instantiate_with_params(
 }
 
 /// `cuGraphLaunch`.
-pub(crate) fn launch(call: &mut Call<'_>, exec: Handle, stream: Handle) -> Outcome {
+pub(crate) fn launch(call: &mut Call<'_>, exec: Handle, stream: Handle) -> CallResult {
     let (current, exec) = find_exec(call, exec)?;
     let named = call.ordered_stream(stream)?;
     if named.current.device != current.device {
@@ -160,7 +162,7 @@ pub(crate) fn launch(call: &mut Call<'_>, exec: Handle, stream: Handle) -> Outco
 }
 
 /// `cuGraphUpload`.
-pub(crate) fn upload(call: &mut Call<'_>, exec: Handle, stream: Handle) -> Outcome {
+pub(crate) fn upload(call: &mut Call<'_>, exec: Handle, stream: Handle) -> CallResult {
     let (current, exec) = find_exec(call, exec)?;
     let named = call.ordered_stream(stream)?;
     if named.current.device != current.device {
@@ -170,7 +172,7 @@ pub(crate) fn upload(call: &mut Call<'_>, exec: Handle, stream: Handle) -> Outco
 }
 
 /// `cuGraphExecDestroy`. A launch of it may be running, and what was kept for it is freed.
-pub(crate) fn exec_destroy(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn exec_destroy(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let (_, exec) = find_exec(call, handle)?;
     call.backend()?.driver.graph_exec_destroy(exec)?;
     call.state.execs.remove(handle);
@@ -183,7 +185,7 @@ pub(crate) fn exec_update(
     exec: Handle,
     graph: Handle,
     result: Pointer,
-) -> Outcome {
+) -> CallResult {
     let (_, raw) = find_exec(call, exec)?;
     let (_, raw_graph) = find(call, graph)?;
     let mut fields = Fields::of(result);
@@ -212,7 +214,7 @@ pub(crate) fn exec_update(
 }
 
 /// `cuGraphExecGetFlags`.
-pub(crate) fn exec_flags(call: &mut Call<'_>, exec: Handle, flags: Pointer) -> Outcome {
+pub(crate) fn exec_flags(call: &mut Call<'_>, exec: Handle, flags: Pointer) -> CallResult {
     find_exec(call, exec)?;
     let out = call.out(flags, Kind::Long)?;
     let flags = call.state.execs.get(exec).map_or(0, |object| object.flags);

@@ -1,12 +1,13 @@
 //! Nodes of graphs.
 
 use crate::arguments::{Device, Kind, Pointer, Size};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::driver::{Graph, LaunchShape, MemsetNode, Node};
 use crate::handles::Handle;
-use crate::instance::NodeObject;
 use crate::layout::Fields;
+use crate::objects::NodeObject;
+use crate::outcome::{CallResult, fail};
 
 use super::memory::translate;
 use super::{graph, launch, memcpy_nd, memset};
@@ -14,14 +15,19 @@ use super::{graph, launch, memcpy_nd, memset};
 /// Most dependencies of one node.
 const MOST_DEPENDENCIES: u64 = 65_536;
 
-fn node(call: &Call<'_>, handle: Handle, graph: Handle) -> Outcome<Node> {
+fn node(call: &Call<'_>, handle: Handle, graph: Handle) -> CallResult<Node> {
     match call.state.nodes.get(handle) {
         Some(object) if object.graph == graph => Ok(object.node),
         _ => fail(Code::INVALID_HANDLE),
     }
 }
 
-fn dependencies(call: &Call<'_>, graph: Handle, list: Pointer, count: Size) -> Outcome<Vec<Node>> {
+fn dependencies(
+    call: &Call<'_>,
+    graph: Handle,
+    list: Pointer,
+    count: Size,
+) -> CallResult<Vec<Node>> {
     if count.0 > MOST_DEPENDENCIES {
         return fail(Code::INVALID_VALUE);
     }
@@ -32,7 +38,7 @@ fn dependencies(call: &Call<'_>, graph: Handle, list: Pointer, count: Size) -> O
 }
 
 /// The guest's handle of a node, made if it has none yet.
-fn handle_of(call: &mut Call<'_>, graph: Handle, node: Node) -> Outcome<Handle> {
+fn handle_of(call: &mut Call<'_>, graph: Handle, node: Node) -> CallResult<Handle> {
     let known = call
         .state
         .nodes
@@ -53,8 +59,8 @@ fn add(
     out: Pointer,
     graph: Handle,
     (list, count): (Pointer, Size),
-    add: impl FnOnce(&mut Call<'_>, Graph, &[Node]) -> Outcome<Node>,
-) -> Outcome {
+    add: impl FnOnce(&mut Call<'_>, Graph, &[Node]) -> CallResult<Node>,
+) -> CallResult {
     let out = call.out(out, Kind::Handle)?;
     let (_, raw) = graph::find(call, graph)?;
     let after = dependencies(call, graph, list, count)?;
@@ -74,7 +80,7 @@ pub(crate) fn add_kernel(
     list: Pointer,
     count: Size,
     parameters: Pointer,
-) -> Outcome {
+) -> CallResult {
     add(call, node, graph, (list, count), |call, raw, after| {
         let mut fields = Fields::of(parameters);
         let kernel = Handle(fields.next(call, Kind::Handle)?);
@@ -105,7 +111,7 @@ pub(crate) fn add_memset(
     count: Size,
     parameters: Pointer,
     context: Handle,
-) -> Outcome {
+) -> CallResult {
     let current = call.enter_context(context)?;
     add(call, node, graph, (list, count), |call, raw, after| {
         let mut fields = Fields::of(parameters);
@@ -149,7 +155,7 @@ pub(crate) fn add_memcpy(
     count: Size,
     parameters: Pointer,
     context: Handle,
-) -> Outcome {
+) -> CallResult {
     let current = call.enter_context(context)?;
     add(call, node, graph, (list, count), |call, raw, after| {
         let copy = memcpy_nd::node_copy(call, parameters)?;
@@ -167,7 +173,7 @@ pub(crate) fn add_empty(
     graph: Handle,
     list: Pointer,
     count: Size,
-) -> Outcome {
+) -> CallResult {
     add(call, node, graph, (list, count), |call, raw, after| {
         Ok(call.backend()?.driver.graph_add_empty(raw, after)?)
     })
@@ -180,7 +186,7 @@ pub(crate) fn add_dependencies(
     from: Pointer,
     to: Pointer,
     count: Size,
-) -> Outcome {
+) -> CallResult {
     let (_, raw) = graph::find(call, graph)?;
     let from = dependencies(call, graph, from, count)?;
     let to = dependencies(call, graph, to, count)?;
@@ -198,7 +204,7 @@ pub(crate) fn add_dependencies_v2(
     to: Pointer,
     data: Pointer,
     count: Size,
-) -> Outcome {
+) -> CallResult {
     if !data.is_null() {
         return fail(Code::NOT_SUPPORTED);
     }
@@ -211,7 +217,7 @@ pub(crate) fn get_nodes(
     graph: Handle,
     nodes: Pointer,
     count: Pointer,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(count, Kind::Size)?;
     let (_, raw) = graph::find(call, graph)?;
     let there = call.backend()?.driver.graph_nodes(raw)?;
@@ -235,7 +241,7 @@ pub(crate) fn get_edges(
     from: Pointer,
     to: Pointer,
     count: Pointer,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(count, Kind::Size)?;
     let (_, raw) = graph::find(call, graph)?;
     let there = call.backend()?.driver.graph_edges(raw)?;
@@ -262,7 +268,7 @@ pub(crate) fn get_edges_v2(
     to: Pointer,
     data: Pointer,
     count: Pointer,
-) -> Outcome {
+) -> CallResult {
     if !data.is_null() {
         return fail(Code::NOT_SUPPORTED);
     }
@@ -270,7 +276,7 @@ pub(crate) fn get_edges_v2(
 }
 
 /// `cuGraphNodeGetType`.
-pub(crate) fn node_type(call: &mut Call<'_>, node: Handle, ty: Pointer) -> Outcome {
+pub(crate) fn node_type(call: &mut Call<'_>, node: Handle, ty: Pointer) -> CallResult {
     let out = call.out(ty, Kind::Int)?;
     let Some(object) = call.state.nodes.get(node) else {
         return fail(Code::INVALID_HANDLE);
@@ -282,7 +288,7 @@ pub(crate) fn node_type(call: &mut Call<'_>, node: Handle, ty: Pointer) -> Outco
 }
 
 /// `cuGraphDestroyNode`.
-pub(crate) fn destroy_node(call: &mut Call<'_>, node: Handle) -> Outcome {
+pub(crate) fn destroy_node(call: &mut Call<'_>, node: Handle) -> CallResult {
     let Some(object) = call.state.nodes.get(node) else {
         return fail(Code::INVALID_HANDLE);
     };

@@ -7,12 +7,14 @@
 use faas_wasm_artifact::Width;
 
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::device::Device;
 use crate::driver::{Arguments, LaunchAttribute, LaunchShape};
 use crate::handles::Handle;
 use crate::layout::Fields;
+use crate::objects::FunctionObject;
+use crate::outcome::{CallResult, fail};
 use crate::parameters::{Layout, Parameter, Role};
 
 use super::function;
@@ -28,7 +30,7 @@ const MOST_ATTRIBUTES: u32 = 16;
 const ATTRIBUTES: &[u32] = &[0, 2, 4, 5, 6, 8, 11, 14];
 
 /// Checks a launch against the device, as the driver would.
-fn check(device: &Device, shape: LaunchShape) -> Outcome {
+fn check(device: &Device, shape: LaunchShape) -> CallResult {
     let within = |values: [u32; 3], limits: [u32; 3]| {
         values
             .iter()
@@ -51,7 +53,12 @@ fn check(device: &Device, shape: LaunchShape) -> Outcome {
 }
 
 /// Writes a parameter that the guest has as `value` to its place in the buffer.
-fn translated(call: &Call<'_>, parameter: Parameter, value: u64, is_pointer: bool) -> Outcome<u64> {
+fn translated(
+    call: &Call<'_>,
+    parameter: Parameter,
+    value: u64,
+    is_pointer: bool,
+) -> CallResult<u64> {
     match call.state.addresses.translate_pointer(value) {
         Some(real) => Ok(real),
         None if is_pointer => fail(Code::INVALID_VALUE),
@@ -63,7 +70,7 @@ fn translated(call: &Call<'_>, parameter: Parameter, value: u64, is_pointer: boo
 }
 
 /// Packs parameters from the guest's array of pointers to them.
-fn pack(call: &mut Call<'_>, layout: &Layout, parameters: Pointer) -> Outcome {
+fn pack(call: &mut Call<'_>, layout: &Layout, parameters: Pointer) -> CallResult {
     let four = call.abi.device_pointer == Width::Four;
     let mut arguments = std::mem::take(&mut call.state.arguments);
     let result = (|| {
@@ -97,7 +104,7 @@ fn pack(call: &mut Call<'_>, layout: &Layout, parameters: Pointer) -> Outcome {
 }
 
 /// Packs parameters from a buffer of the kernel's own layout, which `extra` names.
-fn pack_buffer(call: &mut Call<'_>, layout: &Layout, extra: Pointer) -> Outcome {
+fn pack_buffer(call: &mut Call<'_>, layout: &Layout, extra: Pointer) -> CallResult {
     let (mut buffer, mut size) = (None, None);
     let mut index = 0;
     loop {
@@ -162,7 +169,7 @@ pub(crate) fn prepared(
     shape: LaunchShape,
     parameters: Pointer,
     extra: Pointer,
-) -> Outcome<crate::instance::FunctionObject> {
+) -> CallResult<FunctionObject> {
     let (handle, object) = function::find(call, kernel)?;
     let backend = call.backend()?;
     let device = call
@@ -198,7 +205,7 @@ fn launch(
     parameters: Pointer,
     extra: Pointer,
     cooperative: bool,
-) -> Outcome {
+) -> CallResult {
     let object = prepared(call, kernel, shape, parameters, extra)?;
     let named = call.ordered_stream(stream)?;
     if call.state.device_of(object.context) != Some(named.current.device) {
@@ -227,7 +234,7 @@ pub(crate) fn launch_kernel(
     stream: Handle,
     parameters: Pointer,
     extra: Pointer,
-) -> Outcome {
+) -> CallResult {
     let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
     launch(
         call,
@@ -258,7 +265,7 @@ pub(crate) fn launch_cooperative(
     shared: u32,
     stream: Handle,
     parameters: Pointer,
-) -> Outcome {
+) -> CallResult {
     let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
     launch(
         call,
@@ -282,7 +289,7 @@ pub(crate) fn launch_ex(
     kernel: Handle,
     parameters: Pointer,
     extra: Pointer,
-) -> Outcome {
+) -> CallResult {
     let mut fields = Fields::of(config);
     let (grid, block) = (fields.three(call)?, fields.three(call)?);
     let shared = fields.next(call, Kind::Int)? as u32;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::driver::CStrImage;
 use crate::handles::Handle;
-use crate::instance::{KernelObject, LibraryObject};
+use crate::objects::{KernelObject, LibraryObject};
+use crate::outcome::{CallResult, fail};
 
 use super::module;
 
@@ -29,7 +30,7 @@ pub(crate) fn load_data(
     _options: Pointer,
     _values: Pointer,
     count: u32,
-) -> Outcome {
+) -> CallResult {
     call.backend()?;
     let out = call.out(library, Kind::Handle)?;
     if jit_count > MOST_OPTIONS || count > MOST_OPTIONS {
@@ -52,7 +53,7 @@ pub(crate) fn load_data(
 }
 
 /// `cuLibraryUnload`.
-pub(crate) fn unload(call: &mut Call<'_>, library: Handle) -> Outcome {
+pub(crate) fn unload(call: &mut Call<'_>, library: Handle) -> CallResult {
     let Some(object) = call.state.libraries.get(library) else {
         return fail(Code::INVALID_HANDLE);
     };
@@ -76,7 +77,7 @@ pub(crate) fn unload(call: &mut Call<'_>, library: Handle) -> Outcome {
 }
 
 /// The library's module in the current context.
-fn module_here(call: &mut Call<'_>, library: Handle) -> Outcome<Handle> {
+fn module_here(call: &mut Call<'_>, library: Handle) -> CallResult<Handle> {
     let current = call.current()?;
     let Some(object) = call.state.libraries.get(library) else {
         return fail(Code::INVALID_HANDLE);
@@ -95,7 +96,7 @@ fn module_here(call: &mut Call<'_>, library: Handle) -> Outcome<Handle> {
 }
 
 /// `cuLibraryGetModule`.
-pub(crate) fn get_module(call: &mut Call<'_>, module: Pointer, library: Handle) -> Outcome {
+pub(crate) fn get_module(call: &mut Call<'_>, module: Pointer, library: Handle) -> CallResult {
     let out = call.out(module, Kind::Handle)?;
     let handle = module_here(call, library)?;
     call.store(out, handle.0)
@@ -107,7 +108,7 @@ pub(crate) fn get_kernel(
     kernel: Pointer,
     library: Handle,
     name: Pointer,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(kernel, Kind::Handle)?;
     let name = call.string(name, LONGEST_NAME)?;
     let module = module_here(call, library)?;
@@ -125,7 +126,7 @@ pub(crate) fn get_kernel(
 }
 
 /// The kernel's function in the current context.
-pub(crate) fn function_of(call: &mut Call<'_>, kernel: Handle) -> Outcome<Handle> {
+pub(crate) fn function_of(call: &mut Call<'_>, kernel: Handle) -> CallResult<Handle> {
     let Some(object) = call.state.kernels.get(kernel).cloned() else {
         return fail(Code::INVALID_HANDLE);
     };
@@ -134,7 +135,7 @@ pub(crate) fn function_of(call: &mut Call<'_>, kernel: Handle) -> Outcome<Handle
 }
 
 /// `cuKernelGetFunction`.
-pub(crate) fn get_function(call: &mut Call<'_>, function: Pointer, kernel: Handle) -> Outcome {
+pub(crate) fn get_function(call: &mut Call<'_>, function: Pointer, kernel: Handle) -> CallResult {
     let out = call.out(function, Kind::Handle)?;
     let handle = function_of(call, kernel)?;
     call.store(out, handle.0)

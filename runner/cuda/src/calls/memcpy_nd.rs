@@ -4,11 +4,12 @@
 //! operation; otherwise rows are packed into the staging buffer, as many at a time as fit.
 
 use crate::arguments::{Device, Kind, Pointer};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::driver::{MEMORY_DEVICE, MEMORY_HOST, Memcpy3D, Side3D};
 use crate::handles::Handle;
 use crate::layout::Fields;
+use crate::outcome::{CallResult, fail};
 
 use super::copy::{from_device, refuse_capture, stream_for, to_device};
 use super::memory::translate;
@@ -49,7 +50,7 @@ impl Extent {
     }
 }
 
-fn side(call: &Call<'_>, fields: &mut Fields, has_planes: bool) -> Outcome<Side> {
+fn side(call: &Call<'_>, fields: &mut Fields, has_planes: bool) -> CallResult<Side> {
     let x = fields.next(call, Kind::Size)?;
     let y = fields.next(call, Kind::Size)?;
     let (mut z, mut height) = (0, 0);
@@ -90,7 +91,7 @@ enum Place {
     Device(Device, u64),
 }
 
-fn place(call: &Call<'_>, side: &Side, extent: Extent) -> Outcome<Place> {
+fn place(call: &Call<'_>, side: &Side, extent: Extent) -> CallResult<Place> {
     let (Some(start), Some(length)) = (side.start, extent.on(side)) else {
         return fail(Code::INVALID_VALUE);
     };
@@ -116,7 +117,7 @@ fn place(call: &Call<'_>, side: &Side, extent: Extent) -> Outcome<Place> {
     }
 }
 
-fn run(call: &mut Call<'_>, from: Side, to: Side, extent: Extent, stream: Handle) -> Outcome {
+fn run(call: &mut Call<'_>, from: Side, to: Side, extent: Extent, stream: Handle) -> CallResult {
     call.current()?;
     if extent.is_empty() {
         return Ok(());
@@ -177,7 +178,7 @@ fn run(call: &mut Call<'_>, from: Side, to: Side, extent: Extent, stream: Handle
     }
 }
 
-fn each_plane(extent: Extent, mut plane: impl FnMut(u64) -> Outcome) -> Outcome {
+fn each_plane(extent: Extent, mut plane: impl FnMut(u64) -> CallResult) -> CallResult {
     (0..extent.depth).try_for_each(&mut plane)
 }
 
@@ -221,7 +222,7 @@ impl Rows {
         room as u64 / extent.width
     }
 
-    fn to_device(&self, call: &mut Call<'_>, named: Named, extent: Extent) -> Outcome {
+    fn to_device(&self, call: &mut Call<'_>, named: Named, extent: Extent) -> CallResult {
         let at_once = Self::at_once(call, named, extent);
         let width = extent.width as usize;
         let mut y = 0;
@@ -258,7 +259,7 @@ impl Rows {
         Ok(())
     }
 
-    fn copy_from_device(&self, call: &mut Call<'_>, named: Named, extent: Extent) -> Outcome {
+    fn copy_from_device(&self, call: &mut Call<'_>, named: Named, extent: Extent) -> CallResult {
         let at_once = Self::at_once(call, named, extent);
         let width = extent.width as usize;
         let mut y = 0;
@@ -301,8 +302,8 @@ impl Rows {
 fn with_staging(
     call: &mut Call<'_>,
     named: Named,
-    body: impl FnOnce(&mut Call<'_>, &mut crate::driver::HostBuffer) -> Outcome,
-) -> Outcome {
+    body: impl FnOnce(&mut Call<'_>, &mut crate::driver::HostBuffer) -> CallResult,
+) -> CallResult {
     let lease = call.state.leases[named.current.device].as_mut();
     let Some(mut staging) = lease.and_then(|lease| lease.staging.take()) else {
         return fail(Code::INVALID_CONTEXT);
@@ -315,7 +316,7 @@ fn with_staging(
 }
 
 /// `cuMemcpy2DAsync_v2`.
-pub(crate) fn copy_2d_async(call: &mut Call<'_>, copy: Pointer, stream: Handle) -> Outcome {
+pub(crate) fn copy_2d_async(call: &mut Call<'_>, copy: Pointer, stream: Handle) -> CallResult {
     let mut fields = Fields::of(copy);
     let (from, to) = (
         side(call, &mut fields, false)?,
@@ -339,22 +340,22 @@ pub(crate) fn copy_2d_async(call: &mut Call<'_>, copy: Pointer, stream: Handle) 
 }
 
 /// `cuMemcpy2D_v2` and `cuMemcpy2DUnaligned_v2`.
-pub(crate) fn copy_2d(call: &mut Call<'_>, copy: Pointer) -> Outcome {
+pub(crate) fn copy_2d(call: &mut Call<'_>, copy: Pointer) -> CallResult {
     copy_2d_async(call, copy, Handle::NULL)
 }
 
 /// `cuMemcpy3DAsync_v2`.
-pub(crate) fn copy_3d_async(call: &mut Call<'_>, copy: Pointer, stream: Handle) -> Outcome {
+pub(crate) fn copy_3d_async(call: &mut Call<'_>, copy: Pointer, stream: Handle) -> CallResult {
     let (from, to, extent) = read_3d(call, copy)?;
     run(call, from, to, extent, stream)
 }
 
 /// `cuMemcpy3D_v2`.
-pub(crate) fn copy_3d(call: &mut Call<'_>, copy: Pointer) -> Outcome {
+pub(crate) fn copy_3d(call: &mut Call<'_>, copy: Pointer) -> CallResult {
     copy_3d_async(call, copy, Handle::NULL)
 }
 
-fn read_3d(call: &Call<'_>, copy: Pointer) -> Outcome<(Side, Side, Extent)> {
+fn read_3d(call: &Call<'_>, copy: Pointer) -> CallResult<(Side, Side, Extent)> {
     let mut fields = Fields::of(copy);
     let (from, to) = (
         side(call, &mut fields, true)?,
@@ -369,7 +370,7 @@ fn read_3d(call: &Call<'_>, copy: Pointer) -> Outcome<(Side, Side, Extent)> {
 }
 
 /// A copy for a node of a graph, which may be between places on the device only: a graph keeps its addresses.
-pub(crate) fn node_copy(call: &mut Call<'_>, copy: Pointer) -> Outcome<Memcpy3D> {
+pub(crate) fn node_copy(call: &mut Call<'_>, copy: Pointer) -> CallResult<Memcpy3D> {
     let (from, to, extent) = read_3d(call, copy)?;
     if extent.is_empty() {
         return fail(Code::INVALID_VALUE);

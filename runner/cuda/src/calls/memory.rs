@@ -2,16 +2,18 @@
 
 use crate::addresses::Origin;
 use crate::arguments::{Device, Kind, Pointer, Size};
-use crate::call::{Call, Current, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::handles::Handle;
 use crate::instance::allocation;
+use crate::objects::Current;
+use crate::outcome::{CallResult, fail};
 
 /// Rounding of allocations by the driver, which counts against the limit.
 pub(crate) const GRAIN: u64 = 512;
 
 /// Bytes that an allocation counts as; an error if they would be too many.
-pub(crate) fn charge(call: &Call<'_>, bytes: u64) -> Outcome<u64> {
+pub(crate) fn charge(call: &Call<'_>, bytes: u64) -> CallResult<u64> {
     if bytes == 0 {
         return fail(Code::INVALID_VALUE);
     }
@@ -32,7 +34,12 @@ pub(crate) fn charged(size: u64) -> u64 {
 }
 
 /// Gives memory of the driver an address of the guest, or frees it if there is none left.
-pub(crate) fn enter(call: &mut Call<'_>, current: Current, real: u64, size: u64) -> Outcome<u64> {
+pub(crate) fn enter(
+    call: &mut Call<'_>,
+    current: Current,
+    real: u64,
+    size: u64,
+) -> CallResult<u64> {
     match call
         .state
         .addresses
@@ -50,7 +57,7 @@ pub(crate) fn enter(call: &mut Call<'_>, current: Current, real: u64, size: u64)
 }
 
 /// `cuMemAlloc_v2`.
-pub(crate) fn alloc(call: &mut Call<'_>, address: Pointer, bytes: Size) -> Outcome {
+pub(crate) fn alloc(call: &mut Call<'_>, address: Pointer, bytes: Size) -> CallResult {
     let out = call.out(address, Kind::Device)?;
     let current = call.current()?;
     charge(call, bytes.0)?;
@@ -68,7 +75,7 @@ pub(crate) fn alloc_pitch(
     width: Size,
     height: Size,
     element: u32,
-) -> Outcome {
+) -> CallResult {
     let outs = (
         call.out(address, Kind::Device)?,
         call.out(pitch, Kind::Size)?,
@@ -96,7 +103,7 @@ pub(crate) fn alloc_pitch(
 
 /// `cuMemFree_v2`. The driver would wait for the device, so that is done here, within the deadline; memory that a graph
 /// may name is kept until there is no graph.
-pub(crate) fn free(call: &mut Call<'_>, address: Device) -> Outcome {
+pub(crate) fn free(call: &mut Call<'_>, address: Device) -> CallResult {
     call.current()?;
     if address.0 == 0 {
         return Ok(());
@@ -121,7 +128,7 @@ pub(crate) fn free(call: &mut Call<'_>, address: Device) -> Outcome {
 }
 
 /// Overwrites memory that goes back to a context that others use, too: it is not cleared when it is allocated again.
-fn scrub(call: &mut Call<'_>, current: Current, real: u64, size: u64) -> Outcome {
+fn scrub(call: &mut Call<'_>, current: Current, real: u64, size: u64) -> CallResult {
     let lease = call.state.leases[current.device].as_ref();
     let Some(stream) = lease
         .filter(|lease| lease.shared.is_some())
@@ -135,7 +142,7 @@ fn scrub(call: &mut Call<'_>, current: Current, real: u64, size: u64) -> Outcome
 }
 
 /// Frees what was kept for graphs, if there are none any more.
-pub(crate) fn release_kept(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn release_kept(call: &mut Call<'_>) -> CallResult {
     if call.state.has_graphs() {
         return Ok(());
     }
@@ -160,7 +167,7 @@ pub(crate) fn release_kept(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Frees all memory of a context of the guest, the newest first; nothing in it is busy.
-pub(crate) fn release_all(call: &mut Call<'_>, current: Current) -> Outcome {
+pub(crate) fn release_all(call: &mut Call<'_>, current: Current) -> CallResult {
     release_kept(call)?;
     let here = current.handle;
     let mut ranges = call
@@ -195,7 +202,7 @@ pub(crate) fn address_range(
     base: Pointer,
     size: Pointer,
     address: Device,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     let outs = (
         call.optional_out(base, Kind::Device)?,
@@ -229,7 +236,7 @@ mod attribute {
 }
 
 /// Kind and value of an attribute of an address, from our own map only.
-fn about(call: &Call<'_>, which: u32, address: u64) -> Outcome<Option<(Kind, u64)>> {
+fn about(call: &Call<'_>, which: u32, address: u64) -> CallResult<Option<(Kind, u64)>> {
     let found = call
         .state
         .addresses
@@ -260,7 +267,7 @@ pub(crate) fn pointer_attribute(
     data: Pointer,
     which: u32,
     address: Device,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     match about(call, which, address.0)? {
         Some((kind, value)) => {
@@ -278,7 +285,7 @@ pub(crate) fn pointer_attributes(
     attributes: Pointer,
     data: Pointer,
     address: Device,
-) -> Outcome {
+) -> CallResult {
     const MOST: u32 = 64;
     call.current()?;
     if count > MOST {
@@ -306,7 +313,7 @@ pub(crate) fn real_address(call: &mut Call<'_>, address: Device) -> u64 {
 }
 
 /// Where `length` bytes of device memory lie for the driver.
-pub(crate) fn translate(call: &Call<'_>, address: Device, length: u64) -> Outcome<u64> {
+pub(crate) fn translate(call: &Call<'_>, address: Device, length: u64) -> CallResult<u64> {
     match call.state.addresses.translate(address.0, length) {
         Some(real) => Ok(real),
         None => fail(Code::INVALID_VALUE),

@@ -1,9 +1,10 @@
 //! Setting device memory.
 
 use crate::arguments::{Device, Size};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::handles::Handle;
+use crate::outcome::{CallResult, fail};
 
 use super::copy::stream_for;
 use super::memory::translate;
@@ -26,7 +27,13 @@ impl Element {
     }
 }
 
-fn row(call: &mut Call<'_>, to: Device, element: Element, count: Size, stream: Handle) -> Outcome {
+fn row(
+    call: &mut Call<'_>,
+    to: Device,
+    element: Element,
+    count: Size,
+    stream: Handle,
+) -> CallResult {
     call.current()?;
     let bytes = count
         .0
@@ -66,7 +73,7 @@ fn rows(
     width: Size,
     height: Size,
     stream: Handle,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     let bytes = width
         .0
@@ -96,12 +103,12 @@ fn rows(
 macro_rules! sets {
     ($($name:ident, $name_async:ident, $name_2d:ident, $name_2d_async:ident: $make:expr;)*) => {$(
         /// `cuMemsetD*_v2`.
-        pub(crate) fn $name(call: &mut Call<'_>, to: Device, value: u32, count: Size) -> Outcome {
+        pub(crate) fn $name(call: &mut Call<'_>, to: Device, value: u32, count: Size) -> CallResult {
             row(call, to, $make(value), count, Handle::NULL)
         }
 
         /// `cuMemsetD*Async`.
-        pub(crate) fn $name_async(call: &mut Call<'_>, to: Device, value: u32, count: Size, stream: Handle) -> Outcome {
+        pub(crate) fn $name_async(call: &mut Call<'_>, to: Device, value: u32, count: Size, stream: Handle) -> CallResult {
             row(call, to, $make(value), count, stream)
         }
 
@@ -113,7 +120,7 @@ macro_rules! sets {
             value: u32,
             width: Size,
             height: Size,
-        ) -> Outcome {
+        ) -> CallResult {
             rows(call, to, pitch, $make(value), width, height, Handle::NULL)
         }
 
@@ -126,7 +133,7 @@ macro_rules! sets {
             width: Size,
             height: Size,
             stream: Handle,
-        ) -> Outcome {
+        ) -> CallResult {
             rows(call, to, pitch, $make(value), width, height, stream)
         }
     )*};

@@ -9,13 +9,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::addresses::Origin;
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Current, FileProblem, Outcome, clear_current, fail, set_current};
+use crate::call::Call;
 use crate::code::Code;
 use crate::compiled;
-use crate::driver::{self, CStrImage};
+use crate::driver::{self, CStrImage, clear_current, set_current};
 use crate::handles::Handle;
-use crate::image;
-use crate::instance::{FunctionObject, ModuleObject};
+use crate::host::FileProblem;
+use crate::image::{self, Format};
+use crate::objects::{Current, FunctionObject, ModuleObject};
+use crate::outcome::{CallResult, Failure, fail};
 use crate::settings::Level;
 
 /// Longest path and longest name of a symbol.
@@ -29,7 +31,11 @@ const MOST_OPTIONS: u32 = 64;
 const LOG_BUFFERS: [(u32, u32); 2] = [(3, 4), (5, 6)];
 
 /// Loads an image into a context of the guest.
-pub(crate) fn load_image(call: &mut Call<'_>, current: Current, image: Vec<u8>) -> Outcome<Handle> {
+pub(crate) fn load_image(
+    call: &mut Call<'_>,
+    current: Current,
+    image: Vec<u8>,
+) -> CallResult<Handle> {
     load_with_log(call, current, image).map_err(|(failure, _)| failure)
 }
 
@@ -38,7 +44,7 @@ fn load_with_log(
     call: &mut Call<'_>,
     current: Current,
     image: Vec<u8>,
-) -> Result<Handle, (crate::call::Failure, String)> {
+) -> Result<Handle, (Failure, String)> {
     let silent = |failure| (failure, String::new());
     if !call.state.modules.has_room() {
         return Err((Code::OUT_OF_MEMORY.into(), String::new()));
@@ -89,7 +95,7 @@ fn load_with_log(
 }
 
 /// `cuModuleLoad`: of the guest's own tree. The driver never sees the path.
-pub(crate) fn load(call: &mut Call<'_>, module: Pointer, path: Pointer) -> Outcome {
+pub(crate) fn load(call: &mut Call<'_>, module: Pointer, path: Pointer) -> CallResult {
     let out = call.out(module, Kind::Handle)?;
     let current = call.current()?;
     let path = call.string(path, LONGEST_PATH)?;
@@ -99,7 +105,7 @@ pub(crate) fn load(call: &mut Call<'_>, module: Pointer, path: Pointer) -> Outco
         Err(FileProblem::NotFound) => return fail(Code::FILE_NOT_FOUND),
         Err(FileProblem::TooLarge) => return fail(Code::INVALID_VALUE),
     };
-    if image::format(&contents) == image::Format::Text {
+    if image::format(&contents) == Format::Text {
         // A text ends at a NUL, as it would in memory.
         let end = contents
             .iter()
@@ -113,7 +119,7 @@ pub(crate) fn load(call: &mut Call<'_>, module: Pointer, path: Pointer) -> Outco
 }
 
 /// `cuModuleLoadData` and `cuModuleLoadFatBinary`.
-pub(crate) fn load_data(call: &mut Call<'_>, module: Pointer, image: Pointer) -> Outcome {
+pub(crate) fn load_data(call: &mut Call<'_>, module: Pointer, image: Pointer) -> CallResult {
     let out = call.out(module, Kind::Handle)?;
     let current = call.current()?;
     let image = call.image(image)?;
@@ -130,7 +136,7 @@ pub(crate) fn load_data_ex(
     count: u32,
     options: Pointer,
     values: Pointer,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(module, Kind::Handle)?;
     let current = call.current()?;
     if count > MOST_OPTIONS {
@@ -180,7 +186,7 @@ pub(crate) fn load_data_ex(
 }
 
 /// Unloads a module with all that was taken from it.
-pub(crate) fn unload(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn unload(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let Some(object) = call.state.modules.get(handle) else {
         return fail(Code::INVALID_HANDLE);
     };
@@ -198,7 +204,7 @@ pub(crate) fn unload(call: &mut Call<'_>, handle: Handle) -> Outcome {
 }
 
 /// `cuModuleUnload`. A kernel of it may be running, which the driver would wait for.
-pub(crate) fn module_unload(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn module_unload(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let (current, _) = find(call, handle)?;
     if call
         .state
@@ -222,7 +228,7 @@ pub(crate) fn module_unload(call: &mut Call<'_>, handle: Handle) -> Outcome {
 }
 
 /// The module of a handle, its context made the thread's.
-pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> Outcome<(Current, driver::Module)> {
+pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<(Current, driver::Module)> {
     let Some(object) = call.state.modules.get(handle) else {
         return fail(Code::INVALID_HANDLE);
     };
@@ -231,7 +237,7 @@ pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> Outcome<(Current, dri
 }
 
 /// A handle for a kernel of a module, the same for the same name.
-pub(crate) fn function(call: &mut Call<'_>, module: Handle, name: &str) -> Outcome<Handle> {
+pub(crate) fn function(call: &mut Call<'_>, module: Handle, name: &str) -> CallResult<Handle> {
     let (current, raw) = find(call, module)?;
     let known = call
         .state
@@ -267,7 +273,7 @@ pub(crate) fn get_function(
     out: Pointer,
     module: Handle,
     name: Pointer,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(out, Kind::Handle)?;
     find(call, module)?;
     let name = call.string(name, LONGEST_NAME)?;
@@ -282,7 +288,7 @@ pub(crate) fn get_global(
     size: Pointer,
     module: Handle,
     name: Pointer,
-) -> Outcome {
+) -> CallResult {
     let outs = (
         call.optional_out(address, Kind::Device)?,
         call.optional_out(size, Kind::Size)?,
@@ -319,7 +325,7 @@ pub(crate) fn get_global(
 }
 
 /// `cuModuleGetFunctionCount`.
-pub(crate) fn function_count(call: &mut Call<'_>, count: Pointer, module: Handle) -> Outcome {
+pub(crate) fn function_count(call: &mut Call<'_>, count: Pointer, module: Handle) -> CallResult {
     let out = call.out(count, Kind::Int)?;
     let (_, raw) = find(call, module)?;
     let count = call.backend()?.driver.module_function_count(raw)?;
@@ -332,7 +338,7 @@ pub(crate) fn functions(
     functions: Pointer,
     count: u32,
     module: Handle,
-) -> Outcome {
+) -> CallResult {
     let (_, raw) = find(call, module)?;
     let backend = call.backend()?;
     let there = backend.driver.module_function_count(raw)?;
@@ -356,8 +362,36 @@ pub(crate) fn functions(
 }
 
 /// `cuModuleGetLoadingMode`.
-pub(crate) fn loading_mode(call: &mut Call<'_>, mode: Pointer) -> Outcome {
+pub(crate) fn loading_mode(call: &mut Call<'_>, mode: Pointer) -> CallResult {
     let out = call.out(mode, Kind::Int)?;
     let mode = call.backend()?.driver.module_loading_mode()?;
     call.store(out, u64::from(mode))
+}
+
+impl Call<'_> {
+    /// Copies an image out of the guest's memory.
+    pub(crate) fn image(&self, at: Pointer) -> CallResult<Vec<u8>> {
+        let magic = self.bytes(at, 4).or_else(|_| self.bytes(at, 1))?;
+        let limit = self.cuda.settings().max_module_size;
+        let length = match image::format(magic) {
+            Format::Text => self.until_nul(at, limit)?.len() as u64,
+            Format::Elf => image::elf_length(self.bytes(at, 64)?).ok_or(Code::INVALID_IMAGE)?,
+            Format::Fatbin => {
+                image::fatbin_length(self.bytes(at, 16)?).ok_or(Code::INVALID_IMAGE)?
+            }
+            Format::Wrapper => {
+                let fatbin = Pointer(self.load(at.plus(8), Kind::Pointer)?);
+                if image::format(self.bytes(fatbin, 4)?) != Format::Fatbin {
+                    return fail(Code::INVALID_IMAGE);
+                }
+                return self.image(fatbin);
+            }
+        };
+        if length > limit {
+            return fail(Code::INVALID_VALUE);
+        }
+        let image = self.bytes(at, length)?.to_vec();
+        image::check(&image)?;
+        Ok(image)
+    }
 }

@@ -1,9 +1,10 @@
 //! Occupancy: questions that the driver answers from the kernel alone.
 
 use crate::arguments::{Kind, Pointer, Size};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::handles::Handle;
+use crate::outcome::{CallResult, fail};
 
 use super::function;
 
@@ -15,7 +16,7 @@ pub(crate) fn active_blocks_with_flags(
     block_size: i32,
     shared: Size,
     flags: u32,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(blocks, Kind::Int)?;
     let (_, object) = function::find(call, kernel)?;
     let backend = call.backend()?;
@@ -33,7 +34,7 @@ pub(crate) fn active_blocks(
     kernel: Handle,
     block_size: i32,
     shared: Size,
-) -> Outcome {
+) -> CallResult {
     active_blocks_with_flags(call, blocks, kernel, block_size, shared, 0)
 }
 
@@ -44,7 +45,7 @@ pub(crate) fn available_shared(
     kernel: Handle,
     blocks: i32,
     block_size: i32,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(shared, Kind::Size)?;
     let (_, object) = function::find(call, kernel)?;
     let shared = call
@@ -65,7 +66,7 @@ pub(crate) fn block_size_with_flags(
     shared: Size,
     limit: i32,
     flags: u32,
-) -> Outcome {
+) -> CallResult {
     if !callback.is_null() {
         return fail(Code::NOT_SUPPORTED);
     }
@@ -89,6 +90,6 @@ pub(crate) fn block_size(
     callback: Pointer,
     shared: Size,
     limit: i32,
-) -> Outcome {
+) -> CallResult {
     block_size_with_flags(call, grid, block, kernel, callback, shared, limit, 0)
 }

@@ -3,11 +3,10 @@
 //! They are whole pages at the end of the guest's memory, used again after they are freed. Nothing is page-locked: all
 //! copies go through a staging buffer that is. Registering memory of the guest is remembered and nothing else.
 
-use std::collections::BTreeMap;
-
 use crate::arguments::{Kind, Pointer, Size};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
+use crate::outcome::{CallResult, fail};
 
 const PAGE: u64 = 64 << 10;
 /// `CU_MEMHOSTALLOC_DEVICEMAP` and `CU_MEMHOSTREGISTER_DEVICEMAP`.
@@ -15,17 +14,7 @@ const DEVICE_MAP: u32 = 2;
 /// Registered ranges of one instance.
 const MOST_REGISTERED: usize = 4096;
 
-/// The blocks of an instance.
-#[derive(Debug, Default)]
-pub(crate) struct HostBlocks {
-    /// Pages by address.
-    live: BTreeMap<u32, u32>,
-    free: Vec<(u32, u32)>,
-    /// Lengths by address.
-    registered: BTreeMap<u64, u64>,
-}
-
-fn allocate(call: &mut Call<'_>, pointer: Pointer, bytes: Size) -> Outcome {
+fn allocate(call: &mut Call<'_>, pointer: Pointer, bytes: Size) -> CallResult {
     let out = call.out(pointer, Kind::Pointer)?;
     if bytes.0 == 0 {
         return fail(Code::INVALID_VALUE);
@@ -52,7 +41,7 @@ fn allocate(call: &mut Call<'_>, pointer: Pointer, bytes: Size) -> Outcome {
 }
 
 /// `cuMemAllocHost_v2`.
-pub(crate) fn mem_alloc_host(call: &mut Call<'_>, pointer: Pointer, bytes: Size) -> Outcome {
+pub(crate) fn mem_alloc_host(call: &mut Call<'_>, pointer: Pointer, bytes: Size) -> CallResult {
     call.current()?;
     allocate(call, pointer, bytes)
 }
@@ -63,7 +52,7 @@ pub(crate) fn mem_host_alloc(
     pointer: Pointer,
     bytes: Size,
     flags: u32,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     if flags & DEVICE_MAP != 0 {
         return fail(Code::NOT_SUPPORTED);
@@ -72,7 +61,7 @@ pub(crate) fn mem_host_alloc(
 }
 
 /// `cuMemFreeHost`.
-pub(crate) fn mem_free_host(call: &mut Call<'_>, pointer: Pointer) -> Outcome {
+pub(crate) fn mem_free_host(call: &mut Call<'_>, pointer: Pointer) -> CallResult {
     call.current()?;
     let blocks = &mut call.state.host_blocks;
     let base = u32::try_from(pointer.0).ok();
@@ -86,7 +75,7 @@ pub(crate) fn mem_free_host(call: &mut Call<'_>, pointer: Pointer) -> Outcome {
 }
 
 /// `cuMemHostGetFlags`.
-pub(crate) fn mem_host_flags(call: &mut Call<'_>, flags: Pointer, pointer: Pointer) -> Outcome {
+pub(crate) fn mem_host_flags(call: &mut Call<'_>, flags: Pointer, pointer: Pointer) -> CallResult {
     let out = call.out(flags, Kind::Int)?;
     let base = u32::try_from(pointer.0).ok();
     match base.is_some_and(|base| call.state.host_blocks.live.contains_key(&base)) {
@@ -101,7 +90,7 @@ pub(crate) fn mem_host_register(
     pointer: Pointer,
     bytes: Size,
     flags: u32,
-) -> Outcome {
+) -> CallResult {
     call.current()?;
     if flags & DEVICE_MAP != 0 {
         return fail(Code::NOT_SUPPORTED);
@@ -123,7 +112,7 @@ pub(crate) fn mem_host_register(
 }
 
 /// `cuMemHostUnregister`.
-pub(crate) fn mem_host_unregister(call: &mut Call<'_>, pointer: Pointer) -> Outcome {
+pub(crate) fn mem_host_unregister(call: &mut Call<'_>, pointer: Pointer) -> CallResult {
     call.current()?;
     match call.state.host_blocks.registered.remove(&pointer.0) {
         Some(_) => Ok(()),

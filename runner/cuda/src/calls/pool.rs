@@ -3,12 +3,14 @@
 
 use crate::addresses::Origin;
 use crate::arguments::{Device, Kind, Pointer, Size};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::driver::{Pool, Stream};
 use crate::handles::Handle;
-use crate::instance::{PoolObject, allocation};
+use crate::instance::allocation;
 use crate::layout::Fields;
+use crate::objects::PoolObject;
+use crate::outcome::{CallResult, fail};
 
 use super::memory::{charge, charged};
 use super::{context, device};
@@ -17,7 +19,7 @@ use super::{context, device};
 const FIRST_WIDE: u32 = 4;
 const LAST: u32 = 8;
 
-fn make(call: &mut Call<'_>, device: usize, is_default: bool) -> Outcome<Handle> {
+fn make(call: &mut Call<'_>, device: usize, is_default: bool) -> CallResult<Handle> {
     let backend = call.backend()?;
     if !call.state.pools.has_room() {
         return fail(Code::OUT_OF_MEMORY);
@@ -42,7 +44,7 @@ fn make(call: &mut Call<'_>, device: usize, is_default: bool) -> Outcome<Handle>
 }
 
 /// The pool that stands for a device's default one.
-fn default_pool(call: &mut Call<'_>, device: usize) -> Outcome<Handle> {
+fn default_pool(call: &mut Call<'_>, device: usize) -> CallResult<Handle> {
     let found = call
         .state
         .pools
@@ -55,7 +57,7 @@ fn default_pool(call: &mut Call<'_>, device: usize) -> Outcome<Handle> {
 }
 
 /// `cuDeviceGetDefaultMemPool` and `cuDeviceGetMemPool`.
-pub(crate) fn device_pool(call: &mut Call<'_>, pool: Pointer, device: i32) -> Outcome {
+pub(crate) fn device_pool(call: &mut Call<'_>, pool: Pointer, device: i32) -> CallResult {
     device::find(call, device)?;
     let out = call.out(pool, Kind::Handle)?;
     let handle = default_pool(call, device as usize)?;
@@ -63,7 +65,7 @@ pub(crate) fn device_pool(call: &mut Call<'_>, pool: Pointer, device: i32) -> Ou
 }
 
 /// `cuMemPoolCreate`: of a device's memory, for this process.
-pub(crate) fn create(call: &mut Call<'_>, pool: Pointer, properties: Pointer) -> Outcome {
+pub(crate) fn create(call: &mut Call<'_>, pool: Pointer, properties: Pointer) -> CallResult {
     call.backend()?;
     let out = call.out(pool, Kind::Handle)?;
     let mut fields = Fields::of(properties);
@@ -82,7 +84,7 @@ pub(crate) fn create(call: &mut Call<'_>, pool: Pointer, properties: Pointer) ->
     call.store(out, handle.0)
 }
 
-fn find(call: &Call<'_>, handle: Handle) -> Outcome<(Pool, usize, bool)> {
+fn find(call: &Call<'_>, handle: Handle) -> CallResult<(Pool, usize, bool)> {
     match call.state.pools.get(handle) {
         Some(object) => Ok((object.pool, object.device, object.is_default)),
         None => fail(Code::INVALID_HANDLE),
@@ -90,7 +92,7 @@ fn find(call: &Call<'_>, handle: Handle) -> Outcome<(Pool, usize, bool)> {
 }
 
 /// `cuMemPoolDestroy`. Memory from it stays the guest's until it is freed.
-pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let (pool, _, is_default) = find(call, handle)?;
     if is_default {
         return fail(Code::INVALID_VALUE);
@@ -101,12 +103,12 @@ pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> Outcome {
 }
 
 /// `cuMemPoolTrimTo`.
-pub(crate) fn trim(call: &mut Call<'_>, handle: Handle, keep: Size) -> Outcome {
+pub(crate) fn trim(call: &mut Call<'_>, handle: Handle, keep: Size) -> CallResult {
     let (pool, ..) = find(call, handle)?;
     Ok(call.backend()?.driver.pool_trim(pool, keep.0 as usize)?)
 }
 
-fn attribute_kind(attribute: u32) -> Outcome<Kind> {
+fn attribute_kind(attribute: u32) -> CallResult<Kind> {
     match attribute {
         1..FIRST_WIDE => Ok(Kind::Int),
         FIRST_WIDE..=LAST => Ok(Kind::Long),
@@ -120,7 +122,7 @@ pub(crate) fn get_attribute(
     handle: Handle,
     attribute: u32,
     value: Pointer,
-) -> Outcome {
+) -> CallResult {
     let (pool, ..) = find(call, handle)?;
     let out = call.out(value, attribute_kind(attribute)?)?;
     let value = call.backend()?.driver.pool_attribute(pool, attribute)?;
@@ -133,7 +135,7 @@ pub(crate) fn set_attribute(
     handle: Handle,
     attribute: u32,
     value: Pointer,
-) -> Outcome {
+) -> CallResult {
     let (pool, ..) = find(call, handle)?;
     let value = call.load(value, attribute_kind(attribute)?)?;
     Ok(call
@@ -148,7 +150,7 @@ fn alloc(
     bytes: Size,
     pool: Option<Handle>,
     stream: Handle,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(address, Kind::Device)?;
     let named = call.ordered_stream(stream)?;
     charge(call, bytes.0)?;
@@ -189,7 +191,7 @@ pub(crate) fn alloc_async(
     address: Pointer,
     bytes: Size,
     stream: Handle,
-) -> Outcome {
+) -> CallResult {
     alloc(call, address, bytes, None, stream)
 }
 
@@ -200,12 +202,12 @@ pub(crate) fn alloc_from_pool(
     bytes: Size,
     pool: Handle,
     stream: Handle,
-) -> Outcome {
+) -> CallResult {
     alloc(call, address, bytes, Some(pool), stream)
 }
 
 /// `cuMemFreeAsync`.
-pub(crate) fn free_async(call: &mut Call<'_>, address: Device, stream: Handle) -> Outcome {
+pub(crate) fn free_async(call: &mut Call<'_>, address: Device, stream: Handle) -> CallResult {
     let named = call.ordered_stream(stream)?;
     if address.0 == 0 {
         return Ok(());

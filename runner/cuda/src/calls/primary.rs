@@ -1,13 +1,14 @@
 //! Primary contexts: of a guest's own, one per device.
 
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
+use crate::outcome::{CallResult, fail};
 
 use super::{context, device};
 
 /// `cuDevicePrimaryCtxRetain`.
-pub(crate) fn retain(call: &mut Call<'_>, context: Pointer, device: i32) -> Outcome {
+pub(crate) fn retain(call: &mut Call<'_>, context: Pointer, device: i32) -> CallResult {
     device::find(call, device)?;
     let out = call.out(context, Kind::Handle)?;
     let index = device as usize;
@@ -23,7 +24,7 @@ pub(crate) fn retain(call: &mut Call<'_>, context: Pointer, device: i32) -> Outc
 }
 
 /// `cuDevicePrimaryCtxRelease_v2`.
-pub(crate) fn release(call: &mut Call<'_>, device: i32) -> Outcome {
+pub(crate) fn release(call: &mut Call<'_>, device: i32) -> CallResult {
     device::find(call, device)?;
     let index = device as usize;
     let primary = call.state.primaries[index];
@@ -43,7 +44,7 @@ pub(crate) fn release(call: &mut Call<'_>, device: i32) -> Outcome {
 }
 
 /// `cuDevicePrimaryCtxReset_v2`: frees what this instance has made in it.
-pub(crate) fn reset(call: &mut Call<'_>, device: i32) -> Outcome {
+pub(crate) fn reset(call: &mut Call<'_>, device: i32) -> CallResult {
     device::find(call, device)?;
     let Some(handle) = call.state.primaries[device as usize].handle else {
         return Ok(());
@@ -55,7 +56,7 @@ pub(crate) fn reset(call: &mut Call<'_>, device: i32) -> Outcome {
 }
 
 /// `cuDevicePrimaryCtxSetFlags_v2`.
-pub(crate) fn set_flags(call: &mut Call<'_>, device: i32, flags: u32) -> Outcome {
+pub(crate) fn set_flags(call: &mut Call<'_>, device: i32, flags: u32) -> CallResult {
     device::find(call, device)?;
     let primary = &mut call.state.primaries[device as usize];
     primary.flags = flags;
@@ -72,7 +73,7 @@ pub(crate) fn get_state(
     device: i32,
     flags: Pointer,
     active: Pointer,
-) -> Outcome {
+) -> CallResult {
     device::find(call, device)?;
     let outs = (call.out(flags, Kind::Int)?, call.out(active, Kind::Int)?);
     let primary = call.state.primaries[device as usize];

@@ -5,12 +5,13 @@
 //! its instance and they for it is brought about by an event between them.
 
 use crate::arguments::{Kind, Pointer};
-use crate::call::{Call, Current, Outcome, fail};
+use crate::call::Call;
 use crate::code::Code;
 use crate::device::{DISABLE_TIMING, NON_BLOCKING};
 use crate::driver::Stream;
 use crate::handles::Handle;
-use crate::instance::{GraphObject, StreamObject};
+use crate::objects::{Current, GraphObject, StreamObject};
+use crate::outcome::{CallResult, fail};
 
 /// `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`.
 const LEGACY: Handle = Handle(1);
@@ -32,7 +33,7 @@ pub(crate) struct Named {
 
 impl Call<'_> {
     /// The stream of a handle, of which 0, 1 and 2 are the default ones.
-    pub(crate) fn stream(&mut self, handle: Handle) -> Outcome<Named> {
+    pub(crate) fn stream(&mut self, handle: Handle) -> CallResult<Named> {
         let handle = match handle {
             Handle::NULL if self.per_thread => PER_THREAD,
             Handle::NULL => LEGACY,
@@ -69,7 +70,7 @@ impl Call<'_> {
     }
 
     /// The same for work that is put into the stream: it comes after what it has to come after.
-    pub(crate) fn ordered_stream(&mut self, handle: Handle) -> Outcome<Named> {
+    pub(crate) fn ordered_stream(&mut self, handle: Handle) -> CallResult<Named> {
         let named = self.stream(handle)?;
         let shared = named.current.stream != Stream::LEGACY;
         if shared && (named.is_default || named.blocking) && self.state.capturing == 0 {
@@ -78,7 +79,7 @@ impl Call<'_> {
         Ok(named)
     }
 
-    fn order(&mut self, named: Named) -> Outcome {
+    fn order(&mut self, named: Named) -> CallResult {
         let device = named.current.device;
         let before: Vec<_> = if named.is_default {
             let streams = self.state.streams.iter().filter(|(_, object)| {
@@ -110,7 +111,7 @@ impl Call<'_> {
     }
 
     /// Whether what is put into a stream goes into a graph.
-    pub(crate) fn is_capturing(&self, stream: Stream) -> Outcome<bool> {
+    pub(crate) fn is_capturing(&self, stream: Stream) -> CallResult<bool> {
         if self.state.capturing == 0 {
             return Ok(false);
         }
@@ -125,7 +126,7 @@ pub(crate) fn create_with_priority(
     stream: Pointer,
     flags: u32,
     priority: i32,
-) -> Outcome {
+) -> CallResult {
     let out = call.out(stream, Kind::Handle)?;
     let current = call.current()?;
     if flags & !NON_BLOCKING != 0 {
@@ -154,12 +155,12 @@ pub(crate) fn create_with_priority(
 }
 
 /// `cuStreamCreate`.
-pub(crate) fn create(call: &mut Call<'_>, stream: Pointer, flags: u32) -> Outcome {
+pub(crate) fn create(call: &mut Call<'_>, stream: Pointer, flags: u32) -> CallResult {
     create_with_priority(call, stream, flags, 0)
 }
 
 /// `cuStreamDestroy_v2`. What is in the stream is done first: the driver would do it later, out of our sight.
-pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let Some(object) = call.state.streams.get(handle) else {
         return fail(Code::INVALID_HANDLE);
     };
@@ -176,7 +177,7 @@ pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> Outcome {
 }
 
 /// `cuStreamSynchronize`.
-pub(crate) fn synchronize(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn synchronize(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let named = call.stream(handle)?;
     let backend = call.backend()?;
     if call.is_capturing(named.stream)? {
@@ -186,7 +187,7 @@ pub(crate) fn synchronize(call: &mut Call<'_>, handle: Handle) -> Outcome {
 }
 
 /// `cuStreamQuery`.
-pub(crate) fn query(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn query(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let named = call.stream(handle)?;
     Ok(call.backend()?.driver.stream_query(named.stream)?)
 }
@@ -197,7 +198,7 @@ pub(crate) fn wait_event(
     handle: Handle,
     event: Handle,
     flags: u32,
-) -> Outcome {
+) -> CallResult {
     let named = call.ordered_stream(handle)?;
     let Some(event) = call.state.events.get(event) else {
         return fail(Code::INVALID_HANDLE);
@@ -211,7 +212,7 @@ pub(crate) fn wait_event(
         .stream_wait_event(named.stream, event, flags)?)
 }
 
-fn facts(call: &mut Call<'_>, handle: Handle) -> Outcome<(u32, i32, u64, Current)> {
+fn facts(call: &mut Call<'_>, handle: Handle) -> CallResult<(u32, i32, u64, Current)> {
     let named = call.stream(handle)?;
     let object = call.state.streams.get(handle);
     let (flags, priority, id) = object.map_or((0, 0, 0), |object| {
@@ -221,42 +222,42 @@ fn facts(call: &mut Call<'_>, handle: Handle) -> Outcome<(u32, i32, u64, Current
 }
 
 /// `cuStreamGetFlags`.
-pub(crate) fn get_flags(call: &mut Call<'_>, handle: Handle, flags: Pointer) -> Outcome {
+pub(crate) fn get_flags(call: &mut Call<'_>, handle: Handle, flags: Pointer) -> CallResult {
     let facts = facts(call, handle)?;
     let out = call.out(flags, Kind::Int)?;
     call.store(out, u64::from(facts.0))
 }
 
 /// `cuStreamGetPriority`.
-pub(crate) fn get_priority(call: &mut Call<'_>, handle: Handle, priority: Pointer) -> Outcome {
+pub(crate) fn get_priority(call: &mut Call<'_>, handle: Handle, priority: Pointer) -> CallResult {
     let facts = facts(call, handle)?;
     let out = call.out(priority, Kind::Int)?;
     call.store_int(out, facts.1)
 }
 
 /// `cuStreamGetId`.
-pub(crate) fn get_id(call: &mut Call<'_>, handle: Handle, id: Pointer) -> Outcome {
+pub(crate) fn get_id(call: &mut Call<'_>, handle: Handle, id: Pointer) -> CallResult {
     let facts = facts(call, handle)?;
     let out = call.out(id, Kind::Long)?;
     call.store(out, facts.2)
 }
 
 /// `cuStreamGetCtx`.
-pub(crate) fn get_context(call: &mut Call<'_>, handle: Handle, context: Pointer) -> Outcome {
+pub(crate) fn get_context(call: &mut Call<'_>, handle: Handle, context: Pointer) -> CallResult {
     let facts = facts(call, handle)?;
     let out = call.out(context, Kind::Handle)?;
     call.store(out, facts.3.handle.0)
 }
 
 /// `cuStreamGetDevice`.
-pub(crate) fn get_device(call: &mut Call<'_>, handle: Handle, device: Pointer) -> Outcome {
+pub(crate) fn get_device(call: &mut Call<'_>, handle: Handle, device: Pointer) -> CallResult {
     let facts = facts(call, handle)?;
     let out = call.out(device, Kind::Int)?;
     call.store(out, facts.3.device as u64)
 }
 
 /// `cuStreamBeginCapture_v2`. Captures concern the calling thread only, as others run other guests.
-pub(crate) fn begin_capture_v2(call: &mut Call<'_>, handle: Handle, mode: u32) -> Outcome {
+pub(crate) fn begin_capture_v2(call: &mut Call<'_>, handle: Handle, mode: u32) -> CallResult {
     if mode > LAST_MODE {
         return fail(Code::INVALID_VALUE);
     }
@@ -272,12 +273,12 @@ pub(crate) fn begin_capture_v2(call: &mut Call<'_>, handle: Handle, mode: u32) -
 }
 
 /// `cuStreamBeginCapture`.
-pub(crate) fn begin_capture(call: &mut Call<'_>, handle: Handle) -> Outcome {
+pub(crate) fn begin_capture(call: &mut Call<'_>, handle: Handle) -> CallResult {
     begin_capture_v2(call, handle, THREAD_LOCAL)
 }
 
 /// `cuStreamEndCapture`.
-pub(crate) fn end_capture(call: &mut Call<'_>, handle: Handle, graph: Pointer) -> Outcome {
+pub(crate) fn end_capture(call: &mut Call<'_>, handle: Handle, graph: Pointer) -> CallResult {
     let named = call.stream(handle)?;
     let out = call.out(graph, Kind::Handle)?;
     let backend = call.backend()?;
@@ -308,7 +309,7 @@ pub(crate) fn end_capture(call: &mut Call<'_>, handle: Handle, graph: Pointer) -
 }
 
 /// `cuStreamIsCapturing`.
-pub(crate) fn capture_status(call: &mut Call<'_>, handle: Handle, status: Pointer) -> Outcome {
+pub(crate) fn capture_status(call: &mut Call<'_>, handle: Handle, status: Pointer) -> CallResult {
     let named = call.stream(handle)?;
     let out = call.out(status, Kind::Int)?;
     let status = match call.state.capturing {
@@ -324,7 +325,7 @@ pub(crate) fn capture_info(
     handle: Handle,
     status: Pointer,
     id: Pointer,
-) -> Outcome {
+) -> CallResult {
     let out = call.optional_out(id, Kind::Long)?;
     capture_status(call, handle, status)?;
     call.store_optional(out, handle.0)

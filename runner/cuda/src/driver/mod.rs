@@ -5,15 +5,18 @@
 //! EntryPoints    the table, and calls that take values only                        (unsafe: table.rs)
 //! calls          calls that take memory of ours                                    (unsafe: calls.rs)
 //! Library        dlopen                                                            (unsafe: library.rs)
+//! current        which context is current on a thread
 //! ```
 //!
 //! Nothing here knows guests. The structures below are the driver's, in its 64-bit layout.
 
 mod calls;
+mod current;
 mod library;
 mod table;
 
 pub(crate) use calls::{Arguments, CStrImage, HostBuffer, LaunchShape};
+pub(crate) use current::{clear_current, set_current};
 pub(crate) use library::Library;
 pub(crate) use table::{
     Context, EntryPoints, Event, Function, Graph, GraphExec, Module, Node, Pool, Stream,

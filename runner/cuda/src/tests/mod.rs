@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use faas_wasm_artifact::CudaAbi;
 use faas_wasm_engine::Stop;
 
-use crate::call::{FileProblem, GuestHost};
+use crate::host::{FileProblem, GuestHost};
+use crate::imports::Imports;
 use crate::instance::Instance;
-use crate::linker::{FUNCTIONS, Imports, invoke};
+use crate::linker::{FUNCTIONS, invoke};
 use crate::service::Cuda;
 use crate::settings::{Log, Settings};
 use mock::{Mock, books};
