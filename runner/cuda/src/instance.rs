@@ -15,12 +15,13 @@ use crate::guest_strings::GuestStrings;
 use crate::handles::{Handle, Kind, Table};
 use crate::host_blocks::HostBlocks;
 use crate::imports::Imports;
+use crate::lease::Lease;
 use crate::objects::{
     ContextObject, Current, EventObject, ExecObject, FunctionObject, GraphObject, KernelObject,
     LibraryObject, ModuleObject, NodeObject, PoolObject, Primary, StreamObject,
 };
 use crate::service::{Cuda, Watch};
-use crate::teardown::{Allocation, Lease, Teardown, WorkToken};
+use crate::teardown::{Allocation, Teardown, WorkToken};
 
 /// Everything of an instance once it has made a call.
 #[derive(Debug)]

@@ -35,6 +35,7 @@ mod image;
 mod imports;
 mod instance;
 mod layout;
+mod lease;
 mod linker;
 mod objects;
 mod offload;

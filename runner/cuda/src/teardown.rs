@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use crate::code::Code;
 use crate::device::{Backend, Prepared};
 use crate::driver::{
-    Context, EntryPoints, Event, Graph, GraphExec, HostBuffer, Module, Pool, Stream, clear_current,
-    set_current,
+    EntryPoints, Event, Graph, GraphExec, Module, Pool, Stream, clear_current, set_current,
 };
+use crate::lease::Lease;
 
 /// How long an instance's streams may still be busy after its end.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,48 +23,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Says whether work that was begun is still going on: as long as there is a second one of it.
 pub(crate) type WorkToken = Arc<()>;
-
-/// A context that instances share.
-#[derive(Debug)]
-pub(crate) struct SharedContext {
-    pub(crate) context: Context,
-}
-
-/// An instance's part of a device: a context of its own, or a stream in a shared one.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    pub(crate) device: usize,
-    pub(crate) context: Context,
-    /// Ours: for staging and scrubbing, and the guest's default stream if the context is shared.
-    pub(crate) stream: Stream,
-    pub(crate) staging: Option<HostBuffer>,
-    pub(crate) shared: Option<Arc<SharedContext>>,
-    /// Recorded where the default stream of a shared context and the guest's wait for each other.
-    pub(crate) barrier: Option<Event>,
-}
-
-impl Lease {
-    /// Takes a context for one instance alone.
-    pub(crate) fn own(device: usize, prepared: Prepared) -> Self {
-        Self {
-            device,
-            context: prepared.context,
-            stream: prepared.stream,
-            staging: Some(prepared.staging),
-            shared: None,
-            barrier: None,
-        }
-    }
-
-    /// What the guest's stream 0 is.
-    pub(crate) fn default_stream(&self) -> Stream {
-        match self.shared {
-            // The real one would wait for other instances.
-            Some(_) => self.stream,
-            None => Stream::LEGACY,
-        }
-    }
-}
 
 /// A piece of device memory to be freed.
 #[derive(Debug, Clone, Copy)]

@@ -6,10 +6,11 @@ use crate::arguments::{Kind, Pointer, Size};
 use crate::call::Call;
 use crate::code::Code;
 use crate::handles::Handle;
+use crate::lease::Lease;
 use crate::objects::{ContextObject, Current};
 use crate::outcome::{CallResult, fail};
 use crate::settings::Isolation;
-use crate::teardown::{Lease, Teardown};
+use crate::teardown::Teardown;
 
 use super::device;
 
