@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use faas_wasm_cuda::{
-    Cuda, CudaHost, FileProblem, Imports, Instance, Isolation, Level, Log, Settings,
-};
+use faas_wasm_cuda::{Cuda, CudaHost, FileProblem, Imports, Instance, Level, Log, Settings};
 use faas_wasm_wasi::{Errno, WasiContext, WasiHost};
 
-use crate::config::{CudaIsolation, CudaSettings};
 use crate::log::Logger;
 
 /// What one run of a guest has of the world.
@@ -55,12 +52,12 @@ impl Provider {
     /// # Errors
     /// If the system refuses a thread.
     pub fn start(
-        settings: &CudaSettings,
+        settings: Settings,
         imports: Arc<Imports>,
         log: Log,
         on_loss: impl Fn(&str, bool) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
-        let cuda = Cuda::start(translate(settings), log, on_loss)?;
+        let cuda = Cuda::start(settings, log, on_loss)?;
         Ok(Self { cuda, imports })
     }
 
@@ -68,29 +65,6 @@ impl Provider {
     #[must_use]
     pub fn instance(&self) -> Instance {
         Instance::new(&self.cuda, &self.imports)
-    }
-}
-
-fn translate(settings: &CudaSettings) -> Settings {
-    Settings {
-        devices: settings.devices.clone(),
-        mem_limit: settings.mem_limit,
-        max_allocations: settings.max_allocations,
-        max_streams: settings.max_streams,
-        max_events: settings.max_events,
-        max_modules: settings.max_modules,
-        max_graphs: settings.max_graphs,
-        max_contexts: settings.max_contexts,
-        max_module_size: settings.max_module_size,
-        kernel_timeout: settings.kernel_timeout,
-        isolation: match settings.isolation {
-            CudaIsolation::Context => Isolation::Context,
-            CudaIsolation::Shared => Isolation::Shared,
-        },
-        warm_contexts: settings.warm_contexts,
-        module_cache: settings.module_cache.clone(),
-        strict_params: settings.strict_params,
-        driver_library: settings.driver_library.clone(),
     }
 }
 

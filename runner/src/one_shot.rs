@@ -12,14 +12,14 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use faas_wasm_cuda::{Level, Log};
+use faas_wasm_cuda::{Level, Log, Settings};
 use faas_wasm_engine::{Ending, InstanceError, Limits, Replica, RunLimits};
 use faas_wasm_wasi::{
     Access, Discard, Empty, HostStream, InputStream, Mount, MountError, Namespace, OutputStream,
     Root, RootError, WasiContext,
 };
 
-use crate::config::{self, ConfigError, CudaSettings, UseCuda};
+use crate::config::{self, ConfigError, UseCuda};
 use crate::cuda::{Host, Provider};
 use crate::guest::{self, GuestError, Loaded};
 
@@ -123,16 +123,17 @@ fn directory(text: &OsStr) -> Option<(PathBuf, String, Access)> {
 }
 
 fn run(invocation: Invocation) -> Result<u8, OneShotError> {
-    let settings = cuda_settings()?;
-    let use_cuda = settings.use_cuda != UseCuda::Off;
-    let Loaded { guest, cuda } = guest::load(&invocation.artifact, Limits::default(), use_cuda)?;
+    let (use_cuda, settings) = cuda_settings()?;
+    let Loaded { guest, cuda } = guest::load(
+        &invocation.artifact,
+        Limits::default(),
+        use_cuda != UseCuda::Off,
+    )?;
     let provider = cuda
-        .map(|imports| Provider::start(&settings, imports, cuda_log(), |_, _| {}))
+        .map(|imports| Provider::start(settings, imports, cuda_log(), |_, _| {}))
         .transpose()
         .map_err(OneShotError::CudaThread)?;
-    if let Some(provider) = provider
-        .as_ref()
-        .filter(|_| settings.use_cuda == UseCuda::Required)
+    if let Some(provider) = provider.as_ref().filter(|_| use_cuda == UseCuda::Required)
         && let Err(cause) = provider.cuda.wait_until_open()
     {
         return Err(OneShotError::NoCuda(cause));
@@ -174,7 +175,7 @@ fn run(invocation: Invocation) -> Result<u8, OneShotError> {
 }
 
 /// `use_cuda` and `cuda_*` of this process's environment, as for a server.
-fn cuda_settings() -> Result<CudaSettings, OneShotError> {
+fn cuda_settings() -> Result<(UseCuda, Settings), OneShotError> {
     let environment = std::env::vars_os().map(|(name, value)| {
         let text = |text: OsString| text.to_string_lossy().into_owned();
         (text(name), text(value))

@@ -48,6 +48,8 @@ pub struct Settings {
     pub driver_library: PathBuf,
 }
 
+/// The defaults of the runner are in its table of variables.
+#[cfg(test)]
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use faas_wasm_cuda::Isolation;
+
 use super::table::{self, TABLE, Variable};
 use super::values::{self, Expected};
 use super::{
-    Config, ConfigError, CudaIsolation, CudaSettings, EnvironmentFilter, JwtSettings, LogFormat,
-    ModeName, RejectedMode, ResponseFormat, UseCuda, WasmSettings,
+    Config, ConfigError, EnvironmentFilter, JwtSettings, LogFormat, ModeName, RejectedMode,
+    ResponseFormat, UseCuda, WasmSettings,
 };
 use crate::gotext::{self, GoDuration};
 
@@ -183,21 +185,24 @@ fn wasm(source: &mut Source<'_>) -> WasmSettings {
             },
             ResponseFormat::Raw,
         ),
+        use_cuda: use_cuda(source),
         cuda: cuda(source),
     }
 }
 
-/// The settings of CUDA alone, for runs outside of a server.
+/// `use_cuda` and `cuda_*` alone, for runs outside a server.
 ///
 /// # Errors
 /// [`ConfigError::Invalid`].
-pub fn load_cuda(environment: &BTreeMap<String, String>) -> Result<CudaSettings, ConfigError> {
+pub fn load_cuda(
+    environment: &BTreeMap<String, String>,
+) -> Result<(UseCuda, faas_wasm_cuda::Settings), ConfigError> {
     let mut source = Source {
         environment,
         warnings: Vec::new(),
         errors: Vec::new(),
     };
-    let settings = cuda(&mut source);
+    let settings = (use_cuda(&mut source), cuda(&mut source));
     if source.errors.is_empty() {
         Ok(settings)
     } else {
@@ -205,24 +210,27 @@ pub fn load_cuda(environment: &BTreeMap<String, String>) -> Result<CudaSettings,
     }
 }
 
-fn cuda(source: &mut Source<'_>) -> CudaSettings {
+fn use_cuda(source: &mut Source<'_>) -> UseCuda {
+    source.strict(
+        &table::USE_CUDA,
+        |text| match text {
+            "true" | "1" => Ok(UseCuda::On),
+            "false" | "0" => Ok(UseCuda::Off),
+            "required" => Ok(UseCuda::Required),
+            _ => Err("true, false or required"),
+        },
+        UseCuda::Off,
+    )
+}
+
+fn cuda(source: &mut Source<'_>) -> faas_wasm_cuda::Settings {
     // Known, so that nobody takes it for one that has an effect.
     source.strict_optional(&table::CUDA_SM_LIMIT, |text| {
         values::positive32(text).and(Err::<(), _>(
             "nothing, as this runner cannot limit multiprocessors yet",
         ))
     });
-    CudaSettings {
-        use_cuda: source.strict(
-            &table::USE_CUDA,
-            |text| match text {
-                "true" | "1" => Ok(UseCuda::On),
-                "false" | "0" => Ok(UseCuda::Off),
-                "required" => Ok(UseCuda::Required),
-                _ => Err("true, false or required"),
-            },
-            UseCuda::Off,
-        ),
+    faas_wasm_cuda::Settings {
         devices: source.strict_optional(&table::CUDA_DEVICES, values::ordinals),
         mem_limit: source.strict(&table::CUDA_MEM_LIMIT, values::size, 0),
         max_allocations: source.strict(&table::CUDA_MAX_ALLOCATIONS, values::count32, 0),
@@ -237,11 +245,11 @@ fn cuda(source: &mut Source<'_>) -> CudaSettings {
         isolation: source.strict(
             &table::CUDA_ISOLATION,
             |text| match text {
-                "context" => Ok(CudaIsolation::Context),
-                "shared" => Ok(CudaIsolation::Shared),
+                "context" => Ok(Isolation::Context),
+                "shared" => Ok(Isolation::Shared),
                 _ => Err("context or shared"),
             },
-            CudaIsolation::Context,
+            Isolation::Context,
         ),
         warm_contexts: source.strict(&table::CUDA_WARM_CONTEXTS, values::count32, 0),
         module_cache: source.strict_optional(&table::CUDA_MODULE_CACHE, |text| {

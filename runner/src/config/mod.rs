@@ -224,8 +224,10 @@ pub struct WasmSettings {
     pub output_hold_time: Duration,
     /// `wasm_response`.
     pub response: ResponseFormat,
-    /// `use_cuda` and `cuda_*`.
-    pub cuda: CudaSettings,
+    /// `use_cuda`.
+    pub use_cuda: UseCuda,
+    /// `cuda_*`.
+    pub cuda: faas_wasm_cuda::Settings,
 }
 
 impl WasmSettings {
@@ -246,52 +248,6 @@ pub enum UseCuda {
     On,
     /// CUDA imports; no start without a driver.
     Required,
-}
-
-/// `cuda_isolation`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CudaIsolation {
-    /// A context for each instance.
-    Context,
-    /// One context for all instances.
-    Shared,
-}
-
-/// Settings of the CUDA imports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CudaSettings {
-    /// `use_cuda`.
-    pub use_cuda: UseCuda,
-    /// `cuda_devices`; `None` for all.
-    pub devices: Option<Vec<u32>>,
-    /// `cuda_mem_limit`, bytes.
-    pub mem_limit: u64,
-    /// `cuda_max_allocations`.
-    pub max_allocations: u32,
-    /// `cuda_max_streams`.
-    pub max_streams: u32,
-    /// `cuda_max_events`.
-    pub max_events: u32,
-    /// `cuda_max_modules`.
-    pub max_modules: u32,
-    /// `cuda_max_graphs`.
-    pub max_graphs: u32,
-    /// `cuda_max_contexts`.
-    pub max_contexts: u32,
-    /// `cuda_max_module_size`, bytes.
-    pub max_module_size: u64,
-    /// `cuda_kernel_timeout`; `None` for `exec_timeout`.
-    pub kernel_timeout: Option<Duration>,
-    /// `cuda_isolation`.
-    pub isolation: CudaIsolation,
-    /// `cuda_warm_contexts`.
-    pub warm_contexts: u32,
-    /// `cuda_module_cache`.
-    pub module_cache: Option<PathBuf>,
-    /// `cuda_strict_params`.
-    pub strict_params: bool,
-    /// `cuda_driver_library`.
-    pub driver_library: PathBuf,
 }
 
 /// Why there is no configuration.

@@ -42,7 +42,7 @@ impl GuestCuda {
         metrics: &WasmMetrics,
         failures: UnboundedSender<String>,
     ) -> Result<Self, StartError> {
-        let settings = &config.wasm.cuda;
+        let settings = &config.wasm;
         let required = settings.use_cuda == UseCuda::Required;
         let none = Self {
             provider: None,
@@ -89,7 +89,7 @@ impl GuestCuda {
                 ));
             }
         };
-        let provider = Provider::start(settings, imports, log_to(logger), on_loss)
+        let provider = Provider::start(settings.cuda.clone(), imports, log_to(logger), on_loss)
             .map_err(|cause| StartError::new(format!("cannot start a thread for CUDA: {cause}")))?;
         Ok(Self {
             provider: Some(provider),

@@ -114,7 +114,7 @@ impl Wasm {
             stack: usize::try_from(settings.stack_size).unwrap_or(usize::MAX),
         };
         let began = Instant::now();
-        let use_cuda = settings.cuda.use_cuda != UseCuda::Off;
+        let use_cuda = settings.use_cuda != UseCuda::Off;
         let Loaded { guest, cuda } = guest::load(artifact, limits, use_cuda)
             .map_err(|error| StartError::new(error.to_string()))?;
         metrics.load_seconds.set(began.elapsed().as_secs_f64());

@@ -66,7 +66,7 @@ impl Trials {
         logger: Logger,
     ) -> Option<Self> {
         let mounts = &settings.mounts;
-        let can_be_repeated = settings.cuda.use_cuda == UseCuda::Off
+        let can_be_repeated = settings.use_cuda == UseCuda::Off
             && mounts
                 .iter()
                 .all(|mount| mount.access != MountAccess::ReadWrite);
