@@ -1,15 +1,16 @@
-//! The device memory of one instance: which addresses are its own, and what they stand for.
+//! The device memory of one instance, and the translation of the guest's device addresses.
 //!
 //! ```text
-//! 4-byte device pointers: an address space of the instance's own
+//! 4-byte device pointers: a separate address space per instance
 //! 0        1000_0000                 8000_0000                 FF00_0000
-//! |  never  |    when above is full   |   from here upwards     |  never  |
+//! |  unused  |  second, if the upper  |  first, upward          |  unused  |
+//! |          |  part is full          |                         |          |
 //! ```
 //!
-//! Low and very high addresses are never given out, so that small integers of either sign are never taken for
-//! pointers. Ranges have gaps between them, so that the end of one is never the beginning of another, and freed ones
-//! are used again last, so that a use after free is an error instead of somebody else's data. With 8-byte device
-//! pointers the addresses are the device's own, in the same map.
+//! Low and very high addresses are unused, so that small positive or negative integers are never valid pointers. Gaps
+//! between ranges ensure that the end of one range is never the start of another. Freed addresses are reused as late as
+//! possible, so that a use after free is usually an error. With 8-byte device pointers, the same map holds the
+//! addresses of the device.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,19 +20,19 @@ use crate::handles::Handle;
 
 const HIGH: (u64, u64) = (0x8000_0000, 0xFF00_0000);
 const LOW: (u64, u64) = (0x1000_0000, 0x8000_0000);
-/// Unused addresses behind each range.
+/// Unused addresses after each range.
 const GAP: u64 = 4096;
 const SMALLEST_ALIGNMENT: u64 = 512;
 const LARGEST_ALIGNMENT: u64 = 64 << 10;
 
-/// How a range came to be, which decides how it is freed.
+/// The origin of a range, which decides how it is freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// `cuMemAlloc`, `cuMemAllocPitch`.
     Allocation,
-    /// Allocated in stream order, from a pool.
+    /// Stream-ordered allocation from a pool.
     Pool,
-    /// A variable of a module, which goes with it.
+    /// A variable of a module, freed with the module.
     Global(Handle),
 }
 
@@ -39,22 +40,22 @@ pub(crate) enum Origin {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Range {
     pub(crate) size: u64,
-    /// The device's address of its first byte.
+    /// The device address of the first byte.
     pub(crate) real: u64,
-    /// The guest's context that it belongs to.
+    /// The guest's context to which it belongs.
     pub(crate) context: Handle,
     pub(crate) origin: Origin,
-    /// Ascends with every allocation.
+    /// Sequence number of the allocation.
     pub(crate) number: u64,
 }
 
-/// The ranges of an instance by the guest's addresses.
+/// The ranges of an instance, keyed by the guest's addresses.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     width: Width,
     ranges: BTreeMap<u64, Range>,
     next: [u64; 2],
-    /// Freed address ranges, begin and end, the oldest first.
+    /// Start and end of freed address ranges, the oldest first.
     freed: VecDeque<(u64, u64)>,
     count: u64,
 }
@@ -75,7 +76,7 @@ impl Addresses {
         self.ranges.len()
     }
 
-    /// Enters a range and returns the guest's address of it; `None` if the address space is full.
+    /// Adds a range and returns its address in the guest; `None` if the address space is full.
     pub(crate) fn insert(
         &mut self,
         real: u64,
@@ -118,7 +119,7 @@ impl Addresses {
         self.place_again(needed, alignment)
     }
 
-    /// Looks for room in what was freed: the oldest range that is large enough, else after joining neighbours.
+    /// Finds space among freed ranges: the oldest one that is large enough, or else one after merging neighbors.
     fn place_again(&mut self, needed: u64, alignment: u64) -> Option<u64> {
         for joined in [false, true] {
             if joined {
@@ -143,19 +144,19 @@ impl Addresses {
         sorted.sort_unstable();
         for (begin, end) in sorted {
             match self.freed.back_mut() {
-                // What alignment left between two ranges is in neither of them and keeps them apart.
+                // Padding between two ranges belongs to neither, so such ranges are not merged.
                 Some(last) if last.1 == begin => last.1 = end,
                 _ => self.freed.push_back((begin, end)),
             }
         }
     }
 
-    /// The range that begins at an address.
+    /// The range that starts at an address.
     pub(crate) fn at(&self, base: u64) -> Option<&Range> {
         self.ranges.get(&base)
     }
 
-    /// Takes a range out.
+    /// Removes a range.
     pub(crate) fn remove(&mut self, base: u64) -> Option<Range> {
         let range = self.ranges.remove(&base)?;
         if self.width == Width::Four {
@@ -164,7 +165,7 @@ impl Addresses {
         Some(range)
     }
 
-    /// Takes out all ranges that `chosen` says.
+    /// Removes all ranges for which `chosen` returns true.
     pub(crate) fn take_if(&mut self, chosen: impl Fn(&Range) -> bool) -> Vec<Range> {
         let chosen = self.ranges.iter().filter(|(_, range)| chosen(range));
         let bases: Vec<_> = chosen.map(|(base, _)| *base).collect();
@@ -174,20 +175,20 @@ impl Addresses {
             .collect()
     }
 
-    /// The range that an address lies in, or whose end it is, with its base.
+    /// The range that contains an address or ends at it, with its base.
     pub(crate) fn find(&self, address: u64) -> Option<(u64, &Range)> {
         let (base, range) = self.ranges.range(..=address).next_back()?;
         (address - base <= range.size).then_some((*base, range))
     }
 
-    /// The device's address for `length` bytes at an address of the guest, which must lie in one range.
+    /// Translates an address of the guest. All `length` bytes must lie in one range.
     pub(crate) fn translate(&self, address: u64, length: u64) -> Option<u64> {
         let (base, range) = self.find(address)?;
         let offset = address - base;
         (offset.checked_add(length)? <= range.size).then(|| range.real + offset)
     }
 
-    /// The device's address for a pointer that a kernel gets: null, or in a range or at its end.
+    /// Translates a pointer argument of a kernel, which must be null, in a range, or at the end of one.
     pub(crate) fn translate_pointer(&self, address: u64) -> Option<u64> {
         if address == 0 {
             return Some(0);

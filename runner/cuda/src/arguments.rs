@@ -1,17 +1,17 @@
-//! The types of the C API's parameters, and how they come out of the integers of a call.
+//! The parameter types of the C API, and their decoding from the integers of a call.
 
 use faas_wasm_artifact::{CudaAbi, ValueType, Width};
 
 use crate::handles::Handle;
 
-/// What a parameter is, which decides its WebAssembly type.
+/// The kind of a parameter, which decides its WebAssembly type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `int`, `unsigned int`, enumerations, `CUdevice`.
     Int,
     /// `unsigned long long`, `cuuint64_t`.
     Long,
-    /// A pointer into the guest's memory.
+    /// A pointer into guest memory.
     Pointer,
     /// `size_t`.
     Size,
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Its width in a guest.
+    /// Its width in the guest's data model.
     pub(crate) fn width(self, abi: CudaAbi) -> Width {
         match self {
             Self::Int => Width::Four,
@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// Its type in a guest.
+    /// Its WebAssembly type in the guest's data model.
     pub(crate) fn value_type(self, abi: CudaAbi) -> ValueType {
         match self.width(abi) {
             Width::Four => ValueType::I32,
@@ -45,18 +45,18 @@ impl Kind {
 
 /// A parameter of a function that guests call.
 pub(crate) trait Argument {
-    /// What it is.
+    /// Its kind.
     const KIND: Kind;
-    /// Takes it out of a register whose upper half is undefined if the type has four bytes.
+    /// Decodes it from a register, whose upper half is undefined if the type has four bytes.
     fn from_register(register: u64, abi: CudaAbi) -> Self;
 }
 
-/// The bits of a register that count.
+/// The significant bits of a register.
 fn bits<A: Argument>(register: u64, abi: CudaAbi) -> u64 {
     register & A::KIND.width(abi).max()
 }
 
-/// An address in the guest's memory; 0 is NULL.
+/// An address in guest memory; 0 is NULL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pointer(pub(crate) u64);
 
@@ -65,7 +65,7 @@ impl Pointer {
         self.0 == 0
     }
 
-    /// The address so many bytes further; one that overflows is as far out as the last.
+    /// The address plus `bytes`, saturating.
     pub(crate) fn plus(self, bytes: u64) -> Self {
         Self(self.0.saturating_add(bytes))
     }
@@ -75,7 +75,7 @@ impl Pointer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
 
-/// A `CUdeviceptr` as the guest has it.
+/// A `CUdeviceptr` in the guest's representation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Device(pub(crate) u64);
 

@@ -1,7 +1,7 @@
-//! A call of a guest: its memory, its state, and how it waits for the device.
+//! A call of a guest: access to its memory and state, and waits for the device.
 //!
-//! Every address and length is checked here, before the driver hears of the call, and memory of the guest is only ever
-//! touched by the thread that runs it: what the device reads or writes is a staging buffer of ours (`copy.rs`).
+//! Every address and length is checked here before the driver is called. Only the thread that runs the guest accesses
+//! guest memory; the device reads and writes a staging buffer of the host (`copy.rs`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::outcome::{CallResult, Failure, fail};
 use crate::service::Cuda;
 use crate::settings::Level;
 
-/// A place in the guest's memory for a result, checked before the driver is called.
+/// The location of a result in guest memory, checked before the driver is called.
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub(crate) struct Out {
@@ -30,19 +30,19 @@ pub(crate) struct Out {
     width: Width,
 }
 
-/// See the module's text.
+/// A call in progress; see the module documentation.
 pub(crate) struct Call<'a> {
     pub(crate) cuda: &'a Arc<Cuda>,
     pub(crate) imports: &'a Imports,
     pub(crate) abi: CudaAbi,
     pub(crate) state: &'a mut State,
     pub(crate) host: &'a mut dyn GuestHost,
-    /// Whether stream 0 is the thread's own, as in functions whose names end in `_ptsz` and `_ptds`.
+    /// Whether stream 0 is the per-thread default stream, as in functions whose names end in `_ptsz` and `_ptds`.
     pub(crate) per_thread: bool,
 }
 
 impl Call<'_> {
-    /// The driver with its devices.
+    /// The open driver with its devices.
     pub(crate) fn backend(&self) -> CallResult<Arc<Backend>> {
         match &self.state.backend {
             Some(backend) => Ok(Arc::clone(backend)),
@@ -50,7 +50,7 @@ impl Call<'_> {
         }
     }
 
-    /// The guest's current context, made the thread's.
+    /// Makes the guest's current context current on the thread, and returns it.
     pub(crate) fn current(&mut self) -> CallResult<Current> {
         let Some(handle) = self.state.stack.last().copied() else {
             return fail(Code::INVALID_CONTEXT);
@@ -58,7 +58,7 @@ impl Call<'_> {
         self.enter_context(handle)
     }
 
-    /// A context of the guest, made the thread's.
+    /// Makes a context of the guest current on the thread, and returns it.
     pub(crate) fn enter_context(&mut self, handle: Handle) -> CallResult<Current> {
         let Some(object) = self.state.contexts.get(handle) else {
             return fail(Code::INVALID_CONTEXT);
@@ -105,14 +105,14 @@ impl Call<'_> {
             .ok_or(Failure::Code(Code::INVALID_VALUE))
     }
 
-    /// A place for a result of this kind.
+    /// Checks the location of a result of this kind.
     pub(crate) fn out(&self, pointer: Pointer, kind: Kind) -> CallResult<Out> {
         let width = kind.width(self.abi);
         let (offset, _) = self.range(pointer, u64::from(width.bytes()))?;
         Ok(Out { offset, width })
     }
 
-    /// The same for a result that the guest may not want.
+    /// The same for an optional result: `None` if the pointer is null.
     pub(crate) fn optional_out(&self, pointer: Pointer, kind: Kind) -> CallResult<Option<Out>> {
         if pointer.is_null() {
             return Ok(None);
@@ -120,7 +120,7 @@ impl Call<'_> {
         self.out(pointer, kind).map(Some)
     }
 
-    /// Writes a result; one that does not fit a `size_t` becomes the largest that does.
+    /// Writes a result. A value that does not fit is replaced by the largest one that does.
     pub(crate) fn store(&mut self, out: Out, value: u64) -> CallResult {
         let value = value.min(out.width.max()).to_le_bytes();
         let length = out.width.bytes();
@@ -133,12 +133,12 @@ impl Call<'_> {
         }
     }
 
-    /// Writes a result that the guest may not want.
+    /// Writes an optional result.
     pub(crate) fn store_optional(&mut self, out: Option<Out>, value: u64) -> CallResult {
         out.map_or(Ok(()), |out| self.store(out, value))
     }
 
-    /// Writes an `int`, whose sign is in its four bytes.
+    /// Writes an `int`, which is not sign-extended.
     pub(crate) fn store_int(&mut self, out: Out, value: i32) -> CallResult {
         self.store(out, u64::from(value as u32))
     }
@@ -158,13 +158,13 @@ impl Call<'_> {
         self.load(array.plus(index * length), kind)
     }
 
-    /// A place for element `index` of an array.
+    /// Checks the location of element `index` of an array.
     pub(crate) fn out_element(&self, array: Pointer, index: u64, kind: Kind) -> CallResult<Out> {
         let length = u64::from(kind.width(self.abi).bytes());
         self.out(array.plus(index * length), kind)
     }
 
-    /// Bytes up to a NUL, of which there must be one within `limit`.
+    /// The bytes before the first NUL, which must lie within `limit` bytes.
     pub(crate) fn until_nul(&self, pointer: Pointer, limit: u64) -> CallResult<&[u8]> {
         let left = self.host.memory_size().saturating_sub(pointer.0);
         let bytes = self.bytes(
@@ -185,7 +185,7 @@ impl Call<'_> {
         }
     }
 
-    /// Waits until a stream has nothing left to do.
+    /// Waits until a stream is idle.
     pub(crate) fn wait_stream(&mut self, driver: &EntryPoints, stream: Stream) -> CallResult {
         self.wait(|| driver.stream_query(stream))
     }
@@ -195,14 +195,14 @@ impl Call<'_> {
         self.wait(|| driver.event_query(event))
     }
 
-    /// Asks until the answer is another than "not ready". The driver's own waits cannot be ended, so none of them is
-    /// ever entered.
+    /// Repeats a query until its result is not `NOT_READY`. The driver's own wait functions cannot be interrupted, so
+    /// they are never called.
     fn wait(&mut self, ask: impl Fn() -> Result<(), Code>) -> CallResult {
         let mut began = None;
         loop {
             match ask() {
                 Err(Code::NOT_READY) => {}
-                // Of a wait it means that work before it has failed in a way that the driver cannot name.
+                // From a wait this means that earlier work failed in a way the driver cannot identify.
                 Err(Code::UNKNOWN) => {
                     self.state.poison(Code::UNKNOWN);
                     return fail(Code::UNKNOWN);
@@ -221,16 +221,16 @@ impl Call<'_> {
         }
     }
 
-    /// Gives up long work of the host if the run is to end.
+    /// Aborts long work of the host if the run must end.
     pub(crate) fn checkpoint(&self) -> CallResult {
         match self.host.is_interrupted() {
-            // The run ends on the way back, whatever this is.
+            // The run ends when the call returns, whatever the code is.
             true => fail(Code::UNKNOWN),
             false => Ok(()),
         }
     }
 
-    /// Lets some time pass in a wait that began then: none at first, then more and more, up to a millisecond.
+    /// Pauses in a wait that began at `began`: first spins, then sleeps for increasing times of up to a millisecond.
     pub(crate) fn pause(&mut self, began: Instant) -> CallResult {
         const SPIN: Duration = Duration::from_micros(50);
         const LONGEST: Duration = Duration::from_millis(1);
@@ -259,10 +259,10 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Counts what is put into a stream. A driver's queue is finite, and putting something into a full one waits without
-    /// end for what is in it, so before it can be full all streams are waited for, within the deadline.
+    /// Counts an operation that is enqueued in a stream. Enqueuing into a full queue of the driver blocks without a
+    /// timeout, so all streams are drained, within the deadline, before a queue can be full.
     pub(crate) fn make_room(&mut self, driver: &EntryPoints, current: Current) -> CallResult {
-        /// Half of what queues of the driver hold.
+        /// Half the capacity of a queue of the driver.
         const MOST: u32 = 512;
         if self.state.capturing > 0 {
             return Ok(());
@@ -274,7 +274,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Waits until no stream of the guest has anything left to do in a context of the driver.
+    /// Waits until all streams of the guest in a context of the driver are idle.
     pub(crate) fn wait_all(&mut self, driver: &EntryPoints, current: Current) -> CallResult {
         let streams = self.state.busy_streams(current);
         for stream in streams {

@@ -1,6 +1,6 @@
-//! The driver's result codes, with the names and texts that `cuGetErrorName` and `cuGetErrorString` give.
+//! The driver's result codes, with the names and texts that `cuGetErrorName` and `cuGetErrorString` return.
 //!
-//! Numbers and names are the public ones of `CUresult`; a test in the guests compares what C sees.
+//! Numbers and names are those of `CUresult` in the public headers. A guest in `fixtures/cuda` compares them.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ macro_rules! codes {
             $(pub(crate) const $short: Self = Self($number);)*
         }
 
-        /// Code, name without its prefix, text; ascending.
+        /// Code, name without prefix, and text, in ascending order.
         const TABLE: &[(Code, &str, &str)] = &[$((Code($number), stringify!($short), $text)),*];
     };
 }
@@ -124,12 +124,12 @@ codes! {
 }
 
 impl Code {
-    /// Whether a kernel's fault stands behind it, after which nothing in the context works any more.
+    /// Whether it reports the fault of a kernel, after which every call in the context fails.
     pub(crate) fn is_sticky(self) -> bool {
         matches!(self.0, 700 | 702 | 710 | 714..=719)
     }
 
-    /// Its name, `CUDA_ERROR_INVALID_VALUE` and the like, if it is in the table.
+    /// Its name, such as `CUDA_ERROR_INVALID_VALUE`, if it is in the table.
     pub(crate) fn name(self) -> Option<String> {
         let (_, name, _) = self.entry()?;
         Some(match self {

@@ -1,7 +1,8 @@
-//! Device code compiled from PTX, kept by what it was made from and for: compiling takes longer than all else.
+//! A cache of device code compiled from PTX, keyed by the PTX, the driver version, and the compute capability.
 //!
-//! It is kept in memory up to a size, and in the directory `cuda_module_cache` if there is one, whose files are trusted
-//! like the runner's own. Files appear there complete or not at all.
+//! The cache is in memory, up to a size, and in the directory `cuda_module_cache` if that is set. Files in the
+//! directory are trusted as much as the runner itself. They are written to a temporary name and renamed, so that they
+//! are always complete.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -16,14 +17,14 @@ use crate::image::{self, Format};
 use crate::service::Cuda;
 use crate::settings::Level;
 
-/// Most bytes kept in memory.
+/// Most bytes cached in memory.
 const MOST: usize = 64 << 20;
 
-/// Loads an image into the thread's context.
+/// Loads an image into the current context.
 ///
 /// # Errors
 ///
-/// The driver's code, and what its compiler said.
+/// The driver's code, and the messages of its compiler.
 pub(crate) fn load(
     cuda: &Cuda,
     backend: &Backend,
@@ -46,7 +47,7 @@ pub(crate) fn load(
             keep(cuda, key, &code);
             driver.module_load(&CStrImage::new(code.to_vec()))
         }
-        // A driver without a linker, or a text with an error in it, about which loading has more to say.
+        // The driver has no linker, or the text has an error. Loading it reports the error in more detail.
         _ => driver.module_load(image),
     }
 }
@@ -83,7 +84,7 @@ fn remember(cuda: &Cuda, key: [u8; 32], code: &Arc<Vec<u8>>) {
     let mut kept = cuda.compiled.lock().unwrap_or_else(PoisonError::into_inner);
     let size: usize = kept.values().map(|code| code.len()).sum();
     if size + code.len() > MOST {
-        // Guests that compile without end cost themselves what the others have.
+        // Guests that compile ever more code make others lose their entries, but do not use more memory.
         kept.clear();
     }
     kept.insert(key, Arc::clone(code));

@@ -1,16 +1,16 @@
-//! The open driver and its devices, as the guest numbers them.
+//! The open driver and its devices in the guest's numbering.
 
 use crate::code::Code;
 use crate::driver::{Context, EntryPoints, HostBuffer, Stream, SymbolSource, clear_current};
 use crate::settings::Settings;
 
-/// Length of a staging buffer: large copies go through it by halves.
+/// Size of a staging buffer in bytes. Large copies use its halves in turn.
 pub(crate) const STAGING_SIZE: usize = 2 << 20;
 /// `CU_STREAM_NON_BLOCKING`.
 pub(crate) const NON_BLOCKING: u32 = 1;
 /// `CU_EVENT_DISABLE_TIMING`.
 pub(crate) const DISABLE_TIMING: u32 = 2;
-/// `CU_LIMIT_PRINTF_FIFO_SIZE`: what kernels print goes to the runner's own output, so there is little room for it.
+/// `CU_LIMIT_PRINTF_FIFO_SIZE`. Kernels print to the output of the runner, so the buffer is small.
 const PRINTF_LIMIT: u32 = 1;
 const PRINTF_SIZE: usize = 64 << 10;
 
@@ -38,7 +38,7 @@ pub(crate) struct Device {
     pub(crate) max_shared: u32,
 }
 
-/// The driver, initialised.
+/// The initialized driver.
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) driver: EntryPoints,
@@ -46,7 +46,7 @@ pub(crate) struct Backend {
     pub(crate) devices: Vec<Device>,
 }
 
-/// A context of the driver with what every user of it needs.
+/// A context of the driver with a stream and a staging buffer.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) context: Context,
@@ -55,11 +55,11 @@ pub(crate) struct Prepared {
 }
 
 impl Backend {
-    /// Initialises the driver and looks at its devices.
+    /// Initializes the driver and queries its devices.
     ///
     /// # Errors
     ///
-    /// The driver's code, and what was being done.
+    /// The driver's code, and a message that says which step failed.
     pub(crate) fn open(
         source: &dyn SymbolSource,
         settings: &Settings,
@@ -88,7 +88,7 @@ impl Backend {
             .into_iter()
             .map(|ordinal| Device::look_at(&driver, ordinal as i32))
             .collect::<Result<_, _>>()
-            .map_err(doing("looking at a device"))?;
+            .map_err(doing("querying a device"))?;
         Ok(Self {
             driver,
             version,
@@ -96,11 +96,11 @@ impl Backend {
         })
     }
 
-    /// Makes a context and leaves the thread without one.
+    /// Creates a context. No context is current on the thread afterward.
     pub(crate) fn prepare(&self, device: usize) -> Result<Prepared, Code> {
         let device = self.devices.get(device).ok_or(Code::INVALID_DEVICE)?;
         let context = self.driver.context_create(0, device.number)?;
-        // What a kernel prints is a convenience; a driver that does not let us limit it is no reason to refuse.
+        // Not essential: continue with a driver that does not support the limit.
         let _ = self.driver.context_set_limit(PRINTF_LIMIT, PRINTF_SIZE);
         let equipped = self.equip();
         clear_current(&self.driver);
@@ -111,14 +111,14 @@ impl Backend {
                 staging,
             }),
             Err(code) => {
-                // The context takes with it whatever was made in it.
+                // Destroying the context destroys everything in it.
                 let _ = self.driver.context_destroy(context);
                 Err(code)
             }
         }
     }
 
-    /// Makes a stream and a staging buffer in the thread's context.
+    /// Creates a stream and a staging buffer in the current context.
     pub(crate) fn equip(&self) -> Result<(Stream, HostBuffer), Code> {
         let stream = self.driver.stream_create(NON_BLOCKING, 0)?;
         match self.driver.host_buffer(STAGING_SIZE) {
@@ -135,7 +135,7 @@ impl Device {
     fn look_at(driver: &EntryPoints, ordinal: i32) -> Result<Self, Code> {
         let number = driver.device(ordinal)?;
         let attribute = |attribute| driver.device_attribute(attribute, number);
-        // An attribute that an old driver does not know limits nothing.
+        // If an old driver does not know an attribute, there is no limit.
         let limit = |number| match attribute(number) {
             Ok(value) => u32::try_from(value).unwrap_or(0),
             Err(_) => u32::MAX,

@@ -1,9 +1,9 @@
-//! Strings that the host gives to the guest: names of errors and of kernels.
+//! Strings that the host returns to the guest: names of errors and kernels.
 //!
-//! The guest gets an address in its own memory, but has no allocator that the host could call. So the host makes the
-//! memory longer by a page and writes it once. A page is never written again, as the guest's allocator may take over
-//! whatever is at the end of the memory; for the same reason the bytes are compared before an address is given out
-//! again, and a fresh page is made if they have changed.
+//! The guest receives an address in its own memory, but the host cannot call the guest's allocator. So the host grows
+//! the memory by a page and writes the page once. The guest's allocator may later use that page, so the host never
+//! writes it again, and compares the bytes before it returns the same address again. If they have changed, it writes a
+//! new page.
 
 use std::collections::HashMap;
 
@@ -11,22 +11,22 @@ use crate::code::Code;
 use crate::host::GuestHost;
 use crate::outcome::{CallResult, fail};
 
-/// Length of a page of WebAssembly memory.
+/// Size of a page of WebAssembly memory in bytes.
 const PAGE: u64 = 64 << 10;
-/// Most pages for strings of one instance: a guest that destroys them on purpose gets no more.
+/// Most pages of strings per instance, so that a guest that overwrites them cannot use up memory.
 const MOST_PAGES: u32 = 64;
 
-/// Where strings have been written.
+/// The addresses of strings in guest memory.
 #[derive(Debug, Default)]
 pub(crate) struct GuestStrings {
     places: HashMap<String, u32>,
     pages: u32,
-    /// Whether the table of codes has been written.
+    /// Whether the names and descriptions of all codes have been written.
     has_codes: bool,
 }
 
 impl GuestStrings {
-    /// The address of one of the codes' strings.
+    /// The address of the name or description of a code.
     pub(crate) fn of_code(&mut self, host: &mut dyn GuestHost, text: &str) -> CallResult<u64> {
         if !self.has_codes {
             let all = Code::all().flat_map(|(_, name, text)| [name, text.to_owned()]);
@@ -51,7 +51,7 @@ impl GuestStrings {
         }
     }
 
-    /// Writes strings to a fresh page.
+    /// Writes strings to a new page.
     fn write(&mut self, host: &mut dyn GuestHost, texts: &[String]) -> CallResult {
         let length: u64 = texts.iter().map(|text| text.len() as u64 + 1).sum();
         if length > PAGE || self.pages == MOST_PAGES {

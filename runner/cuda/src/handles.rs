@@ -1,15 +1,15 @@
-//! Handles that a guest gets instead of the driver's.
+//! The handles of guests, which are never handles of the driver.
 //!
 //! ```text
 //! 31    28 27        18 17                0
 //! | kind  | generation |      index        |
 //! ```
 //!
-//! The kind is never 0, so that no handle is 0 (no object), 1 or 2 (the default streams). A generation tells an object
-//! from its predecessor in the same place. Tables belong to one instance, so a handle that a guest makes up can name
-//! nothing but its own objects. In guests with eight-byte handles the upper half is 0.
+//! The kind is never 0, so that no handle equals 0 (no object), 1, or 2 (the default streams). The generation
+//! distinguishes an object from an earlier one at the same index. Tables belong to one instance, so a forged handle can
+//! refer only to objects of that instance. In guests with 8-byte handles the upper half is 0.
 
-/// What a handle is of.
+/// The kind of object that a handle refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -31,7 +31,7 @@ const GENERATIONS: u32 = 1 << 10;
 /// Most objects of one kind.
 pub(crate) const MOST_OBJECTS: usize = 1 << INDEX_BITS;
 
-/// The handle of an object as the guest has it.
+/// A handle in the guest's representation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Handle(pub(crate) u64);
 
@@ -51,7 +51,7 @@ struct Place<T> {
 pub(crate) struct Table<T> {
     kind: Kind,
     places: Vec<Place<T>>,
-    /// Places to use again, the one that was left first at the front.
+    /// Free indices. The one that was freed first is reused first.
     free: std::collections::VecDeque<u32>,
     live: usize,
     limit: usize,
@@ -69,12 +69,12 @@ impl<T> Table<T> {
         }
     }
 
-    /// Whether one more object fits.
+    /// Whether there is space for one more object.
     pub(crate) fn has_room(&self) -> bool {
         self.live < self.limit
     }
 
-    /// Adds an object; `None` hands it back when the table is full.
+    /// Adds an object. Returns the object as an error if the table is full.
     pub(crate) fn insert(&mut self, object: T) -> Result<Handle, T> {
         if !self.has_room() {
             return Err(object);
@@ -86,7 +86,7 @@ impl<T> Table<T> {
                     generation: 0,
                     object: None,
                 });
-                // At most `MOST_OBJECTS`, as no more live at once.
+                // At most `MOST_OBJECTS`, the limit of live objects.
                 self.places.len() as u32 - 1
             }
         };
@@ -123,7 +123,7 @@ impl<T> Table<T> {
         self.places[index].object.as_mut()
     }
 
-    /// Takes an object out; its handle names nothing from now on.
+    /// Removes an object. Its handle becomes invalid.
     pub(crate) fn remove(&mut self, handle: Handle) -> Option<T> {
         let index = self.index(handle)?;
         let place = &mut self.places[index];
@@ -140,7 +140,7 @@ impl<T> Table<T> {
             .filter_map(|(index, place)| Some((self.handle(index as u32), place.object.as_ref()?)))
     }
 
-    /// Takes out all objects that `chosen` says.
+    /// Removes all objects for which `chosen` returns true.
     pub(crate) fn take_if(&mut self, chosen: impl Fn(&T) -> bool) -> Vec<T> {
         let handles: Vec<_> = self
             .iter()

@@ -1,30 +1,30 @@
-//! What calls need of the guest around them.
+//! The interface through which calls reach the guest.
 
 use std::time::Instant;
 
-/// What a call needs of the guest around it.
+/// Access to the memory, files, and deadline of the guest.
 pub(crate) trait GuestHost {
-    /// Bytes of the guest's memory, if all of them are in it.
+    /// A range of guest memory; `None` if it is not all inside.
     fn bytes(&self, offset: u32, length: u32) -> Option<&[u8]>;
-    /// The same, for writing.
+    /// The same for writing.
     fn bytes_mut(&mut self, offset: u32, length: u32) -> Option<&mut [u8]>;
-    /// Length of the memory.
+    /// Size of guest memory in bytes.
     fn memory_size(&self) -> u64;
-    /// Makes the memory longer by pages of 64 KiB; the old length in pages, or `None`.
+    /// Grows guest memory by pages of 64 KiB. Returns the old size in pages, or `None` if it cannot grow.
     fn grow(&mut self, pages: u32) -> Option<u32>;
-    /// The contents of a file of the guest's own tree.
+    /// Reads a file from the guest's file system.
     fn read_file(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, FileProblem>;
-    /// When the run must end.
+    /// The deadline of the run.
     fn deadline(&self) -> Option<Instant>;
-    /// Whether it is to end now.
+    /// Whether the run must end now.
     fn is_interrupted(&self) -> bool;
 }
 
 /// Why a file of the guest could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileProblem {
-    /// There is none of that name, or the guest may not read it.
+    /// The file does not exist, or the guest may not read it.
     NotFound,
-    /// It is longer than a module may be.
+    /// The file is larger than the limit.
     TooLarge,
 }

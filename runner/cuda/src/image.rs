@@ -1,10 +1,10 @@
-//! Module images: telling PTX, cubin and fatbin apart, and how long each is.
+//! Module images: detection of PTX, cubin, and fatbin, and the length of each.
 //!
-//! `cuModuleLoadData` takes an address without a length, so the length comes from the image itself, and every byte of
-//! it is looked at within the guest's memory before the driver sees a copy.
+//! `cuModuleLoadData` takes an address without a length, so the length is read from the image. The image is checked and
+//! copied out of guest memory before the driver reads it.
 //!
-//! A fatbin is a header of sixteen bytes (magic, version, header length, length of the body) and parts: kind (1 PTX, 2
-//! cubin) and flags of two bytes each, header length of four, payload length of eight. Seen in nvcc 13.0's output.
+//! A fatbin is a header of 16 bytes (magic, version, header length, body length) followed by parts: kind (1 PTX, 2
+//! cubin) and flags of 2 bytes each, header length of 4, payload length of 8. Source: the output of nvcc 13.0.
 
 use crate::code::Code;
 
@@ -12,10 +12,10 @@ const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 const FATBIN_MAGIC: [u8; 4] = 0xBA55_ED50_u32.to_le_bytes();
 /// `__fatBinC_Wrapper_t`: magic, version, and a pointer to the fatbin.
 const WRAPPER_MAGIC: [u8; 4] = 0x4662_43B1_u32.to_le_bytes();
-/// Most parts of a fatbin that are looked at.
+/// Most parts of a fatbin that are read.
 const MOST_PARTS: usize = 256;
 
-/// What an image is.
+/// The format of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
@@ -24,7 +24,7 @@ pub(crate) enum Format {
     Wrapper,
 }
 
-/// Tells by the first bytes.
+/// Detects the format by the first bytes.
 pub(crate) fn format(image: &[u8]) -> Format {
     match image.first_chunk::<4>() {
         Some(&ELF_MAGIC) => Format::Elf,
@@ -40,13 +40,13 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(number))
 }
 
-/// Length of an ELF file by its header: the end of whatever lies furthest out.
+/// Length of an ELF file according to its header: the end of the last header table.
 pub(crate) fn elf_length(header: &[u8]) -> Option<u64> {
     let table = |offset, size, count| {
         let size = number::<2>(header, size)?.checked_mul(number::<2>(header, count)?)?;
         number::<8>(header, offset)?.checked_add(size)
     };
-    // 64-bit files only, as cubins of 64-bit drivers are.
+    // Cubins of 64-bit drivers are 64-bit files.
     if header.get(4) != Some(&2) {
         return None;
     }
@@ -57,7 +57,7 @@ pub(crate) fn elf_length(header: &[u8]) -> Option<u64> {
     )
 }
 
-/// Whether every section and segment of an ELF file lies in it, so that a driver that believes them stays inside.
+/// Whether every section and segment of an ELF file lies inside it, so that a driver that trusts them reads no further.
 fn elf_is_complete(file: &[u8]) -> bool {
     let inside = |offset: u64, length: u64| {
         offset
@@ -72,7 +72,7 @@ fn elf_is_complete(file: &[u8]) -> bool {
     };
     let check = || {
         for header in entries(0x28, 0x3a, 0x3c, 64)? {
-            // Type 8 has no bytes in the file; type 0 is no section.
+            // Sections of type 8 (`SHT_NOBITS`) and 0 (`SHT_NULL`) have no bytes in the file.
             let kind = number::<4>(file, header.checked_add(4)?)?;
             let (offset, size) = (
                 number::<8>(file, header + 0x18)?,
@@ -96,7 +96,7 @@ fn elf_is_complete(file: &[u8]) -> bool {
     check().is_some()
 }
 
-/// The parts of a fatbin that are not compressed.
+/// The uncompressed parts of a fatbin.
 pub(crate) fn fatbin_parts(image: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = number::<2>(image, 6).unwrap_or(u64::MAX);
     std::iter::from_fn(move || {
@@ -119,7 +119,7 @@ pub(crate) fn fatbin_parts(image: &[u8]) -> impl Iterator<Item = &[u8]> {
                 .iter()
                 .position(|byte| *byte == 0)
                 .unwrap_or(bytes.len());
-            // Compressed text is no text.
+            // Skip compressed text.
             std::str::from_utf8(&bytes[..end])
                 .is_ok_and(|text| text.contains(".version"))
                 .then_some(&bytes[..end])
@@ -128,10 +128,10 @@ pub(crate) fn fatbin_parts(image: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Checks an image whose length is known, as that of a file.
+/// Checks an image of known length.
 pub(crate) fn check(image: &[u8]) -> Result<(), Code> {
     let complete = match format(image) {
-        // Comments may be in any encoding.
+        // Not checked for UTF-8: comments may have any encoding.
         Format::Text => !image.contains(&0),
         Format::Elf => {
             elf_length(image).is_some_and(|length| length <= image.len() as u64)

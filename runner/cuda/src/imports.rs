@@ -1,21 +1,21 @@
-//! What a module says of its use of CUDA.
+//! What a module declares about its use of CUDA.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use faas_wasm_artifact::CudaAbi;
 
-/// What the linker found out about a module, which its instances need.
+/// The CUDA imports of a module, shared by its instances.
 #[derive(Debug)]
 pub struct Imports {
     pub(crate) abi: CudaAbi,
-    /// Functions that are not provided, in the order of their stubs.
+    /// Names of imported functions that are not provided, in the order of their stubs.
     pub(crate) unsupported: Vec<String>,
-    /// What the module says of its kernels' parameters: which are device pointers.
+    /// Which parameters of each kernel are device pointers, as the module declares.
     pub(crate) declared: HashMap<String, Arc<[bool]>>,
 }
 
-/// A letter for each parameter, `p` for device pointers and any other for the rest.
+/// Parses a declaration with one letter per parameter: `p` for a device pointer, any other letter for a value.
 pub(crate) fn declaration(kinds: &str) -> Arc<[bool]> {
     kinds.bytes().map(|kind| kind == b'p').collect()
 }

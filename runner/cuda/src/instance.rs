@@ -1,7 +1,7 @@
-//! The CUDA state of one instance: what it has made, and what it may still make.
+//! The CUDA state of one instance: the objects that it has created, and its limits.
 //!
-//! It is made empty and cheap, as most runs of most guests never get there, and given up with its value, whatever ended
-//! the run: `Drop` hands everything that is on a device to the service, which takes it apart (`teardown.rs`).
+//! Creating the state is cheap, as most runs never call CUDA. Whatever ends the run, `Drop` queues everything on a
+//! device for teardown (`teardown.rs`).
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use crate::objects::{
 use crate::service::{Cuda, Watch};
 use crate::teardown::{Allocation, Teardown, WorkToken};
 
-/// Everything of an instance once it has made a call.
+/// The state of an instance, created by its first call.
 #[derive(Debug)]
 pub(crate) struct State {
     cuda: Arc<Cuda>,
     pub(crate) backend: Option<Arc<Backend>>,
-    /// With when calls must be over.
+    /// The watch, and the time by which calls must return.
     pub(crate) watch: Option<(Arc<Watch>, u64)>,
     pub(crate) leases: Vec<Option<Lease>>,
     pub(crate) primaries: Vec<Primary>,
@@ -46,22 +46,22 @@ pub(crate) struct State {
     pub(crate) libraries: Table<LibraryObject>,
     pub(crate) kernels: Table<KernelObject>,
     pub(crate) addresses: Addresses,
-    /// Bytes of device memory that count against the limit.
+    /// Bytes of device memory in use, counted against the limit.
     pub(crate) used: u64,
-    /// Freed memory that graphs may still name, by device; it counts until they are gone.
+    /// Freed memory that graphs may still refer to, by device. It counts as used until the graphs are destroyed.
     pub(crate) kept: Vec<(usize, Allocation)>,
-    /// Streams that are being captured, by the guest's handle.
+    /// Number of streams that are being captured.
     pub(crate) capturing: u32,
-    /// Whether the guest has used the default stream of its thread.
+    /// Whether the guest has used the per-thread default stream.
     pub(crate) used_per_thread: bool,
     pub(crate) poisoned: Option<Code>,
-    /// Whether a wait for the device was given up.
+    /// Whether a wait for the device was abandoned.
     pub(crate) overdue: bool,
     pub(crate) arguments: Arguments,
     pub(crate) guest_strings: GuestStrings,
     pub(crate) host_blocks: HostBlocks,
     pub(crate) ids: u64,
-    /// Steps put into streams since all of them were known to be idle.
+    /// Operations enqueued since all streams were last known to be idle.
     pub(crate) queued: u32,
     /// Offloaded work that may still be running.
     pub(crate) offloaded: Vec<WorkToken>,
@@ -106,18 +106,18 @@ impl State {
         }
     }
 
-    /// From now on every call gives this code.
+    /// Makes every later call return this code.
     pub(crate) fn poison(&mut self, code: Code) {
         self.poisoned.get_or_insert(code);
     }
 
-    /// A number that no other object of the instance has.
+    /// A number that is unique within the instance.
     pub(crate) fn next_id(&mut self) -> u64 {
         self.ids += 1;
         self.ids
     }
 
-    /// The streams of a context of the driver that may have something to do.
+    /// The streams of a context of the driver that may be busy.
     pub(crate) fn busy_streams(&self, current: Current) -> Vec<Stream> {
         let own = self.streams.iter().filter_map(|(_, object)| {
             let context = self.contexts.get(object.context)?;
@@ -125,7 +125,7 @@ impl State {
         });
         let lease = self.leases.get(current.device).and_then(Option::as_ref);
         let mut streams = vec![current.stream];
-        // In a context of its own the guest may use the thread's stream, too.
+        // In an exclusive context the guest may also use the per-thread stream.
         if self.used_per_thread && lease.is_some_and(|lease| lease.shared.is_none()) {
             streams.push(Stream::PER_THREAD);
         }
@@ -133,7 +133,7 @@ impl State {
         streams
     }
 
-    /// Whether something may be launched later that names memory by address.
+    /// Whether graphs exist that may refer to memory by address.
     pub(crate) fn has_graphs(&self) -> bool {
         self.graphs.len() + self.execs.len() > 0 || self.capturing > 0
     }
@@ -143,7 +143,7 @@ impl State {
         self.contexts.get(context).map(|object| object.device)
     }
 
-    /// Ends what is bound to this thread: captures, and the thread's own default stream, whose end an event marks.
+    /// Ends captures of this thread, and records an event at the end of its per-thread default stream.
     fn leave_thread(&self, driver: &EntryPoints, lease: &Lease) -> Option<driver::Event> {
         if self.poisoned.is_some() || (self.capturing == 0 && !self.used_per_thread) {
             return None;
@@ -157,7 +157,7 @@ impl State {
                 .map(|(_, object)| object.stream)
                 .chain([Stream::PER_THREAD])
             {
-                // A stream that is not captured says so, and nothing has happened.
+                // For a stream that is not captured this fails and has no effect.
                 if let Ok(graph) = driver.stream_end_capture(stream) {
                     let _ = driver.graph_destroy(graph);
                 }
@@ -171,7 +171,7 @@ impl State {
         Some(fence)
     }
 
-    /// Takes everything out that belongs to contexts of a device, for the service to take apart.
+    /// Moves all objects of a device into a teardown.
     fn teardown(&mut self, lease: Lease) -> Teardown {
         let device = lease.device;
         let contexts: Vec<_> = self
@@ -241,7 +241,7 @@ impl State {
     }
 }
 
-/// A range as something to be freed.
+/// The allocation behind a range, which must be freed.
 pub(crate) fn allocation(range: &Range) -> Allocation {
     Allocation {
         address: range.real,
@@ -273,7 +273,7 @@ impl Drop for State {
     }
 }
 
-/// What one instance has of CUDA. Dropping it gives back everything on the devices.
+/// The CUDA of one instance. Dropping it releases everything on the devices.
 #[derive(Debug)]
 pub struct Instance {
     pub(crate) cuda: Arc<Cuda>,
@@ -282,7 +282,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The CUDA of an instance that has made no call yet.
+    /// The CUDA of an instance that has not called it yet.
     pub fn new(cuda: &Arc<Cuda>, imports: &Arc<Imports>) -> Self {
         Self {
             cuda: Arc::clone(cuda),
@@ -291,7 +291,7 @@ impl Instance {
         }
     }
 
-    /// Takes the state out for a call, which puts it back.
+    /// Takes the state for the duration of a call. The caller returns it with [`put_state`](Self::put_state).
     pub(crate) fn take_state(&mut self) -> Box<State> {
         self.state
             .take()

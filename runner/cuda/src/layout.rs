@@ -1,4 +1,4 @@
-//! Structures of the C API in the guest's memory: their fields one after the other, each aligned to its own width.
+//! Structures of the C API in guest memory: consecutive fields, each aligned to its width.
 
 use crate::arguments::{Kind, Pointer};
 use crate::call::Call;
@@ -17,7 +17,7 @@ impl Fields {
         Self { base, offset: 0 }
     }
 
-    /// The address of the next field, which is of this kind.
+    /// The address of the next field, given its kind.
     pub(crate) fn place(&mut self, call: &Call<'_>, kind: Kind) -> Pointer {
         let width = u64::from(kind.width(call.abi).bytes());
         let at = self.offset.next_multiple_of(width);

@@ -1,4 +1,4 @@
-//! An instance's part of a device.
+//! The share of a device that an instance has.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ pub(crate) struct SharedContext {
     pub(crate) context: Context,
 }
 
-/// An instance's part of a device: a context of its own, or a stream in a shared one.
+/// An instance's share of a device: an exclusive context, or a stream in a shared one.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) device: usize,
     pub(crate) context: Context,
-    /// Ours: for staging and scrubbing, and the guest's default stream if the context is shared.
+    /// Used by the host for staging and scrubbing. It is also the guest's default stream if the context is shared.
     pub(crate) stream: Stream,
     pub(crate) staging: Option<HostBuffer>,
     pub(crate) shared: Option<Arc<SharedContext>>,
-    /// Recorded where the default stream of a shared context and the guest's wait for each other.
+    /// Orders the guest's streams against its default stream in a shared context.
     pub(crate) barrier: Option<Event>,
 }
 
 impl Lease {
-    /// Takes a context for one instance alone.
+    /// An exclusive context for one instance.
     pub(crate) fn own(device: usize, prepared: Prepared) -> Self {
         Self {
             device,
@@ -37,10 +37,10 @@ impl Lease {
         }
     }
 
-    /// What the guest's stream 0 is.
+    /// The stream that the guest's stream 0 stands for.
     pub(crate) fn default_stream(&self) -> Stream {
         match self.shared {
-            // The real one would wait for other instances.
+            // The driver's stream 0 would wait for other instances.
             Some(_) => self.stream,
             None => Stream::LEGACY,
         }

@@ -1,20 +1,21 @@
-//! The CUDA driver API for guests: checked, limited, and without a driver at link time.
+//! The CUDA driver API for guests: every call is checked and limited, and the driver is opened at run time.
 //!
 //! ```text
-//! Cuda::start          opens the driver and makes contexts ahead, in the background         service
-//! add_to_linker        gives a module its imports, in its data model                        linker
-//! Instance::new        what one run has of it; dropping it gives everything back            instance, teardown
+//! Cuda::start          opens the driver and creates contexts in the background              service
+//! add_to_linker        provides a module's imports in its data model                        linker
+//! Instance::new        CUDA for one run; dropping it releases everything                    instance, teardown
 //!
-//! a call:   linker -> calls/* -> call (memory, waits)     what the guest says, checked
-//!                            -> handles, addresses        what the guest's names stand for
-//!                            -> driver                    what the driver is told           (unsafe)
+//! a call:   linker -> calls/* -> call (memory, waits)     checks what the guest passes
+//!                            -> handles, addresses        translates the guest's handles and addresses
+//!                            -> driver                    calls the driver                  (unsafe)
 //! ```
 //!
-//! Arguments of calls never name memory, handles or devices that are not the instance's. What a kernel reaches by itself
-//! is bounded by its context and by nothing here: with [`Isolation::Context`] each instance has one of its own.
+//! The arguments of a driver call name only memory, handles, and devices of the instance. This crate does not check
+//! what a running kernel accesses; only its context bounds that. With [`Isolation::Context`] each instance has a
+//! separate context.
 //!
-//! The crate knows neither HTTP nor WASI: whoever embeds it gives guests their files ([`CudaHost::read_file`]). Unsafe
-//! code is in `driver/table.rs`, `driver/calls.rs` and `driver/library.rs`, which say what they rely on.
+//! The crate knows neither HTTP nor WASI; the embedder reads files for guests ([`CudaHost::read_file`]). Unsafe code is
+//! in `driver/table.rs`, `driver/calls.rs`, and `driver/library.rs`, which state their assumptions.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

@@ -1,7 +1,7 @@
-//! The names under which guests import the functions, and what stands for those that are not provided.
+//! The names under which guests import the functions, and stubs for those that are not provided.
 //!
-//! A name in brackets is the variant for which stream 0 is the thread's own. Functions that differ from another only in
-//! their name for newer headers are listed beside it.
+//! A name in brackets is the variant for which stream 0 is the per-thread default stream. Functions that have another
+//! name in newer headers are listed with both names.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,12 +24,12 @@ use crate::settings::Level;
 /// The module that the functions are imported from.
 const MODULE: &str = "env";
 
-/// An embedder's state of a run that has CUDA in it.
+/// The embedder's state of a run with CUDA.
 pub trait CudaHost {
-    /// The CUDA of the instance that is running; `None` if it has none.
+    /// The CUDA of the running instance; `None` if it has none.
     fn cuda(&mut self) -> Option<&mut Instance>;
 
-    /// Reads a file of the guest's own tree.
+    /// Reads a file from the guest's file system.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ fn enter<T: CudaHost>(
     result
 }
 
-/// The same, once the parts are at hand.
+/// The same for an instance whose state is already taken.
 pub(crate) fn run(
     cuda: &Arc<Cuda>,
     imports: &Imports,
@@ -128,7 +128,7 @@ pub(crate) fn run(
     }
 }
 
-/// Functions that work after a fault, too.
+/// Functions that also work after a fault.
 fn works_always(name: &str) -> bool {
     matches!(
         name,
@@ -138,7 +138,7 @@ fn works_always(name: &str) -> bool {
 
 macro_rules! functions {
     ($($symbol:ident $(| $other:ident)* $([$variant:ident])? ($($argument:ident: $ty:ty),*) => $function:path;)*) => {
-        /// Provides a function; `false` if there is none of that name.
+        /// Provides a function. Returns `false` if there is none with that name.
         fn provide<T: CudaHost + 'static>(linker: &mut Linker<T>, name: &str, abi: CudaAbi) -> bool {
             match name {
                 $(stringify!($symbol) $(| stringify!($other))* $(| stringify!($variant))? => {
@@ -414,7 +414,7 @@ functions! {
     cuGraphDestroyNode(node: Handle) => graph_nodes::destroy_node;
 }
 
-/// `faasCuDevicePtrToU64`, which gives an address and no code.
+/// `faasCuDevicePtrToU64`, which returns an address instead of a code.
 fn real_address<T: CudaHost + 'static>(
     caller: &mut Caller<'_, T>,
     address: u64,
@@ -427,7 +427,7 @@ fn real_address<T: CudaHost + 'static>(
     Ok(real)
 }
 
-/// Tells the guest that there is no such function here, and the log its name.
+/// Returns `CUDA_ERROR_NOT_SUPPORTED` to the guest and logs the name of the function.
 fn refuse<T: CudaHost>(caller: &mut Caller<'_, T>, number: usize) -> i32 {
     if let Some(instance) = caller.data.cuda() {
         let names = &instance.imports.unsupported;
@@ -439,7 +439,7 @@ fn refuse<T: CudaHost>(caller: &mut Caller<'_, T>, number: usize) -> i32 {
             ),
         };
         instance.cuda.log_once(&name, Level::Warning, || {
-            format!("a guest called {name}, which is not supported here: it gets CUDA_ERROR_NOT_SUPPORTED (801)")
+            format!("a guest called {name}, which is not supported: the call returned CUDA_ERROR_NOT_SUPPORTED (801)")
         });
     }
     Code::NOT_SUPPORTED.0 as i32
@@ -447,7 +447,7 @@ fn refuse<T: CudaHost>(caller: &mut Caller<'_, T>, number: usize) -> i32 {
 
 macro_rules! stubs {
     ($($number:literal)*) => {
-        /// Stubs that know their function; the last one stands for all that are left.
+        /// Number of stubs. Each stands for one function; the last one stands for all remaining functions.
         const STUBS: usize = [$($number),*].len();
 
         fn provide_stub<T: CudaHost + 'static>(linker: &mut Linker<T>, name: &str, number: usize) {
@@ -463,7 +463,7 @@ macro_rules! stubs {
 }
 stubs!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
 
-/// Provides what a module imports of the driver API: the functions there are, and stubs for the others.
+/// Provides the driver API imports of a module: functions, and stubs for those that are not supported.
 pub fn add_to_linker<'a, T: CudaHost + 'static>(
     linker: &mut Linker<T>,
     needs: &faas_wasm_artifact::Cuda,
@@ -495,7 +495,7 @@ pub fn add_to_linker<'a, T: CudaHost + 'static>(
     })
 }
 
-/// `cuInit` and so on, and the extensions.
+/// Whether a name belongs to the driver API (`cuInit`) or is one of our extensions (`faasCu...`).
 fn is_driver_name(name: &str) -> bool {
     let rest = name
         .strip_prefix("cu")

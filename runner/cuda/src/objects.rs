@@ -1,4 +1,4 @@
-//! What a guest's handles stand for.
+//! The objects behind a guest's handles.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ pub(crate) struct ModuleObject {
     pub(crate) context: Handle,
     pub(crate) module: driver::Module,
     pub(crate) image: Arc<CStrImage>,
-    /// Handles already given out, by name, so that asking again makes no further object.
+    /// Handles of functions by name, so that a repeated lookup returns the same handle.
     pub(crate) functions: HashMap<String, Handle>,
-    /// Variables already given out.
+    /// Address and size of variables by name.
     pub(crate) globals: HashMap<String, (u64, u64)>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct FunctionObject {
     pub(crate) name: Arc<str>,
     /// `None` until its first launch.
     pub(crate) layout: Option<Arc<Layout>>,
-    /// What the guest has said of its parameters.
+    /// The parameter kinds that the guest has declared.
     pub(crate) declared: Option<Arc<[bool]>>,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct ExecObject {
 pub(crate) struct PoolObject {
     pub(crate) device: usize,
     pub(crate) pool: driver::Pool,
-    /// The one that stands for the device's default pool cannot be destroyed.
+    /// Whether it stands for the default pool of the device, which cannot be destroyed.
     pub(crate) is_default: bool,
 }
 
@@ -91,7 +91,7 @@ pub(crate) struct PoolObject {
 #[derive(Debug)]
 pub(crate) struct LibraryObject {
     pub(crate) image: Arc<CStrImage>,
-    /// By context.
+    /// The module in each context.
     pub(crate) modules: HashMap<Handle, Handle>,
 }
 
@@ -110,15 +110,15 @@ pub(crate) struct Primary {
     pub(crate) flags: u32,
 }
 
-/// The context that a call is about, with what is needed of it over and over.
+/// The context that a call works on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Current {
-    /// The guest's handle of it.
+    /// The guest's handle of the context.
     pub(crate) handle: Handle,
     /// The guest's number of the device.
     pub(crate) device: usize,
     /// The driver's context.
     pub(crate) context: Context,
-    /// What the guest's default stream is.
+    /// The stream that the guest's stream 0 stands for.
     pub(crate) stream: Stream,
 }

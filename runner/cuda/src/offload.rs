@@ -1,5 +1,5 @@
-//! Work of the driver that takes as long as it takes, on a thread of its own: the call waits for it within its deadline
-//! and leaves when that is over, without the result.
+//! Runs driver calls of unbounded duration on a separate thread. The guest's call waits until its deadline, then
+//! returns without the result.
 
 use std::sync::Arc;
 use std::sync::mpsc::{TryRecvError, channel};
@@ -13,8 +13,8 @@ use crate::outcome::{CallResult, fail};
 use crate::teardown::WorkToken;
 
 impl Call<'_> {
-    /// Does something on a thread of its own, which has no context before or after. If the run ends before, `undo` gets
-    /// the result, on that thread.
+    /// Runs `work` on a new thread, which has no current context before or after. If the run ends first, `undo`
+    /// receives the result on that thread.
     pub(crate) fn offload<T: Send + 'static>(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! What a call gives: nothing or a value, a code for the guest, or the end of the run.
+//! The result of a call: a value, an error code for the guest, or the end of the run.
 
 use faas_wasm_engine::Stop;
 
@@ -7,7 +7,7 @@ use crate::code::Code;
 /// Why a call did not succeed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The guest gets this result.
+    /// The call returns this code to the guest.
     Code(Code),
     /// The run ends.
     Stop(Stop),
@@ -19,10 +19,10 @@ impl From<Code> for Failure {
     }
 }
 
-/// What a call gives.
+/// The result of a call.
 pub(crate) type CallResult<T = ()> = Result<T, Failure>;
 
-/// A failure with a code.
+/// Fails with a code for the guest.
 pub(crate) fn fail<T>(code: Code) -> CallResult<T> {
     Err(Failure::Code(code))
 }

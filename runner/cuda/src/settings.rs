@@ -1,4 +1,4 @@
-//! What the runner's configuration says about CUDA.
+//! The settings of CUDA.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::time::Duration;
 /// Whether instances share a context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// A context of the driver for each instance: an address space of its own for its kernels.
+    /// Each instance has a separate driver context, and its kernels a separate address space.
     Context,
-    /// One context for all instances: their kernels can reach each other's memory.
+    /// All instances share one context, so their kernels can access each other's memory.
     Shared,
 }
 
-/// The settings; CONFIGURATION.md of the runner describes them.
+/// The settings. The runner's CONFIGURATION.md describes the variables `cuda_*` that set them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Devices of the guest, in its numbering; `None` for all.
+    /// Devices that guests see, by the driver's ordinals and in the order of the guest's numbering; `None` for all.
     pub devices: Option<Vec<u32>>,
     /// Device memory of one instance in bytes.
     pub mem_limit: u64,
@@ -28,27 +28,27 @@ pub struct Settings {
     pub max_events: u32,
     /// Loaded modules of one instance.
     pub max_modules: u32,
-    /// Live graphs of one instance, and as many executable ones.
+    /// Live graphs of one instance; also the limit of live executable graphs.
     pub max_graphs: u32,
-    /// Live contexts of one instance, as it sees them.
+    /// Live contexts of one instance, as the guest counts them.
     pub max_contexts: u32,
     /// Largest image of a module in bytes.
     pub max_module_size: u64,
-    /// Longest wait for the device; a run's deadline ends it in any case.
+    /// Longest wait for the device. The deadline of the run ends a wait as well.
     pub kernel_timeout: Option<Duration>,
     /// Whether instances share a context.
     pub isolation: Isolation,
-    /// Contexts that are made ahead, for each device.
+    /// Contexts that are created in advance, per device.
     pub warm_contexts: u32,
     /// Directory for device code that was compiled from PTX.
     pub module_cache: Option<PathBuf>,
-    /// Refuse launches whose pointer parameters would have to be told by their values.
+    /// Refuse launches where only the value of a parameter could tell whether it is a pointer.
     pub strict_params: bool,
     /// The driver's library.
     pub driver_library: PathBuf,
 }
 
-/// The defaults of the runner are in its table of variables.
+/// For tests; the runner's defaults are in its table of variables.
 #[cfg(test)]
 impl Default for Settings {
     fn default() -> Self {
@@ -72,18 +72,18 @@ impl Default for Settings {
     }
 }
 
-/// How loud a message is.
+/// The severity of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// For information.
+    /// Information.
     Info,
-    /// Something the operator may want to change.
+    /// A problem that the operator can fix or ignore.
     Warning,
-    /// Something is broken.
+    /// A failure.
     Error,
 }
 
-/// Where messages go.
+/// The destination of messages.
 #[derive(Clone)]
 pub struct Log(Arc<Write>);
 

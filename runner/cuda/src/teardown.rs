@@ -1,10 +1,11 @@
-//! What an instance leaves behind on a device, and how it is taken apart.
+//! The objects that an instance leaves on a device, and how they are released.
 //!
-//! In this order, whatever ended the instance: wait for its streams, destroy executable graphs, graphs, events and
-//! streams, unload modules, overwrite and free memory (the newest first), destroy pools, free the staging buffer,
-//! destroy the context or give it up. A context in which a kernel has failed, or still runs when the time is over, is
-//! destroyed as it is; what lies outside of it (memory of pools) is freed from the context with which the device is
-//! tried then. Until that has happened the staging buffer stays where it is, as the device may still write to it.
+//! The order is the same whatever ended the instance: wait for its streams; destroy executable graphs, graphs, events,
+//! and streams; unload modules; overwrite and free memory, the newest first; destroy pools; free the staging buffer;
+//! destroy the context, or leave it to the other instances that share it. If a kernel has failed, or still runs at the
+//! end of [`IDLE_TIMEOUT`], the context is destroyed with everything in it. Objects outside the context, such as memory
+//! of pools, are then freed from the context that probes the device. Until the context is destroyed its staging buffer
+//! is not freed, as the device may still write to it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,15 +17,15 @@ use crate::driver::{
 };
 use crate::lease::Lease;
 
-/// How long an instance's streams may still be busy after its end.
+/// How long the streams of an ended instance may stay busy.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest pause between two looks at a stream.
+/// Longest pause between two queries of a stream.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Says whether work that was begun is still going on: as long as there is a second one of it.
+/// Marks offloaded work. The work is still running as long as the token has a second owner.
 pub(crate) type WorkToken = Arc<()>;
 
-/// A piece of device memory to be freed.
+/// An allocation of device memory that must be freed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allocation {
     pub(crate) address: u64,
@@ -33,7 +34,7 @@ pub(crate) struct Allocation {
     pub(crate) from_pool: bool,
 }
 
-/// See the module's text.
+/// The objects of an instance on one device; see the module documentation.
 #[derive(Debug)]
 pub(crate) struct Teardown {
     pub(crate) lease: Lease,
@@ -44,28 +45,29 @@ pub(crate) struct Teardown {
     pub(crate) modules: Vec<Module>,
     pub(crate) memory: Vec<Allocation>,
     pub(crate) pools: Vec<Pool>,
-    /// Recorded at the end of the default stream of the guest's thread, which no other thread can name.
+    /// Recorded at the end of the per-thread default stream of the guest, to which other threads have no handle.
     pub(crate) fence: Option<Event>,
-    /// The code after which nothing works in the context any more.
+    /// The error after which every call in the context fails.
     pub(crate) poisoned: Option<Code>,
-    /// Whether a wait for the device was given up: something still runs.
+    /// Whether a wait for the device was abandoned, so that work is still running.
     pub(crate) overdue: bool,
     /// Offloaded work of the instance that may still use the context.
     pub(crate) offloaded: Vec<WorkToken>,
 }
 
-/// How taking apart went.
+/// The result of a teardown.
 #[derive(Debug)]
 pub(crate) enum TeardownOutcome {
-    /// As it should.
+    /// Everything was released.
     Clean,
-    /// A kernel had failed or did not end (`NOT_READY`), and the context is gone or given up: the device has to be tried.
+    /// A kernel failed or did not end (`NOT_READY`), and the context is destroyed or retired. The device must be
+    /// probed.
     Suspect(Code, Detached),
-    /// Something of it is still running where nothing can end it.
+    /// Work is still running in a context that other instances use, so it cannot be stopped.
     Stuck,
 }
 
-/// What is not in a context, and outlives one.
+/// Objects that do not belong to a context and outlive it.
 #[derive(Debug, Default)]
 pub(crate) struct Detached {
     graphs: Vec<Graph>,
@@ -74,7 +76,7 @@ pub(crate) struct Detached {
 }
 
 impl Teardown {
-    /// Those of an instance that has done nothing.
+    /// The teardown of an instance that has created no objects.
     pub(crate) fn of(lease: Lease) -> Self {
         Self {
             lease,
@@ -92,22 +94,22 @@ impl Teardown {
         }
     }
 
-    /// Whether something still goes on that uses the context.
+    /// Whether offloaded work still uses the context.
     pub(crate) fn is_in_use(&self) -> bool {
         self.offloaded
             .iter()
             .any(|token| Arc::strong_count(token) > 1)
     }
 
-    /// Takes everything apart. `destroying` is called before what may block without end, and told whether nobody should
-    /// get the context any more.
+    /// Releases everything. `destroying` is called before the driver calls that may never return; its argument says
+    /// whether the context must not be given to further instances.
     pub(crate) fn run(mut self, backend: &Backend, destroying: &dyn Fn(bool)) -> TeardownOutcome {
         let driver = &backend.driver;
         let end = self.come_to_rest(driver);
         let end = end.and_then(|()| self.take_apart(driver));
         let verdict = match (&self.lease.shared, end) {
             (_, Ok(())) => TeardownOutcome::Clean,
-            // The others go on using the context, and what runs in it cannot be stopped.
+            // Other instances still use the context, so the kernel cannot be stopped.
             (Some(_), Err(Code::NOT_READY)) => TeardownOutcome::Stuck,
             (_, Err(code)) => TeardownOutcome::Suspect(code, self.detached()),
         };
@@ -115,17 +117,17 @@ impl Teardown {
         destroying(!matches!(verdict, TeardownOutcome::Clean));
         let context = match self.lease.shared.take() {
             None => Some(self.lease.context),
-            // The last one to leave a context that nobody new gets closes it.
+            // The last instance of a retired context destroys it.
             Some(shared) => Arc::into_inner(shared).map(|shared| shared.context),
         };
         if let Some(context) = context {
-            // One that cannot be destroyed any more is gone already.
+            // If this fails, the context no longer exists.
             let _ = driver.context_destroy(context);
         }
         verdict
     }
 
-    /// Waits until nothing of it runs any more; with `NOT_READY` something does.
+    /// Waits until no work of the instance is running. Fails with `NOT_READY` if some still is.
     fn come_to_rest(&self, driver: &EntryPoints) -> Result<(), Code> {
         if self.overdue {
             return Err(Code::NOT_READY);
@@ -151,10 +153,10 @@ impl Teardown {
         }
     }
 
-    /// Gives back what an idle instance has; an error if a kernel's fault shows.
+    /// Releases the objects of an idle instance. Fails if a driver call reports the fault of a kernel.
     fn take_apart(&mut self, driver: &EntryPoints) -> Result<(), Code> {
         let stream = self.lease.stream;
-        // The driver's answers are of no use here, but for those that say that the context is broken.
+        // Only errors that mean a broken context matter here.
         let mut fault = None;
         let mut note = |result: Result<(), Code>| {
             fault = fault.or(result.err().filter(|code| code.is_sticky()));
@@ -184,11 +186,11 @@ impl Teardown {
         self.memory
             .sort_unstable_by_key(|allocation| std::cmp::Reverse(allocation.number));
         for allocation in &self.memory {
-            // Freed memory is not cleared by the driver when it goes to somebody else of this process.
+            // The driver does not clear memory that is allocated again in the same process.
             note(driver.memset_8(allocation.address, 0, allocation.size as usize, stream));
         }
         wait_for(driver, [stream], Instant::now() + IDLE_TIMEOUT)?;
-        // That of pools, too: nothing uses it any more, and it is certain to be gone then.
+        // This frees memory of pools as well. No work uses it now.
         for allocation in self.memory.drain(..) {
             note(driver.mem_free(allocation.address));
         }
@@ -203,7 +205,7 @@ impl Teardown {
     }
 }
 
-/// Waits for streams; `NOT_READY` if one is still busy at the end of the time.
+/// Waits for streams. Fails with `NOT_READY` if one is still busy at `until`.
 pub(crate) fn wait_for(
     driver: &EntryPoints,
     streams: impl IntoIterator<Item = Stream>,
@@ -213,7 +215,7 @@ pub(crate) fn wait_for(
     streams.try_for_each(|stream| poll(until, || driver.stream_query(stream)))
 }
 
-/// Asks until the answer is another than "not ready", or the time is over.
+/// Repeats a query until its result is not `NOT_READY`, or until the time is over.
 fn poll(until: Instant, ask: impl Fn() -> Result<(), Code>) -> Result<(), Code> {
     let mut pause = Duration::from_micros(20);
     loop {
@@ -227,8 +229,8 @@ fn poll(until: Instant, ask: impl Fn() -> Result<(), Code>) -> Result<(), Code> 
     }
 }
 
-/// Tries whether a device still works: a new context, and a kernel-like operation in it. What is left of another
-/// context is freed from there. A device that has no room has not lost its senses.
+/// Probes whether a device still works: creates a context and runs a memset in it. Also frees the detached objects of a
+/// destroyed context. A device that is out of memory counts as working.
 pub(crate) fn probe(backend: &Backend, device: usize, detached: Detached) -> Result<(), Code> {
     match try_device(backend, device, detached) {
         Err(Code::OUT_OF_MEMORY) => Ok(()),
@@ -262,7 +264,7 @@ fn try_device(backend: &Backend, device: usize, detached: Detached) -> Result<()
     for pool in detached.pools {
         let _ = driver.pool_destroy(pool);
     }
-    // Whatever is wrong with them is wrong with the context.
+    // An error here means that the context does not work.
     let freed = driver.free_host_buffer(staging);
     let ended = driver.stream_destroy(stream);
     clear_current(driver);

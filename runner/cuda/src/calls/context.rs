@@ -1,4 +1,4 @@
-//! Contexts as guests see them: any number up to the limit, over one context of the driver per device.
+//! The contexts of guests: any number up to the limit, all on one driver context per device.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::teardown::Teardown;
 
 use super::device;
 
-/// The version of the interface that contexts are made for: that of `cuCtxCreate_v2`.
+/// The API version of contexts: that of `cuCtxCreate_v2`.
 const API_VERSION: u64 = 3020;
 /// `CU_LIMIT_STACK_SIZE`, `PRINTF_FIFO_SIZE` and `MALLOC_HEAP_SIZE`.
 const STACK_SIZE: u32 = 0;
@@ -22,7 +22,7 @@ const PRINTF_SIZE: u32 = 1;
 const HEAP_SIZE: u32 = 2;
 const LARGEST_PRINTF: u64 = 1 << 20;
 
-/// Leases a context of the driver on a device, if the instance has none there yet.
+/// Leases a driver context on a device, unless the instance already has one there.
 pub(crate) fn lease(call: &mut Call<'_>, index: usize) -> CallResult {
     if call.state.leases[index].is_some() {
         return Ok(());
@@ -31,7 +31,7 @@ pub(crate) fn lease(call: &mut Call<'_>, index: usize) -> CallResult {
     let lease = match call.cuda.lease_now(&backend, index)? {
         Some(lease) => lease,
         None => {
-            // Making a context takes long, and waits for a device that hangs.
+            // Creating a context takes long, and blocks if the device hangs.
             let (cuda, giver) = (Arc::clone(call.cuda), Arc::clone(call.cuda));
             let worker = Arc::clone(&backend);
             let preparing = cuda.prepare();
@@ -49,7 +49,7 @@ pub(crate) fn lease(call: &mut Call<'_>, index: usize) -> CallResult {
     Ok(())
 }
 
-/// Makes a context of the guest, on a context of the driver that is leased on first use.
+/// Creates a context for the guest on the driver context, which is leased on first use.
 pub(crate) fn make(call: &mut Call<'_>, device: i32, flags: u32) -> CallResult<Handle> {
     device::find(call, device)?;
     let index = device as usize;
@@ -76,7 +76,7 @@ pub(crate) fn create(call: &mut Call<'_>, context: Pointer, flags: u32, device: 
     call.store(out, handle.0)
 }
 
-/// `cuCtxCreate_v3`: without affinities.
+/// `cuCtxCreate_v3`. Affinities are not supported.
 pub(crate) fn create_v3(
     call: &mut Call<'_>,
     context: Pointer,
@@ -91,7 +91,7 @@ pub(crate) fn create_v3(
     create(call, context, flags, device)
 }
 
-/// `cuCtxCreate_v4`: without parameters.
+/// `cuCtxCreate_v4`. Parameters are not supported.
 pub(crate) fn create_v4(
     call: &mut Call<'_>,
     context: Pointer,
@@ -105,7 +105,7 @@ pub(crate) fn create_v4(
     create(call, context, flags, device)
 }
 
-/// Destroys a context of the guest with all that was made in it.
+/// Destroys a context of the guest and everything that was created in it.
 pub(crate) fn end(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let current = call.enter_context(handle)?;
     let backend = call.backend()?;
@@ -116,7 +116,7 @@ pub(crate) fn end(call: &mut Call<'_>, handle: Handle) -> CallResult {
     Ok(())
 }
 
-/// Frees everything that belongs to a context of the guest; nothing of it is busy.
+/// Frees everything that belongs to an idle context of the guest.
 pub(crate) fn release_objects(call: &mut Call<'_>, current: Current) -> CallResult {
     let backend = call.backend()?;
     let driver = &backend.driver;
@@ -228,7 +228,7 @@ pub(crate) fn get_flags(call: &mut Call<'_>, flags: Pointer) -> CallResult {
     call.store(out, u64::from(flags))
 }
 
-/// The context that a call names, or the current one for NULL.
+/// The context of a handle; for NULL the current context.
 fn named(call: &mut Call<'_>, context: Handle) -> CallResult<Current> {
     match context {
         Handle::NULL => call.current(),
@@ -247,7 +247,7 @@ pub(crate) fn get_api_version(
     call.store(out, API_VERSION)
 }
 
-/// `cuCtxGetId`: a number that no other context of the instance has.
+/// `cuCtxGetId`: a number that is unique within the instance.
 pub(crate) fn get_id(call: &mut Call<'_>, context: Handle, id: Pointer) -> CallResult {
     let current = named(call, context)?;
     let out = call.out(id, Kind::Long)?;
@@ -272,7 +272,7 @@ pub(crate) fn get_limit(call: &mut Call<'_>, value: Pointer, limit: u32) -> Call
     call.store(out, value as u64)
 }
 
-/// `cuCtxSetLimit`: in a context of the instance's own, for what is its own.
+/// `cuCtxSetLimit`. Allowed only in an exclusive context.
 pub(crate) fn set_limit(call: &mut Call<'_>, limit: u32, value: Size) -> CallResult {
     call.current()?;
     if call.cuda.settings().isolation == Isolation::Shared {
@@ -283,7 +283,7 @@ pub(crate) fn set_limit(call: &mut Call<'_>, limit: u32, value: Size) -> CallRes
     match limit {
         STACK_SIZE => {}
         PRINTF_SIZE if value.0 <= LARGEST_PRINTF => {}
-        // What kernels allocate is the instance's device memory like any other.
+        // The heap of kernels counts against the device memory of the instance.
         HEAP_SIZE => {
             let before = call.backend()?.driver.context_limit(HEAP_SIZE)? as u64;
             let more = value.0.saturating_sub(before);
@@ -310,7 +310,7 @@ pub(crate) fn get_cache_config(call: &mut Call<'_>, config: Pointer) -> CallResu
     call.store(out, u64::from(value))
 }
 
-/// `cuCtxSetCacheConfig`: a preference, which in a shared context would be everybody's.
+/// `cuCtxSetCacheConfig`. Ignored in a shared context, where it would affect other instances.
 pub(crate) fn set_cache_config(call: &mut Call<'_>, config: u32) -> CallResult {
     call.current()?;
     if config > 3 {

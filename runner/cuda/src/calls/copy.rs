@@ -1,9 +1,9 @@
-//! Copies between the guest's memory and the device.
+//! Copies between guest memory and the device.
 //!
-//! They go through a staging buffer, half by half, each waited for within the deadline; while the device has one half,
-//! the other is filled or emptied. The device never sees the guest's memory, so nothing can write to it once the
-//! instance is gone. A copy to or from the
-//! guest's memory inside a capture is refused, as a graph would replay it with an address that is none any more.
+//! Copies use the two halves of a staging buffer in turn: while the device uses one half, the host fills or empties the
+//! other. Each half is waited for within the deadline. The device never accesses guest memory, so it cannot write there
+//! after the end of the instance. Copies to or from guest memory are refused during a capture, as the graph would
+//! replay them after the staging buffer has been reused.
 
 use crate::arguments::{Device, Pointer, Size};
 use crate::call::Call;
@@ -15,14 +15,14 @@ use crate::outcome::{CallResult, fail};
 use super::memory::{context_of, translate};
 use super::stream::Named;
 
-/// Which way a piece goes.
+/// The direction of a copy.
 #[derive(Debug, Clone, Copy)]
 enum Direction {
     ToDevice,
     FromDevice,
 }
 
-/// The stream that a copy is put into, checked against where the memory is.
+/// The stream of a copy. It must be in the context of the memory.
 pub(crate) fn stream_for(
     call: &mut Call<'_>,
     addresses: &[Device],
@@ -38,7 +38,7 @@ pub(crate) fn stream_for(
     Ok(named)
 }
 
-/// Refuses what a capture cannot take.
+/// Refuses copies that cannot be captured.
 pub(crate) fn refuse_capture(call: &Call<'_>, stream: Stream) -> CallResult {
     match call.is_capturing(stream)? {
         true => fail(Code::STREAM_CAPTURE_UNSUPPORTED),
@@ -46,7 +46,7 @@ pub(crate) fn refuse_capture(call: &Call<'_>, stream: Stream) -> CallResult {
     }
 }
 
-/// Copies a row; the range of device memory has been checked.
+/// Copies a row. The caller has checked the range of device memory.
 pub(crate) fn to_device(
     call: &mut Call<'_>,
     named: Named,
@@ -57,7 +57,7 @@ pub(crate) fn to_device(
     staged(call, named, real, from, length, Direction::ToDevice)
 }
 
-/// Copies a row; the range of device memory has been checked.
+/// Copies a row. The caller has checked the range of device memory.
 pub(crate) fn from_device(
     call: &mut Call<'_>,
     named: Named,
@@ -82,7 +82,7 @@ fn staged(
         return fail(Code::INVALID_CONTEXT);
     };
     let result = pieces(call, named.stream, real, host, length, way, &mut staging);
-    // Back in any case: if the device may still write to it, it stays with the context.
+    // Always return the buffer to the lease: if the device may still write to it, it lives as long as the context.
     if let Some(lease) = call.state.leases[named.current.device].as_mut() {
         lease.staging = Some(staging);
     }
@@ -200,7 +200,7 @@ pub(crate) fn device_to_host(
     device_to_host_async(call, to, from, bytes, Handle::NULL)
 }
 
-/// `cuMemcpyDtoDAsync_v2`, and `cuMemcpyAsync` for two places on the device.
+/// `cuMemcpyDtoDAsync_v2`, and `cuMemcpyAsync` between two locations on the device.
 pub(crate) fn device_to_device_async(
     call: &mut Call<'_>,
     to: Device,
@@ -234,8 +234,8 @@ pub(crate) fn device_to_device(
     device_to_device_async(call, to, from, bytes, Handle::NULL)
 }
 
-/// Whether both places are on the device, as a copy without a direction must have it here: addresses of the guest's
-/// memory and the device's are not told apart by their values.
+/// Whether both addresses are on the device. A copy without a direction requires that, as the value of an address does
+/// not tell guest memory from device memory.
 fn both_on_device(call: &Call<'_>, to: Device, from: Device) -> CallResult {
     match [to, from]
         .iter()
@@ -259,7 +259,7 @@ pub(crate) fn copy_async(
     device_to_device_async(call, to, from, bytes, stream)
 }
 
-/// `cuMemcpy`, which is over when it returns.
+/// `cuMemcpy`, which is synchronous.
 pub(crate) fn copy(call: &mut Call<'_>, to: Device, from: Device, bytes: Size) -> CallResult {
     call.current()?;
     both_on_device(call, to, from)?;

@@ -1,4 +1,4 @@
-//! Initialisation and devices.
+//! Initialization and devices.
 
 use crate::arguments::{Kind, Pointer};
 use crate::call::Call;
@@ -7,13 +7,13 @@ use crate::device::Device;
 use crate::objects::Primary;
 use crate::outcome::{CallResult, Failure, fail};
 
-/// The version that is told without a driver: that of the interface here.
+/// The version reported without a driver: that of the API here.
 const OWN_VERSION: u64 = 13_000;
-/// Addresses that a guest with four-byte pointers can have at most.
+/// Size of the address space of a guest with 4-byte device pointers.
 const ADDRESSABLE: u64 = 0xFFFF_0000;
 
-/// Attributes that are not the device's here: shared addresses with the host, mapped host memory, managed memory, peers,
-/// handles for other processes and direct access by other devices.
+/// Attributes that are reported as 0 because the feature is not supported here: shared addresses with the host, mapped
+/// host memory, managed memory, peers, handles for other processes, and direct access by other devices.
 const ABSENT: &[u32] = &[
     19, // CAN_MAP_HOST_MEMORY
     41, // UNIFIED_ADDRESSING
@@ -80,7 +80,7 @@ pub(crate) fn device_count(call: &mut Call<'_>, count: Pointer) -> CallResult {
     call.store(out, backend.devices.len() as u64)
 }
 
-/// The guest's device of a number.
+/// The device with a number in the guest's numbering.
 pub(crate) fn find(call: &Call<'_>, device: i32) -> CallResult<Device> {
     let backend = call.backend()?;
     match usize::try_from(device)
@@ -159,7 +159,7 @@ pub(crate) fn device_uuid(call: &mut Call<'_>, uuid: Pointer, device: i32) -> Ca
     Ok(())
 }
 
-/// What of a number of bytes the guest can use.
+/// Limits a number of bytes to what the guest can use.
 fn usable(call: &Call<'_>, bytes: u64) -> u64 {
     let bytes = bytes.min(call.cuda.settings().mem_limit);
     match call.abi.device_pointer {
@@ -188,7 +188,7 @@ pub(crate) fn mem_info(call: &mut Call<'_>, free: Pointer, total: Pointer) -> Ca
     call.store(outs.1, total)
 }
 
-/// `cuDeviceCanAccessPeer`: never.
+/// `cuDeviceCanAccessPeer`: always 0.
 pub(crate) fn can_access_peer(
     call: &mut Call<'_>,
     can: Pointer,

@@ -1,4 +1,4 @@
-//! Names and texts of codes. They work without a driver, and after a fault.
+//! Names and texts of codes. These calls also work without a driver and after a fault.
 
 use crate::arguments::{Kind, Pointer};
 use crate::call::Call;

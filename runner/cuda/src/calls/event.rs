@@ -9,7 +9,7 @@ use crate::handles::Handle;
 use crate::objects::EventObject;
 use crate::outcome::{CallResult, fail};
 
-/// `CU_EVENT_BLOCKING_SYNC` and `INTERPROCESS`.
+/// `CU_EVENT_BLOCKING_SYNC` and `CU_EVENT_INTERPROCESS`.
 const BLOCKING_SYNC: u32 = 1;
 const INTERPROCESS: u32 = 4;
 
@@ -26,7 +26,7 @@ pub(crate) fn create(call: &mut Call<'_>, event: Pointer, flags: u32) -> CallRes
     if !call.state.events.has_room() {
         return fail(Code::OUT_OF_MEMORY);
     }
-    // How the driver would wait does not matter, as it is never let.
+    // Ignore how the driver would wait: we never call its waits.
     let event = call
         .backend()?
         .driver
@@ -43,7 +43,7 @@ pub(crate) fn create(call: &mut Call<'_>, event: Pointer, flags: u32) -> CallRes
     call.store(out, handle.0)
 }
 
-/// The event of a handle, its context made the thread's.
+/// The event of a handle. Makes its context current on the thread.
 fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<Event> {
     let Some(object) = call.state.events.get(handle) else {
         return fail(Code::INVALID_HANDLE);

@@ -1,4 +1,4 @@
-//! Kernels as objects: attributes, names, parameters.
+//! Attributes, names, and parameters of kernels.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::settings::Level;
 
 use super::library;
 
-/// Longest declaration of parameters.
+/// Longest declaration of parameter kinds in bytes.
 const LONGEST_DECLARATION: u64 = 4096;
 
-/// The kernel of a handle, of a module or of a library, its context made the thread's.
+/// The kernel of a handle, from a module or a library. Makes its context current on the thread.
 pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<(Handle, FunctionObject)> {
     let handle = match call.state.kernels.get(handle) {
         Some(_) => library::function_of(call, handle)?,
@@ -29,7 +29,7 @@ pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<(Handle, F
     Ok((handle, object))
 }
 
-/// The layout of a kernel's parameters, found at its first use.
+/// The layout of a kernel's parameters, resolved on first use.
 pub(crate) fn layout(
     call: &mut Call<'_>,
     handle: Handle,
@@ -131,7 +131,7 @@ pub(crate) fn get_name(call: &mut Call<'_>, name: Pointer, function: Handle) -> 
     call.store(out, address)
 }
 
-/// `cuFuncGetParamInfo` and `cuKernelGetParamInfo`: of the kernel's own layout.
+/// `cuFuncGetParamInfo` and `cuKernelGetParamInfo`, in the layout of the device.
 pub(crate) fn parameter(
     call: &mut Call<'_>,
     function: Handle,
@@ -159,13 +159,13 @@ pub(crate) fn parameter(
 pub(crate) fn load(call: &mut Call<'_>, function: Handle) -> CallResult {
     let (_, object) = find(call, function)?;
     match call.backend()?.driver.function_load(object.function) {
-        // An old driver loads with the module or at the first launch.
+        // An old driver loads functions with the module or at the first launch.
         Err(Code::NOT_SUPPORTED) => Ok(()),
         result => Ok(result?),
     }
 }
 
-/// `faasCuFuncSetParamKinds`: which parameters are device pointers.
+/// `faasCuFuncSetParamKinds`: declares which parameters are device pointers.
 pub(crate) fn set_parameter_kinds(
     call: &mut Call<'_>,
     function: Handle,

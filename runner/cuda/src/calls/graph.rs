@@ -1,7 +1,7 @@
 //! Graphs and executable graphs.
 //!
-//! A graph keeps the driver's addresses of the memory that its nodes name. So memory that is freed while there is a
-//! graph is kept until there is none (`memory.rs`): a launch can then reach nothing but what was the instance's.
+//! The nodes of a graph contain device addresses. So memory that is freed while a graph exists is kept until no graph
+//! exists (`memory.rs`), and a launch can only access memory of the instance.
 
 use crate::arguments::{Kind, Pointer};
 use crate::call::Call;
@@ -15,10 +15,10 @@ use crate::outcome::{CallResult, fail};
 
 use super::memory::release_kept;
 
-/// `CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH`, `UPLOAD` and `USE_NODE_PRIORITY`.
+/// `CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH`, `UPLOAD`, and `USE_NODE_PRIORITY`.
 const FLAGS: u64 = 1 | 2 | 8;
 
-/// The graph of a handle, its context made the thread's.
+/// The graph of a handle. Makes its context current on the thread.
 pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<(Current, Graph)> {
     let Some(object) = call.state.graphs.get(handle) else {
         return fail(Code::INVALID_HANDLE);
@@ -63,7 +63,7 @@ pub(crate) fn clone(call: &mut Call<'_>, clone: Pointer, original: Handle) -> Ca
     call.store(out, handle.0)
 }
 
-/// Destroys a graph with the handles of its nodes.
+/// Destroys a graph and the handles of its nodes.
 pub(crate) fn forget(state: &mut State, driver: &EntryPoints, handle: Handle) -> Result<(), Code> {
     if let Some(object) = state.graphs.get(handle) {
         driver.graph_destroy(object.graph)?;
@@ -110,7 +110,7 @@ pub(crate) fn instantiate(
     call.store(out, handle.0)
 }
 
-/// `cuGraphInstantiate_v2`: with a buffer for messages, which stays empty.
+/// `cuGraphInstantiate_v2`. The buffer for messages stays empty.
 pub(crate) fn instantiate_v2(
     call: &mut Call<'_>,
     exec: Pointer,
@@ -122,7 +122,7 @@ pub(crate) fn instantiate_v2(
     instantiate(call, exec, graph, 0)
 }
 
-/// `cuGraphInstantiateWithParams`: flags, a stream to upload in, and two results.
+/// `cuGraphInstantiateWithParams`: flags, a stream for the upload, and two results.
 pub(crate) fn instantiate_with_params(
     call: &mut Call<'_>,
     exec: Pointer,
@@ -171,7 +171,7 @@ pub(crate) fn upload(call: &mut Call<'_>, exec: Handle, stream: Handle) -> CallR
     Ok(call.backend()?.driver.graph_upload(exec, named.stream)?)
 }
 
-/// `cuGraphExecDestroy`. A launch of it may be running, and what was kept for it is freed.
+/// `cuGraphExecDestroy`. Memory that was kept for graphs is then freed, once running launches have ended.
 pub(crate) fn exec_destroy(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let (_, exec) = find_exec(call, handle)?;
     call.backend()?.driver.graph_exec_destroy(exec)?;

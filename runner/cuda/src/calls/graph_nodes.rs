@@ -37,7 +37,7 @@ fn dependencies(
         .collect()
 }
 
-/// The guest's handle of a node, made if it has none yet.
+/// The guest's handle of a node, created on first use.
 fn handle_of(call: &mut Call<'_>, graph: Handle, node: Node) -> CallResult<Handle> {
     let known = call
         .state
@@ -53,7 +53,7 @@ fn handle_of(call: &mut Call<'_>, graph: Handle, node: Node) -> CallResult<Handl
         .map_err(|_| Code::OUT_OF_MEMORY.into())
 }
 
-/// Adds a node in the way that `add` says.
+/// Adds a node by the function `add`.
 fn add(
     call: &mut Call<'_>,
     out: Pointer,
@@ -72,7 +72,7 @@ fn add(
     call.store(out, handle.0)
 }
 
-/// `cuGraphAddKernelNode` and `_v2`, which has two more fields at the end.
+/// `cuGraphAddKernelNode` and `_v2`, whose structure has two more fields at the end.
 pub(crate) fn add_kernel(
     call: &mut Call<'_>,
     node: Pointer,
@@ -146,7 +146,7 @@ pub(crate) fn add_memset(
     })
 }
 
-/// `cuGraphAddMemcpyNode`, between two places on the device.
+/// `cuGraphAddMemcpyNode` between two locations on the device.
 pub(crate) fn add_memcpy(
     call: &mut Call<'_>,
     node: Pointer,
@@ -196,7 +196,7 @@ pub(crate) fn add_dependencies(
         .graph_add_dependencies(raw, &from, &to)?)
 }
 
-/// `cuGraphAddDependencies_v2`: without data on the edges.
+/// `cuGraphAddDependencies_v2`. Edge data is not supported.
 pub(crate) fn add_dependencies_v2(
     call: &mut Call<'_>,
     graph: Handle,
@@ -260,7 +260,7 @@ pub(crate) fn get_edges(
     call.store(out, given as u64)
 }
 
-/// `cuGraphGetEdges_v2`: without data on the edges.
+/// `cuGraphGetEdges_v2`. Edge data is not supported.
 pub(crate) fn get_edges_v2(
     call: &mut Call<'_>,
     graph: Handle,

@@ -1,8 +1,8 @@
-//! Kernel launches: the guest's parameters become a buffer of the kernel's layout, with device pointers translated.
+//! Kernel launches: copies the guest's parameters to a buffer in the kernel's layout and translates device pointers.
 //!
-//! The driver never gets a pointer of the guest: it reads parameters from a buffer of the host. Values that are not
-//! pointers are copied as they are, and with eight-byte device pointers all are: what a kernel reaches through an
-//! address that it makes itself is bounded by its context and by nothing here.
+//! The driver reads the parameters from a buffer of the host. Parameters that are not pointers are copied unchanged,
+//! and with 8-byte device pointers all parameters are. A kernel can compute any address; only its context bounds what
+//! it can access.
 
 use faas_wasm_artifact::Width;
 
@@ -25,11 +25,11 @@ const BUFFER: u64 = 1;
 const BUFFER_SIZE: u64 = 2;
 /// Most attributes of a launch.
 const MOST_ATTRIBUTES: u32 = 16;
-/// Launch attributes that concern the launch alone: ignored, cooperative, cluster dimension, cluster scheduling,
+/// Launch attributes that affect only the launch: ignored, cooperative, cluster dimension, cluster scheduling,
 /// programmatic stream serialization, priority, preferred cluster dimension, shared memory carve-out.
 const ATTRIBUTES: &[u32] = &[0, 2, 4, 5, 6, 8, 11, 14];
 
-/// Checks a launch against the device, as the driver would.
+/// Checks a launch against the limits of the device, as the driver does.
 fn check(device: &Device, shape: LaunchShape) -> CallResult {
     let within = |values: [u32; 3], limits: [u32; 3]| {
         values
@@ -52,7 +52,7 @@ fn check(device: &Device, shape: LaunchShape) -> CallResult {
     }
 }
 
-/// Writes a parameter that the guest has as `value` to its place in the buffer.
+/// Writes a parameter to its place in the buffer. `value` is the guest's representation.
 fn translated(
     call: &Call<'_>,
     parameter: Parameter,
@@ -86,7 +86,7 @@ fn pack(call: &mut Call<'_>, layout: &Layout, parameters: Pointer) -> CallResult
                         .copy_from_slice(&translated(call, *parameter, value, true)?.to_le_bytes());
                 }
                 Role::Unknown if four => {
-                    // The upper half is the guest's only if it is a number.
+                    // The upper half is valid only if the parameter is a number.
                     let low = call.load(at, Kind::Int)?;
                     let value = match call.state.addresses.find(low) {
                         Some(_) => translated(call, *parameter, low, true)?,
@@ -103,7 +103,7 @@ fn pack(call: &mut Call<'_>, layout: &Layout, parameters: Pointer) -> CallResult
     result
 }
 
-/// Packs parameters from a buffer of the kernel's own layout, which `extra` names.
+/// Packs parameters from a buffer in the kernel's layout, given by `extra`.
 fn pack_buffer(call: &mut Call<'_>, layout: &Layout, extra: Pointer) -> CallResult {
     let (mut buffer, mut size) = (None, None);
     let mut index = 0;
@@ -133,7 +133,7 @@ fn pack_buffer(call: &mut Call<'_>, layout: &Layout, extra: Pointer) -> CallResu
     let mut arguments = std::mem::take(&mut call.state.arguments);
     let result = (|| {
         prepare(&mut arguments, layout);
-        // All that the guest says is there must be its own, though a kernel takes no more than its layout.
+        // Check the whole buffer that the guest declares, even if the kernel's layout is shorter.
         let given = &call.bytes(buffer, size)?[..layout.size];
         arguments.bytes_mut()[..layout.size].copy_from_slice(given);
         for parameter in layout
@@ -162,7 +162,7 @@ fn prepare(arguments: &mut Arguments, layout: &Layout) {
         .extend(layout.parameters.iter().map(|parameter| parameter.offset));
 }
 
-/// Finds a kernel, checks the launch and packs its parameters, for a launch or a node of a graph.
+/// Finds a kernel, checks the launch, and packs its parameters, for a launch or a graph node.
 pub(crate) fn prepared(
     call: &mut Call<'_>,
     kernel: Handle,
@@ -301,7 +301,7 @@ pub(crate) fn launch_ex(
     }
     let mut attributes = Vec::new();
     for index in 0..u64::from(count) {
-        // A number, and a value of 64 bytes at offset 8, in guests and in the driver alike.
+        // A number, and 64 bytes of value at offset 8, both in guests and in the driver.
         let bytes = call.bytes(list.plus(index * size_of::<LaunchAttribute>() as u64), 72)?;
         let id = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         let mut value = [0; 64];

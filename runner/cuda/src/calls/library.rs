@@ -1,4 +1,4 @@
-//! Libraries: images without a context, which become modules where they are used.
+//! Libraries: images that are loaded as a module in each context on first use.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::module;
 const LONGEST_NAME: u64 = 64 << 10;
 const MOST_OPTIONS: u32 = 64;
 
-/// `cuLibraryLoadData`. The options concern how it is compiled, which is ours to say.
+/// `cuLibraryLoadData`. Ignores the options, which only affect compilation.
 #[expect(
     clippy::too_many_arguments,
     reason = "as many as the driver's function has"
@@ -59,7 +59,7 @@ pub(crate) fn unload(call: &mut Call<'_>, library: Handle) -> CallResult {
     };
     let modules: Vec<_> = object.modules.values().copied().collect();
     for handle in modules {
-        // One of a context that has been destroyed is gone.
+        // The module of a destroyed context no longer exists.
         if call.state.modules.get(handle).is_some() {
             let (current, _) = module::find(call, handle)?;
             let backend = call.backend()?;

@@ -1,7 +1,7 @@
 //! Copies of rows and planes.
 //!
-//! Either side may be the guest's memory or the device's. Between two places on the device the driver copies in one
-//! operation; otherwise rows are packed into the staging buffer, as many at a time as fit.
+//! Each side is in guest memory or on the device. Between two locations on the device, the driver copies in one
+//! operation. Otherwise rows are packed into the staging buffer, as many at a time as fit.
 
 use crate::arguments::{Device, Kind, Pointer};
 use crate::call::Call;
@@ -15,7 +15,7 @@ use super::copy::{from_device, refuse_capture, stream_for, to_device};
 use super::memory::translate;
 use super::stream::Named;
 
-/// A side of a copy as the guest gives it.
+/// One side of a copy in the guest's terms.
 #[derive(Debug, Clone, Copy)]
 struct Side {
     /// Offset of the first byte.
@@ -24,11 +24,11 @@ struct Side {
     host: Pointer,
     device: Device,
     pitch: u64,
-    /// Bytes from one plane to the next.
+    /// Distance between planes in bytes.
     plane: u64,
 }
 
-/// Width in bytes, rows and planes.
+/// Width in bytes, rows, and planes.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
     width: u64,
@@ -41,7 +41,7 @@ impl Extent {
         self.width == 0 || self.height == 0 || self.depth == 0
     }
 
-    /// Bytes from the first to the last byte of a side.
+    /// Distance in bytes from the first byte of a side to the end of its last row.
     fn on(self, side: &Side) -> Option<u64> {
         let rows = super::memset::extent(side.pitch, self.width, self.height)?;
         let planes = side.plane.checked_mul(self.depth.checked_sub(1)?)?;
@@ -84,7 +84,7 @@ fn side(call: &Call<'_>, fields: &mut Fields, has_planes: bool) -> CallResult<Si
     })
 }
 
-/// A copy whose both sides have been checked against the memory they are in.
+/// A copy whose sides are both checked.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Host(Pointer),
@@ -107,7 +107,7 @@ fn place(call: &Call<'_>, side: &Side, extent: Extent) -> CallResult<Place> {
                 .0
                 .checked_add(start)
                 .ok_or(Code::INVALID_VALUE)?;
-            // The end counts as address arithmetic of the guest, which may wrap for it but not here.
+            // The guest may compute an end address that wraps around; the checks here must not.
             let real = translate(call, Device(address), length)?;
             Ok(Place::Device(Device(address), real))
         }
@@ -158,7 +158,7 @@ fn run(call: &mut Call<'_>, from: Side, to: Side, extent: Extent, stream: Handle
             })
         }
         (Place::Host(source), Place::Host(target)) => {
-            // In stream order, so after what is there already.
+            // Enqueued in the stream, so it runs after earlier operations.
             let named = call.ordered_stream(stream)?;
             refuse_capture(call, named.stream)?;
             let backend = call.backend()?;
@@ -182,7 +182,7 @@ fn each_plane(extent: Extent, mut plane: impl FnMut(u64) -> CallResult) -> CallR
     (0..extent.depth).try_for_each(&mut plane)
 }
 
-/// The driver's description of a copy between two checked places on the device.
+/// The driver's structure for a copy between two checked locations on the device.
 fn device_copy(
     (real_from, from): (u64, &Side),
     (real_to, to): (u64, &Side),
@@ -213,7 +213,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// How many rows go through the staging buffer at a time; none if even one is too long.
+    /// Number of rows that fit into the staging buffer; 0 if one row does not fit.
     fn at_once(call: &Call<'_>, named: Named, extent: Extent) -> u64 {
         let lease = call.state.leases[named.current.device].as_ref();
         let room = lease
@@ -298,7 +298,7 @@ impl Rows {
     }
 }
 
-/// Lends the staging buffer out; it is put back whatever happens, as the device may still use it.
+/// Lends the staging buffer to `copy` and always returns it to the lease, as the device may still use it.
 fn with_staging(
     call: &mut Call<'_>,
     named: Named,
@@ -369,7 +369,7 @@ fn read_3d(call: &Call<'_>, copy: Pointer) -> CallResult<(Side, Side, Extent)> {
     Ok((from, to, extent))
 }
 
-/// A copy for a node of a graph, which may be between places on the device only: a graph keeps its addresses.
+/// A copy for a graph node. Both sides must be on the device, as the graph keeps the addresses.
 pub(crate) fn node_copy(call: &mut Call<'_>, copy: Pointer) -> CallResult<Memcpy3D> {
     let (from, to, extent) = read_3d(call, copy)?;
     if extent.is_empty() {

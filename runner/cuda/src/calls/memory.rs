@@ -1,4 +1,4 @@
-//! Device memory: allocation, and questions about addresses.
+//! Device memory: allocation, and attributes of addresses.
 
 use crate::addresses::Origin;
 use crate::arguments::{Device, Kind, Pointer, Size};
@@ -9,10 +9,10 @@ use crate::instance::allocation;
 use crate::objects::Current;
 use crate::outcome::{CallResult, fail};
 
-/// Rounding of allocations by the driver, which counts against the limit.
+/// Allocations are rounded up to this for the limit, as the driver rounds them.
 pub(crate) const GRAIN: u64 = 512;
 
-/// Bytes that an allocation counts as; an error if they would be too many.
+/// The bytes that an allocation counts for. Fails if they would exceed the limit.
 pub(crate) fn charge(call: &Call<'_>, bytes: u64) -> CallResult<u64> {
     if bytes == 0 {
         return fail(Code::INVALID_VALUE);
@@ -28,12 +28,12 @@ pub(crate) fn charge(call: &Call<'_>, bytes: u64) -> CallResult<u64> {
     }
 }
 
-/// What a range counts as.
+/// The bytes that a range counts for.
 pub(crate) fn charged(size: u64) -> u64 {
     size.next_multiple_of(GRAIN)
 }
 
-/// Gives memory of the driver an address of the guest, or frees it if there is none left.
+/// Assigns a guest address to memory of the driver, or frees the memory if the address space is full.
 pub(crate) fn enter(
     call: &mut Call<'_>,
     current: Current,
@@ -67,7 +67,7 @@ pub(crate) fn alloc(call: &mut Call<'_>, address: Pointer, bytes: Size) -> CallR
     call.store(out, address)
 }
 
-/// `cuMemAllocPitch_v2`. The driver says the pitch, so the limit is checked once more with it.
+/// `cuMemAllocPitch_v2`. The driver chooses the pitch, so the limit is checked again afterward.
 pub(crate) fn alloc_pitch(
     call: &mut Call<'_>,
     address: Pointer,
@@ -101,8 +101,8 @@ pub(crate) fn alloc_pitch(
     call.store(outs.1, pitch as u64)
 }
 
-/// `cuMemFree_v2`. The driver would wait for the device, so that is done here, within the deadline; memory that a graph
-/// may name is kept until there is no graph.
+/// `cuMemFree_v2`. The driver would wait for the device, so this waits first, within the deadline. Memory that a graph
+/// may refer to is kept until no graph exists.
 pub(crate) fn free(call: &mut Call<'_>, address: Device) -> CallResult {
     call.current()?;
     if address.0 == 0 {
@@ -127,7 +127,7 @@ pub(crate) fn free(call: &mut Call<'_>, address: Device) -> CallResult {
     Ok(())
 }
 
-/// Overwrites memory that goes back to a context that others use, too: it is not cleared when it is allocated again.
+/// Overwrites memory of a shared context before it is freed, as the driver does not clear memory that it reuses.
 fn scrub(call: &mut Call<'_>, current: Current, real: u64, size: u64) -> CallResult {
     let lease = call.state.leases[current.device].as_ref();
     let Some(stream) = lease
@@ -141,7 +141,7 @@ fn scrub(call: &mut Call<'_>, current: Current, real: u64, size: u64) -> CallRes
     call.wait_stream(&backend.driver, stream)
 }
 
-/// Frees what was kept for graphs, if there are none any more.
+/// Frees the memory that was kept for graphs, if no graph exists. Waits for running work first.
 pub(crate) fn release_kept(call: &mut Call<'_>) -> CallResult {
     if call.state.has_graphs() {
         return Ok(());
@@ -153,7 +153,7 @@ pub(crate) fn release_kept(call: &mut Call<'_>) -> CallResult {
             .map(|(handle, _)| handle)
             .next();
         let Some(handle) = handle else {
-            return Ok(()); // It goes with the instance.
+            return Ok(()); // Freed at the end of the instance.
         };
         let current = call.enter_context(handle)?;
         let backend = call.backend()?;
@@ -166,7 +166,7 @@ pub(crate) fn release_kept(call: &mut Call<'_>) -> CallResult {
     Ok(())
 }
 
-/// Frees all memory of a context of the guest, the newest first; nothing in it is busy.
+/// Frees all memory of an idle context of the guest, the newest first.
 pub(crate) fn release_all(call: &mut Call<'_>, current: Current) -> CallResult {
     release_kept(call)?;
     let here = current.handle;
@@ -175,7 +175,7 @@ pub(crate) fn release_all(call: &mut Call<'_>, current: Current) -> CallResult {
         .addresses
         .take_if(|range| range.context == here && !matches!(range.origin, Origin::Global(_)));
     ranges.sort_unstable_by_key(|range| std::cmp::Reverse(range.number));
-    // Should one fail, the rest is still freed at the end.
+    // If one fails, the rest is freed at the end of the instance.
     call.state.kept.extend(
         ranges
             .iter()
@@ -221,7 +221,7 @@ pub(crate) fn address_range(
     }
 }
 
-/// `CUpointer_attribute`: what is asked of an address.
+/// `CUpointer_attribute`.
 mod attribute {
     pub(super) const CONTEXT: u32 = 1;
     pub(super) const MEMORY_TYPE: u32 = 2;
@@ -235,7 +235,7 @@ mod attribute {
     pub(super) const MAPPED: u32 = 13;
 }
 
-/// Kind and value of an attribute of an address, from our own map only.
+/// Kind and value of an attribute of an address, from our map only.
 fn about(call: &Call<'_>, which: u32, address: u64) -> CallResult<Option<(Kind, u64)>> {
     let found = call
         .state
@@ -256,7 +256,7 @@ fn about(call: &Call<'_>, which: u32, address: u64) -> CallResult<Option<(Kind, 
         attribute::RANGE_START => (Kind::Device, base),
         attribute::RANGE_SIZE => (Kind::Size, range.size),
         attribute::MAPPED => (Kind::Int, 1),
-        // All about the host's side, other processes and the like.
+        // Attributes of host memory, other processes, and the like.
         _ => return fail(Code::NOT_SUPPORTED),
     }))
 }
@@ -278,7 +278,7 @@ pub(crate) fn pointer_attribute(
     }
 }
 
-/// `cuPointerGetAttributes`. An address that is none gives zeros.
+/// `cuPointerGetAttributes`. Returns zeros for an unknown address.
 pub(crate) fn pointer_attributes(
     call: &mut Call<'_>,
     count: u32,
@@ -303,8 +303,8 @@ pub(crate) fn pointer_attributes(
         .try_for_each(|(out, value)| call.store(out, value))
 }
 
-/// `faasCuDevicePtrToU64`: the device's own address, for guests that put pointers into device memory; 0 for one that is
-/// not theirs.
+/// `faasCuDevicePtrToU64`: translates an address of the guest to the device's, for guests that store pointers in device
+/// memory. Returns 0 for an address that is not in the guest's memory.
 pub(crate) fn real_address(call: &mut Call<'_>, address: Device) -> u64 {
     call.state
         .addresses
@@ -312,7 +312,7 @@ pub(crate) fn real_address(call: &mut Call<'_>, address: Device) -> u64 {
         .unwrap_or(0)
 }
 
-/// Where `length` bytes of device memory lie for the driver.
+/// The driver's address of `length` bytes of device memory.
 pub(crate) fn translate(call: &Call<'_>, address: Device, length: u64) -> CallResult<u64> {
     match call.state.addresses.translate(address.0, length) {
         Some(real) => Ok(real),
@@ -320,7 +320,7 @@ pub(crate) fn translate(call: &Call<'_>, address: Device, length: u64) -> CallRe
     }
 }
 
-/// The guest's context that device memory belongs to.
+/// The guest's context to which device memory belongs.
 pub(crate) fn context_of(call: &Call<'_>, address: Device) -> Option<Handle> {
     call.state
         .addresses

@@ -9,7 +9,7 @@ use crate::outcome::{CallResult, fail};
 use super::copy::stream_for;
 use super::memory::translate;
 
-/// The value to write over and over.
+/// The value to fill with.
 #[derive(Debug, Clone, Copy)]
 enum Element {
     Byte(u8),
@@ -58,7 +58,7 @@ fn row(
     }?)
 }
 
-/// Bytes from the first to the last byte of rows of `width` bytes; `None` if they overlap or make no sense.
+/// Total extent in bytes of rows of `width` bytes; `None` if the rows overlap or the sizes are invalid.
 pub(crate) fn extent(pitch: u64, width: u64, height: u64) -> Option<u64> {
     let last = pitch.checked_mul(height.checked_sub(1)?)?;
     (height == 1 || width <= pitch).then_some(())?;

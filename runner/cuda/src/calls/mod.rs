@@ -1,4 +1,4 @@
-//! The functions that guests call, by theme. `linker.rs` has their names.
+//! The functions that guests call, by topic. `linker.rs` lists their names.
 
 pub(crate) mod context;
 pub(crate) mod copy;

@@ -1,7 +1,7 @@
-//! Modules: loading images, and what is in them.
+//! Modules: loading images, and looking up functions and variables.
 //!
-//! Loading can take as long as compiling does, so it happens on a thread of its own that the call waits for within its
-//! deadline. Device code compiled from PTX is kept, by the hash of the text, for the process and in a directory.
+//! Loading may compile code, which takes long, so it runs on a separate thread while the call waits within its
+//! deadline. Device code compiled from PTX is cached (`compiled.rs`).
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::objects::{Current, FunctionObject, ModuleObject};
 use crate::outcome::{CallResult, Failure, fail};
 use crate::settings::Level;
 
-/// Longest path and longest name of a symbol.
+/// Longest path, and longest name of a symbol, in bytes.
 const LONGEST_PATH: u64 = 4096;
 const LONGEST_NAME: u64 = 64 << 10;
 /// Most functions that are listed.
@@ -39,7 +39,7 @@ pub(crate) fn load_image(
     load_with_log(call, current, image).map_err(|(failure, _)| failure)
 }
 
-/// The same, with what the compiler said if it failed.
+/// The same, with the messages of the compiler on failure.
 fn load_with_log(
     call: &mut Call<'_>,
     current: Current,
@@ -63,7 +63,7 @@ fn load_with_log(
         if let Ok(module) = result
             && set_current(&undoer.driver, current.context).is_ok()
         {
-            // It would go with its context, too, but a shared one stays.
+            // Destroying the context would unload it as well, but a shared context stays.
             let _ = undoer.driver.module_unload(module);
             clear_current(&undoer.driver);
         }
@@ -75,7 +75,7 @@ fn load_with_log(
         if !log.is_empty() {
             let name = format!("load {:x?}", Sha256::digest(image.bytes()));
             call.cuda.log_once(&name, Level::Warning, || {
-                format!("a guest's module was refused: {code}: {log}")
+                format!("the driver rejected a guest's module: {code}: {log}")
             });
         }
         (code.into(), log)
@@ -89,12 +89,12 @@ fn load_with_log(
     };
     match call.state.modules.insert(object) {
         Ok(handle) => Ok(handle),
-        // There was room above.
+        // Not reached: there was room above.
         Err(_) => Err((Code::OUT_OF_MEMORY.into(), String::new())),
     }
 }
 
-/// `cuModuleLoad`: of the guest's own tree. The driver never sees the path.
+/// `cuModuleLoad`. Reads the file from the guest's file system; the driver never gets the path.
 pub(crate) fn load(call: &mut Call<'_>, module: Pointer, path: Pointer) -> CallResult {
     let out = call.out(module, Kind::Handle)?;
     let current = call.current()?;
@@ -106,7 +106,7 @@ pub(crate) fn load(call: &mut Call<'_>, module: Pointer, path: Pointer) -> CallR
         Err(FileProblem::TooLarge) => return fail(Code::INVALID_VALUE),
     };
     if image::format(&contents) == Format::Text {
-        // A text ends at a NUL, as it would in memory.
+        // Text ends at the first NUL, as in memory.
         let end = contents
             .iter()
             .position(|byte| *byte == 0)
@@ -127,8 +127,8 @@ pub(crate) fn load_data(call: &mut Call<'_>, module: Pointer, image: Pointer) ->
     call.store(out, handle.0)
 }
 
-/// `cuModuleLoadDataEx`. Of the options the buffers for messages are served; how the code is compiled is ours to say,
-/// as it is compiled once for all.
+/// `cuModuleLoadDataEx`. Supports only the options for message buffers. Options for the compiler are ignored, as the
+/// result is cached for all instances.
 pub(crate) fn load_data_ex(
     call: &mut Call<'_>,
     module: Pointer,
@@ -165,7 +165,7 @@ pub(crate) fn load_data_ex(
         Err((failure, log)) => (Err(failure), log),
     };
     for (buffer, address, length, at) in buffers {
-        // The buffer for information stays empty.
+        // The buffer for information messages stays empty.
         let text = if buffer == LOG_BUFFERS[1].0 {
             log.as_bytes()
         } else {
@@ -185,7 +185,7 @@ pub(crate) fn load_data_ex(
     call.store(out, handle.0)
 }
 
-/// Unloads a module with all that was taken from it.
+/// Unloads a module and invalidates the handles of its functions and variables.
 pub(crate) fn unload(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let Some(object) = call.state.modules.get(handle) else {
         return fail(Code::INVALID_HANDLE);
@@ -203,7 +203,7 @@ pub(crate) fn unload(call: &mut Call<'_>, handle: Handle) -> CallResult {
     Ok(())
 }
 
-/// `cuModuleUnload`. A kernel of it may be running, which the driver would wait for.
+/// `cuModuleUnload`. Waits for running kernels first, as the driver would block on them.
 pub(crate) fn module_unload(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let (current, _) = find(call, handle)?;
     if call
@@ -216,7 +216,7 @@ pub(crate) fn module_unload(call: &mut Call<'_>, handle: Handle) -> CallResult {
     }
     let backend = call.backend()?;
     if call.state.has_graphs() {
-        // A graph may still launch its kernels; it is unloaded with its context.
+        // A graph may still launch its kernels, so it is unloaded with its context.
         let state = &mut *call.state;
         state
             .functions
@@ -227,7 +227,7 @@ pub(crate) fn module_unload(call: &mut Call<'_>, handle: Handle) -> CallResult {
     unload(call, handle)
 }
 
-/// The module of a handle, its context made the thread's.
+/// The module of a handle. Makes its context current on the thread.
 pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<(Current, driver::Module)> {
     let Some(object) = call.state.modules.get(handle) else {
         return fail(Code::INVALID_HANDLE);
@@ -236,7 +236,7 @@ pub(crate) fn find(call: &mut Call<'_>, handle: Handle) -> CallResult<(Current, 
     Ok((call.enter_context(context)?, module))
 }
 
-/// A handle for a kernel of a module, the same for the same name.
+/// The handle of a kernel of a module. Every lookup of a name returns the same handle.
 pub(crate) fn function(call: &mut Call<'_>, module: Handle, name: &str) -> CallResult<Handle> {
     let (current, raw) = find(call, module)?;
     let known = call
@@ -369,7 +369,7 @@ pub(crate) fn loading_mode(call: &mut Call<'_>, mode: Pointer) -> CallResult {
 }
 
 impl Call<'_> {
-    /// Copies an image out of the guest's memory.
+    /// Copies an image out of guest memory.
     pub(crate) fn image(&self, at: Pointer) -> CallResult<Vec<u8>> {
         let magic = self.bytes(at, 4).or_else(|_| self.bytes(at, 1))?;
         let limit = self.cuda.settings().max_module_size;

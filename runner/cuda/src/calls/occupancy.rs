@@ -1,4 +1,4 @@
-//! Occupancy: questions that the driver answers from the kernel alone.
+//! Occupancy queries.
 
 use crate::arguments::{Kind, Pointer, Size};
 use crate::call::Call;
@@ -55,7 +55,7 @@ pub(crate) fn available_shared(
     call.store(out, shared as u64)
 }
 
-/// `cuOccupancyMaxPotentialBlockSizeWithFlags`, without a callback: the driver could not call one in a guest.
+/// `cuOccupancyMaxPotentialBlockSizeWithFlags`. Callbacks are not supported, as the driver cannot call guest code.
 #[allow(clippy::too_many_arguments, reason = "the driver's signature")]
 pub(crate) fn block_size_with_flags(
     call: &mut Call<'_>,

@@ -1,7 +1,7 @@
-//! `cuMemAllocHost` and the like: blocks of the guest's own memory.
+//! `cuMemAllocHost` and related functions: blocks of guest memory.
 //!
-//! They are whole pages at the end of the guest's memory, used again after they are freed. Nothing is page-locked: all
-//! copies go through a staging buffer that is. Registering memory of the guest is remembered and nothing else.
+//! A block is whole pages at the end of guest memory, reused after it is freed. Guest memory is not page-locked: all
+//! copies go through a page-locked staging buffer. Registering guest memory only records the range.
 
 use crate::arguments::{Kind, Pointer, Size};
 use crate::call::Call;
@@ -11,7 +11,7 @@ use crate::outcome::{CallResult, fail};
 const PAGE: u64 = 64 << 10;
 /// `CU_MEMHOSTALLOC_DEVICEMAP` and `CU_MEMHOSTREGISTER_DEVICEMAP`.
 const DEVICE_MAP: u32 = 2;
-/// Registered ranges of one instance.
+/// Most registered ranges of one instance.
 const MOST_REGISTERED: usize = 4096;
 
 fn allocate(call: &mut Call<'_>, pointer: Pointer, bytes: Size) -> CallResult {

@@ -1,5 +1,5 @@
-//! Allocation in stream order, from pools of the instance's own: also what a guest takes for a device's default pool is
-//! one of them, so that no instance gets memory that another has left in a pool.
+//! Stream-ordered allocation from pools. All pools belong to one instance, even the one that stands for the default
+//! pool of a device, so that no instance gets memory that another instance has freed.
 
 use crate::addresses::Origin;
 use crate::arguments::{Device, Kind, Pointer, Size};
@@ -15,7 +15,7 @@ use crate::outcome::{CallResult, fail};
 use super::memory::{charge, charged};
 use super::{context, device};
 
-/// `CU_MEMPOOL_ATTR_RELEASE_THRESHOLD` and the attributes before it, which are of four bytes.
+/// `CU_MEMPOOL_ATTR_RELEASE_THRESHOLD`. Attributes before it have four bytes.
 const FIRST_WIDE: u32 = 4;
 const LAST: u32 = 8;
 
@@ -24,7 +24,7 @@ fn make(call: &mut Call<'_>, device: usize, is_default: bool) -> CallResult<Hand
     if !call.state.pools.has_room() {
         return fail(Code::OUT_OF_MEMORY);
     }
-    // A pool needs no context, but it is taken away with the one that the instance has on its device.
+    // A pool needs no context, but it is destroyed with the instance's context on the device.
     context::lease(call, device)?;
     let pool = backend
         .driver
@@ -43,7 +43,7 @@ fn make(call: &mut Call<'_>, device: usize, is_default: bool) -> CallResult<Hand
     }
 }
 
-/// The pool that stands for a device's default one.
+/// The pool that stands for the default pool of a device.
 fn default_pool(call: &mut Call<'_>, device: usize) -> CallResult<Handle> {
     let found = call
         .state
@@ -64,7 +64,7 @@ pub(crate) fn device_pool(call: &mut Call<'_>, pool: Pointer, device: i32) -> Ca
     call.store(out, handle.0)
 }
 
-/// `cuMemPoolCreate`: of a device's memory, for this process.
+/// `cuMemPoolCreate` for device memory of this process.
 pub(crate) fn create(call: &mut Call<'_>, pool: Pointer, properties: Pointer) -> CallResult {
     call.backend()?;
     let out = call.out(pool, Kind::Handle)?;
@@ -91,7 +91,7 @@ fn find(call: &Call<'_>, handle: Handle) -> CallResult<(Pool, usize, bool)> {
     }
 }
 
-/// `cuMemPoolDestroy`. Memory from it stays the guest's until it is freed.
+/// `cuMemPoolDestroy`. Allocations from the pool stay valid until they are freed.
 pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let (pool, _, is_default) = find(call, handle)?;
     if is_default {
@@ -162,7 +162,7 @@ fn alloc(
     if device != named.current.device {
         return fail(Code::INVALID_VALUE);
     }
-    // A graph would allocate anew at every launch, at an address that nobody has checked.
+    // Refused in a capture: a graph would allocate at every launch, at an address that is not in our map.
     super::copy::refuse_capture(call, named.stream)?;
     let backend = call.backend()?;
     let size = usize::try_from(bytes.0).map_err(|_| Code::OUT_OF_MEMORY)?;
@@ -221,7 +221,7 @@ pub(crate) fn free_async(call: &mut Call<'_>, address: Device, stream: Handle) -
     }
     super::copy::refuse_capture(call, named.stream)?;
     if range.origin == Origin::Allocation {
-        // It is of no pool, and goes when all is done.
+        // Not from a pool: wait, then free it synchronously.
         return super::memory::free(call, address);
     }
     if call.state.has_graphs() {

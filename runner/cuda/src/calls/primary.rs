@@ -1,4 +1,4 @@
-//! Primary contexts: of a guest's own, one per device.
+//! Primary contexts: one per device and instance.
 
 use crate::arguments::{Kind, Pointer};
 use crate::call::Call;
@@ -43,7 +43,7 @@ pub(crate) fn release(call: &mut Call<'_>, device: i32) -> CallResult {
     }
 }
 
-/// `cuDevicePrimaryCtxReset_v2`: frees what this instance has made in it.
+/// `cuDevicePrimaryCtxReset_v2`: frees everything that this instance has created in it.
 pub(crate) fn reset(call: &mut Call<'_>, device: i32) -> CallResult {
     device::find(call, device)?;
     let Some(handle) = call.state.primaries[device as usize].handle else {

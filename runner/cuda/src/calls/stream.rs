@@ -1,8 +1,8 @@
-//! Streams, their capture into graphs, and what stands for the default streams.
+//! Streams, stream capture, and the default streams.
 //!
-//! A context of the instance's own has the driver's default streams. In a context that instances share, the legacy
-//! default stream would wait for others, so a private stream takes its place; that it waits for the blocking streams of
-//! its instance and they for it is brought about by an event between them.
+//! In an exclusive context, the default streams are those of the driver. In a shared context, the legacy default stream
+//! would wait for other instances, so a private stream replaces it. An event orders the private stream and the blocking
+//! streams of its instance.
 
 use crate::arguments::{Kind, Pointer};
 use crate::call::Call;
@@ -16,13 +16,13 @@ use crate::outcome::{CallResult, fail};
 /// `CU_STREAM_LEGACY` and `CU_STREAM_PER_THREAD`.
 const LEGACY: Handle = Handle(1);
 const PER_THREAD: Handle = Handle(2);
-/// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL` and the mode behind it.
+/// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL` and `CU_STREAM_CAPTURE_MODE_RELAXED`.
 const THREAD_LOCAL: u32 = 1;
 const LAST_MODE: u32 = 2;
 /// `CU_STREAM_CAPTURE_STATUS_NONE`.
 const NOT_CAPTURING: u32 = 0;
 
-/// A stream that a call names, and the context it is in.
+/// The stream of a call, and its context.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Named {
     pub(crate) stream: Stream,
@@ -32,7 +32,7 @@ pub(crate) struct Named {
 }
 
 impl Call<'_> {
-    /// The stream of a handle, of which 0, 1 and 2 are the default ones.
+    /// The stream of a handle. Handles 0, 1, and 2 are the default streams.
     pub(crate) fn stream(&mut self, handle: Handle) -> CallResult<Named> {
         let handle = match handle {
             Handle::NULL if self.per_thread => PER_THREAD,
@@ -69,7 +69,8 @@ impl Call<'_> {
         })
     }
 
-    /// The same for work that is put into the stream: it comes after what it has to come after.
+    /// The same for work that is enqueued. Orders the work after the default stream, or the blocking streams, as
+    /// required.
     pub(crate) fn ordered_stream(&mut self, handle: Handle) -> CallResult<Named> {
         let named = self.stream(handle)?;
         let shared = named.current.stream != Stream::LEGACY;
@@ -110,7 +111,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Whether what is put into a stream goes into a graph.
+    /// Whether the stream is being captured into a graph.
     pub(crate) fn is_capturing(&self, stream: Stream) -> CallResult<bool> {
         if self.state.capturing == 0 {
             return Ok(false);
@@ -159,7 +160,7 @@ pub(crate) fn create(call: &mut Call<'_>, stream: Pointer, flags: u32) -> CallRe
     create_with_priority(call, stream, flags, 0)
 }
 
-/// `cuStreamDestroy_v2`. What is in the stream is done first: the driver would do it later, out of our sight.
+/// `cuStreamDestroy_v2`. Waits for the work in the stream, which the driver would otherwise finish unobserved.
 pub(crate) fn destroy(call: &mut Call<'_>, handle: Handle) -> CallResult {
     let Some(object) = call.state.streams.get(handle) else {
         return fail(Code::INVALID_HANDLE);
@@ -203,7 +204,7 @@ pub(crate) fn wait_event(
     let Some(event) = call.state.events.get(event) else {
         return fail(Code::INVALID_HANDLE);
     };
-    // An event of another device is waited for from here; the handle is the same for the driver.
+    // The event may belong to another device; the driver accepts that.
     let event = event.event;
     let backend = call.backend()?;
     call.make_room(&backend.driver, named.current)?;
@@ -256,7 +257,7 @@ pub(crate) fn get_device(call: &mut Call<'_>, handle: Handle, device: Pointer) -
     call.store(out, facts.3.device as u64)
 }
 
-/// `cuStreamBeginCapture_v2`. Captures concern the calling thread only, as others run other guests.
+/// `cuStreamBeginCapture_v2`. Every capture is thread-local, as other threads run other guests.
 pub(crate) fn begin_capture_v2(call: &mut Call<'_>, handle: Handle, mode: u32) -> CallResult {
     if mode > LAST_MODE {
         return fail(Code::INVALID_VALUE);
@@ -285,7 +286,7 @@ pub(crate) fn end_capture(call: &mut Call<'_>, handle: Handle, graph: Pointer) -
     if call.state.capturing == 0 {
         return fail(Code::ILLEGAL_STATE);
     }
-    // A capture that became invalid ends here, too.
+    // This also ends an invalidated capture.
     let was_capturing = call.is_capturing(named.stream)?;
     let ended = backend.driver.stream_end_capture(named.stream);
     if was_capturing {
@@ -319,7 +320,7 @@ pub(crate) fn capture_status(call: &mut Call<'_>, handle: Handle, status: Pointe
     call.store(out, u64::from(status))
 }
 
-/// `cuStreamGetCaptureInfo`: status and a number of the capture.
+/// `cuStreamGetCaptureInfo`: status and id of the capture.
 pub(crate) fn capture_info(
     call: &mut Call<'_>,
     handle: Handle,

@@ -1,11 +1,11 @@
-//! Driver calls that read or write memory of ours.
+//! Driver calls that read or write host memory.
 //!
-//! What the unsafe code relies on, besides what `table.rs` says: a pointer that is passed is to a live buffer of the
-//! length that is passed with it. Asynchronous copies use [`HostBuffer`]s only, which are never freed while a copy may
-//! be under way: freeing is explicit, and a buffer that is not freed ends with its context.
+//! Besides the assumptions of `table.rs`, the unsafe code assumes that every pointer is to a live buffer of the length
+//! that is passed with it. Asynchronous copies use only [`HostBuffer`]s, which are never freed while a copy may be in
+//! progress: a buffer is freed explicitly, or else with its context.
 //!
-//! A driver need not have everything. Where it lacks the function of choice, or says that it does not support it, the
-//! nearest one takes its place: a plain stream, a copy that waits, memory of the process.
+//! If a driver lacks a function or does not support it, the closest alternative is used: a stream without priority, a
+//! synchronous copy, or pageable memory.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ops::Range;
@@ -19,16 +19,16 @@ use super::{
 };
 use crate::code::Code;
 
-/// Most nodes or edges of one graph that are listed.
+/// Most nodes or edges of a graph that are listed.
 const MOST_NODES: usize = 1 << 20;
 /// `CU_JIT_INPUT_PTX`.
 const INPUT_PTX: u32 = 1;
-/// `CU_JIT_INFO_LOG_BUFFER` and the options that go with it, in the driver's order.
+/// `CU_JIT_ERROR_LOG_BUFFER` and `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`.
 const ERROR_LOG: [u32; 2] = [5, 6];
-/// Length of the buffer for the compiler's messages.
+/// Size of the buffer for compiler messages in bytes.
 const LOG_SIZE: usize = 8 << 10;
 
-/// Page-locked memory of the host that belongs to a context; memory of the process where a driver has none.
+/// Page-locked host memory that belongs to a context, or pageable memory if the driver does not support it.
 #[derive(Debug)]
 pub(crate) struct HostBuffer {
     base: NonNull<u8>,
@@ -36,9 +36,9 @@ pub(crate) struct HostBuffer {
     is_locked: bool,
 }
 
-// SAFETY: the memory is this value's alone.
+// SAFETY: this value has exclusive ownership of the memory.
 unsafe impl Send for HostBuffer {}
-// SAFETY: as above; a shared reference only reads.
+// SAFETY: as above; a shared reference allows only reads.
 unsafe impl Sync for HostBuffer {}
 
 impl HostBuffer {
@@ -46,15 +46,15 @@ impl HostBuffer {
         self.length
     }
 
-    /// A part of the bytes. The caller has waited for every copy that concerns it.
+    /// A part of the buffer. The caller must have waited for every copy into it.
     ///
     /// # Panics
     ///
     /// If the range is not within the buffer.
     pub(crate) fn part(&self, range: Range<usize>) -> &[u8] {
         assert!(range.start <= range.end && range.end <= self.length);
-        // SAFETY: the driver gave `length` bytes at `base`, which were set to zero; they are freed by value only. The
-        // range is within them, and no copy writes to it now.
+        // SAFETY: the driver allocated `length` bytes at `base`, which were zeroed and are freed only by value. The
+        // range is inside the buffer, and no copy writes to it now.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(range.start), range.len()) }
     }
 
@@ -65,12 +65,12 @@ impl HostBuffer {
     /// If the range is not within the buffer.
     pub(crate) fn part_mut(&mut self, range: Range<usize>) -> &mut [u8] {
         assert!(range.start <= range.end && range.end <= self.length);
-        // SAFETY: as in `part`, and `&mut self` is the only way there.
+        // SAFETY: as in `part`, and `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(range.start), range.len()) }
     }
 }
 
-/// Grid, block and shared memory of a launch.
+/// Grid, block, and shared memory of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct LaunchShape {
     pub(crate) grid: [u32; 3],
@@ -78,12 +78,12 @@ pub(crate) struct LaunchShape {
     pub(crate) shared: u32,
 }
 
-/// The packed parameters of a launch: where each begins in a buffer of the kernel's layout.
+/// The packed parameters of a launch: a buffer in the kernel's layout, and the offset of each parameter.
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
-    /// In words, so that every parameter is aligned for the driver.
+    /// Words, so that every parameter is aligned.
     pub(crate) buffer: Vec<u64>,
-    /// Offsets in bytes, each within the buffer together with its parameter.
+    /// Offsets in bytes. Each parameter lies within the buffer.
     pub(crate) offsets: Vec<usize>,
     pointers: Vec<usize>,
 }
@@ -92,35 +92,35 @@ impl Arguments {
     /// The buffer's bytes.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let length = self.buffer.len() * 8;
-        // SAFETY: the words are initialised, and bytes have no alignment or invalid values.
+        // SAFETY: the words are initialized, and `u8` has no alignment and no invalid values.
         unsafe { std::slice::from_raw_parts_mut(self.buffer.as_mut_ptr().cast(), length) }
     }
 
-    /// Pointers to the parameters, as the driver wants them; valid until the buffer changes.
+    /// Pointers to the parameters for the driver, valid until the buffer changes.
     fn pointers(&mut self) -> *mut *mut c_void {
         let base = self.buffer.as_mut_ptr() as usize;
         self.pointers.clear();
         self.pointers
             .extend(self.offsets.iter().map(|offset| base + offset));
-        // One more, as an empty vector has no address that could be looked at.
+        // One extra element, as the driver may read the pointer of an empty list.
         self.pointers.push(0);
         self.pointers.as_mut_ptr().cast()
     }
 }
 
-/// A missing entry as an error.
+/// Converts a missing entry to an error.
 fn present<F>(entry: Option<F>) -> Result<F, Code> {
     entry.ok_or(Code::NOT_SUPPORTED)
 }
 
-/// A C string of the driver's, which lives as long as the object it names.
+/// Copies a C string of the driver.
 ///
 /// # Safety
 ///
 /// `text` must be null or a C string.
 unsafe fn owned(text: *const c_char) -> Option<String> {
     (!text.is_null()).then(|| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         unsafe { CStr::from_ptr(text) }
             .to_string_lossy()
             .into_owned()
@@ -149,7 +149,7 @@ impl EntryPoints {
         check(unsafe { function(&mut uuid, device) }).map(|()| uuid)
     }
 
-    /// The driver's own name of a code that our table does not know.
+    /// The driver's name for a code that is not in our table.
     pub(crate) fn error_name(&self, code: Code) -> Option<String> {
         let mut name = std::ptr::null();
         // SAFETY: writes a pointer to a string that lives as long as the driver, or null.
@@ -158,7 +158,7 @@ impl EntryPoints {
         unsafe { owned(name) }
     }
 
-    /// `cuMemAllocPitch_v2`: address and pitch.
+    /// `cuMemAllocPitch_v2`. Returns address and pitch.
     pub(crate) fn mem_alloc_pitch(
         &self,
         width: usize,
@@ -172,7 +172,7 @@ impl EntryPoints {
             .map(|()| (address, pitch))
     }
 
-    /// `cuMemAllocHost_v2`, set to zero.
+    /// `cuMemAllocHost_v2`, zeroed.
     pub(crate) fn host_buffer(&self, length: usize) -> Result<HostBuffer, Code> {
         let mut base = std::ptr::null_mut();
         let allocated = match self.mem_alloc_host {
@@ -190,7 +190,7 @@ impl EntryPoints {
         }
         allocated?;
         let base = NonNull::new(base).ok_or(Code::OUT_OF_MEMORY)?;
-        // SAFETY: the driver has just given these bytes to us.
+        // SAFETY: the driver has just allocated these bytes.
         unsafe { base.as_ptr().write_bytes(0, length) };
         Ok(HostBuffer {
             base,
@@ -199,7 +199,7 @@ impl EntryPoints {
         })
     }
 
-    /// `cuMemFreeHost`. No copy may be under way.
+    /// `cuMemFreeHost`. No copy may be in progress.
     pub(crate) fn free_host_buffer(&self, buffer: HostBuffer) -> Result<(), Code> {
         let HostBuffer {
             base,
@@ -208,12 +208,12 @@ impl EntryPoints {
         } = buffer;
         if !is_locked {
             let memory = std::ptr::slice_from_raw_parts_mut(base.as_ptr(), length);
-            // SAFETY: made from a box of this length in `host_buffer`, and given up here.
+            // SAFETY: leaked from a box of this length in `host_buffer`, and owned by `buffer`, which is consumed.
             drop(unsafe { Box::from_raw(memory) });
             return Ok(());
         }
         let function = present(self.mem_free_host)?;
-        // SAFETY: allocated by `host_buffer`, and given up here.
+        // SAFETY: allocated by `host_buffer`, and owned by `buffer`, which is consumed.
         check(unsafe { function(base.as_ptr()) })
     }
 
@@ -232,8 +232,8 @@ impl EntryPoints {
         let bytes = from.part(part);
         let (from, length) = (bytes.as_ptr(), bytes.len());
         if let Some(function) = self.memcpy_htod_async {
-            // SAFETY: the buffer has these bytes and outlives the copy (see the module's text); what the device is
-            // given is the caller's to check.
+            // SAFETY: the buffer contains these bytes and outlives the copy (see the module documentation). The caller
+            // has checked the device address.
             let result = check(unsafe { function(to, from, length, stream) });
             if result != Err(Code::NOT_SUPPORTED) {
                 return result;
@@ -273,7 +273,7 @@ impl EntryPoints {
     /// Enqueues a copy of rows between a buffer and the device.
     fn copy_rows(&self, copy: &Memcpy2D, stream: Stream) -> Result<(), Code> {
         if let Some(function) = self.memcpy_2d_async {
-            // SAFETY: the caller's rows lie in a buffer that outlives the copy (see the module's text).
+            // SAFETY: the caller's rows lie in a buffer that outlives the copy (see the module documentation).
             let result = check(unsafe { function(copy, stream) });
             if result != Err(Code::NOT_SUPPORTED) {
                 return result;
@@ -308,7 +308,7 @@ impl EntryPoints {
         }
     }
 
-    /// Enqueues a copy of rows that lie in a buffer without gaps to the device.
+    /// Enqueues a copy of rows from a buffer, where they are contiguous, to the device.
     pub(crate) fn copy_rows_to_device(
         &self,
         (to, pitch): (u64, usize),
@@ -343,7 +343,7 @@ impl EntryPoints {
         self.copy_rows(&copy, stream)
     }
 
-    /// Enqueues a copy of rows from the device to a buffer, where they lie without gaps.
+    /// Enqueues a copy of rows from the device to a buffer, where they are contiguous.
     pub(crate) fn copy_rows_from_device(
         &self,
         to: &mut HostBuffer,
@@ -378,13 +378,13 @@ impl EntryPoints {
         self.copy_rows(&copy, stream)
     }
 
-    /// Enqueues a copy with planes between two places on the device.
+    /// Enqueues a copy of planes between two locations on the device.
     pub(crate) fn copy_3d(&self, copy: &Memcpy3D, stream: Stream) -> Result<(), Code> {
         let function = present(self.memcpy_3d_async)?;
         debug_assert!(
             copy.from.memory == super::MEMORY_DEVICE && copy.to.memory == super::MEMORY_DEVICE
         );
-        // SAFETY: reads the structure, whose both sides are on the device.
+        // SAFETY: reads the structure. Both of its sides are on the device.
         check(unsafe { function(copy, stream) })
     }
 
@@ -406,7 +406,7 @@ impl EntryPoints {
         check(unsafe { function(&mut pool, &properties) }).map(|()| pool)
     }
 
-    /// `cuMemPoolGetAttribute`; those of four bytes leave the upper half zero.
+    /// `cuMemPoolGetAttribute`. The upper half of a 4-byte attribute is zero.
     pub(crate) fn pool_attribute(&self, pool: Pool, attribute: u32) -> Result<u64, Code> {
         let function = present(self.pool_attribute)?;
         let mut value = 0;
@@ -426,7 +426,7 @@ impl EntryPoints {
         check(unsafe { function(pool, attribute, &mut value) })
     }
 
-    /// `cuModuleLoadDataEx` of an image that ends in a NUL, with what the compiler said if it failed.
+    /// `cuModuleLoadDataEx`. An error comes with the messages of the compiler.
     pub(crate) fn module_load(&self, image: &CStrImage) -> Result<Module, (Code, String)> {
         let mut module = Module::NULL;
         let Some(function) = self.module_load_data_ex else {
@@ -440,8 +440,8 @@ impl EntryPoints {
         let mut log = vec![0u8; LOG_SIZE];
         let mut options = ERROR_LOG;
         let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG_SIZE as *mut c_void];
-        // SAFETY: the image ends in a NUL or has its own length in its header, which was checked; the options say
-        // where the messages go and how long that buffer is.
+        // SAFETY: the image ends in a NUL, and a length in its header was checked. The options pass the message buffer
+        // and its size.
         let code = unsafe {
             function(
                 &mut module,
@@ -466,7 +466,7 @@ impl EntryPoints {
         check(unsafe { entry(&mut function, module, name.as_ptr()) }).map(|()| function)
     }
 
-    /// `cuModuleGetGlobal_v2`: address and size.
+    /// `cuModuleGetGlobal_v2`. Returns address and size.
     pub(crate) fn module_global(&self, module: Module, name: &str) -> Result<(u64, usize), Code> {
         let function = present(self.module_global)?;
         let name = CString::new(name).map_err(|_| Code::INVALID_VALUE)?;
@@ -499,7 +499,7 @@ impl EntryPoints {
         unsafe { owned(name) }.ok_or(Code::NOT_FOUND)
     }
 
-    /// `cuFuncGetParamInfo`: offset and size of a parameter, `None` behind the last.
+    /// `cuFuncGetParamInfo`. Returns offset and size of a parameter, or `None` after the last one.
     pub(crate) fn function_parameter(
         &self,
         function: Function,
@@ -530,8 +530,8 @@ impl EntryPoints {
             shared,
         } = shape;
         let pointers = arguments.pointers();
-        // SAFETY: the driver reads each of the kernel's parameters behind these pointers before it returns; the layout
-        // came from the driver or the image, and the buffer covers it (`Arguments`).
+        // SAFETY: the driver reads the kernel's parameters through these pointers before it returns. Their layout is
+        // that of the driver or the image, and the buffer covers it (`Arguments`).
         check(unsafe {
             if cooperative {
                 let entry = present(self.launch_cooperative)?;
@@ -587,7 +587,7 @@ impl EntryPoints {
         })
     }
 
-    /// `cuOccupancyMaxPotentialBlockSizeWithFlags` without a callback: grid and block size.
+    /// `cuOccupancyMaxPotentialBlockSizeWithFlags` without a callback. Returns grid and block size.
     pub(crate) fn occupancy_block_size(
         &self,
         function: Function,
@@ -602,7 +602,7 @@ impl EntryPoints {
             .map(|()| (grid, block))
     }
 
-    /// Compiles PTX to a cubin for the current context's device.
+    /// Compiles PTX to a cubin for the device of the current context.
     pub(crate) fn compile(&self, image: &CStrImage) -> Result<Vec<u8>, Code> {
         let (create, add) = (present(self.link_create)?, present(self.link_add_data)?);
         let (complete, destroy) = (present(self.link_complete)?, present(self.link_destroy)?);
@@ -610,8 +610,8 @@ impl EntryPoints {
         // SAFETY: no options; writes the handle.
         check(unsafe { create(0, std::ptr::null_mut(), std::ptr::null_mut(), &mut state) })?;
         let (mut cubin, mut size) = (std::ptr::null(), 0);
-        // SAFETY: the image's length counts its NUL, as the driver asks for PTX; there are no options. The result
-        // belongs to the state.
+        // SAFETY: the length includes the NUL, as the driver requires for PTX; there are no options. The linker state
+        // owns the result.
         let linked = check(unsafe {
             add(
                 state,
@@ -632,10 +632,10 @@ impl EntryPoints {
             if cubin.is_null() {
                 return Vec::new();
             }
-            // SAFETY: the driver says that so many bytes are there, until the state is destroyed.
+            // SAFETY: the driver returned the address and size of the result, which lives until the state is destroyed.
             unsafe { std::slice::from_raw_parts(cubin, size) }.to_vec()
         });
-        // SAFETY: made above and not used again.
+        // SAFETY: created above and not used again.
         check(unsafe { destroy(state) })?;
         linked
     }
@@ -681,7 +681,7 @@ impl EntryPoints {
             .map(|()| node)
     }
 
-    /// `cuGraphAddMemcpyNode`, between two places on the device.
+    /// `cuGraphAddMemcpyNode` between two locations on the device.
     pub(crate) fn graph_add_memcpy(
         &self,
         graph: Graph,
@@ -694,7 +694,7 @@ impl EntryPoints {
             copy.from.memory == super::MEMORY_DEVICE && copy.to.memory == super::MEMORY_DEVICE
         );
         let mut node = Node::NULL;
-        // SAFETY: as above; both sides are on the device, so that no address of ours is kept.
+        // SAFETY: as above; both sides are on the device, so the graph keeps no host address.
         check(unsafe { entry(&mut node, graph, after.as_ptr(), after.len(), copy, context) })
             .map(|()| node)
     }
@@ -707,7 +707,7 @@ impl EntryPoints {
         check(unsafe { entry(&mut node, graph, after.as_ptr(), after.len()) }).map(|()| node)
     }
 
-    /// `cuGraphAddDependencies`; both lists are equally long.
+    /// `cuGraphAddDependencies`. Both lists have the same length.
     pub(crate) fn graph_add_dependencies(
         &self,
         graph: Graph,
@@ -720,11 +720,11 @@ impl EntryPoints {
         check(unsafe { entry(graph, from.as_ptr(), to.as_ptr(), count) })
     }
 
-    /// `cuGraphGetNodes`, all of them.
+    /// `cuGraphGetNodes` for all nodes.
     pub(crate) fn graph_nodes(&self, graph: Graph) -> Result<Vec<Node>, Code> {
         let entry = present(self.graph_nodes)?;
         let mut count = 0;
-        // SAFETY: without a place for nodes it writes their number.
+        // SAFETY: without an array it writes the number of nodes.
         check(unsafe { entry(graph, std::ptr::null_mut(), &mut count) })?;
         let mut nodes = vec![Node::NULL; count.min(MOST_NODES)];
         let mut written = nodes.len();
@@ -736,11 +736,11 @@ impl EntryPoints {
         Ok(nodes)
     }
 
-    /// `cuGraphGetEdges`, all of them.
+    /// `cuGraphGetEdges` for all edges.
     pub(crate) fn graph_edges(&self, graph: Graph) -> Result<Vec<(Node, Node)>, Code> {
         let entry = present(self.graph_edges)?;
         let mut count = 0;
-        // SAFETY: without places for nodes it writes the number of edges.
+        // SAFETY: without arrays it writes the number of edges.
         check(unsafe {
             entry(
                 graph,
@@ -759,7 +759,7 @@ impl EntryPoints {
         Ok(from.into_iter().zip(to).take(written).collect())
     }
 
-    /// `cuGraphExecUpdate_v2`, with the result whether it succeeded or not.
+    /// `cuGraphExecUpdate_v2`. Returns the result structure whether or not the update succeeded.
     pub(crate) fn graph_exec_update(
         &self,
         exec: GraphExec,
@@ -775,12 +775,12 @@ impl EntryPoints {
     }
 }
 
-/// A module image with a NUL behind it: PTX is text, and a binary's header has its length.
+/// A module image followed by a NUL. PTX is a C string; a binary has its length in its header.
 #[derive(Debug, Clone)]
 pub(crate) struct CStrImage(Vec<u8>);
 
 impl CStrImage {
-    /// Takes an image, whose length was checked against its header if it has one.
+    /// Appends the NUL. If the image has a header, its length must have been checked against it.
     pub(crate) fn new(mut image: Vec<u8>) -> Self {
         image.push(0);
         Self(image)

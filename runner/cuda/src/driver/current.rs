@@ -1,4 +1,4 @@
-//! Which context of the driver is current on a thread.
+//! The current context of each thread.
 
 use std::cell::Cell;
 
@@ -6,14 +6,14 @@ use super::{Context, EntryPoints};
 use crate::code::Code;
 
 thread_local! {
-    /// The driver's context that is current on this thread, so that it is set only where it changes.
+    /// The context that is current on this thread, so that the driver is called only for a change.
     static THREAD_CONTEXT: Cell<Context> = const { Cell::new(Context::NULL) };
 }
 
-/// Makes a context the thread's.
+/// Makes a context current on the calling thread.
 pub(crate) fn set_current(driver: &EntryPoints, context: Context) -> Result<(), Code> {
     if THREAD_CONTEXT.get() != context {
-        // Unknown until it has succeeded.
+        // Until the call succeeds the current context is unknown.
         THREAD_CONTEXT.set(Context::NULL);
         driver.context_set_current(context)?;
         THREAD_CONTEXT.set(context);
@@ -21,9 +21,9 @@ pub(crate) fn set_current(driver: &EntryPoints, context: Context) -> Result<(), 
     Ok(())
 }
 
-/// Leaves the thread without a context.
+/// Makes no context current on the calling thread.
 pub(crate) fn clear_current(driver: &EntryPoints) {
     THREAD_CONTEXT.set(Context::NULL);
-    // A driver that refuses has none to take away.
+    // If the driver refuses, no context was current.
     let _ = driver.context_set_current(Context::NULL);
 }

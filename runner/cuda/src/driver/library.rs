@@ -1,7 +1,7 @@
-//! The driver's shared library, opened by name when it is first needed.
+//! The shared library of the driver, opened by name at run time.
 //!
-//! What the unsafe code relies on: whoever names the library (`cuda_driver_library`) trusts it as the runner's own code.
-//! It stays open for the life of the process, as a driver's threads cannot be stopped.
+//! The unsafe code assumes that the operator who sets `cuda_driver_library` trusts the library as much as the runner.
+//! The library stays open until the process ends, as threads of the driver cannot be stopped.
 
 use std::ffi::{CStr, CString, c_void};
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,25 +19,25 @@ unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
 impl Library {
-    /// Opens it.
+    /// Opens the library.
     ///
     /// # Errors
     ///
-    /// What the dynamic loader says.
+    /// The message of the dynamic loader.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        // It would bring a second C library into the process.
+        // A statically linked runner would load a second C library.
         if cfg!(target_feature = "crt-static") {
-            return Err("this runner is linked statically and opens no library".to_owned());
+            return Err("this runner is statically linked and cannot open libraries".to_owned());
         }
         let name = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| "the path contains a NUL".to_owned())?;
-        // SAFETY: the name is a C string; running the library's initialisers is what its owner asked for.
+        // SAFETY: the name is a C string. The operator trusts the initializers that this runs.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         if handle.is_null() {
-            // SAFETY: after a failure it gives a C string that lives until the next call on this thread, or null.
+            // SAFETY: after a failure it returns null or a C string that lives until the next call on this thread.
             let message = unsafe { libc::dlerror() };
             if message.is_null() {
-                return Err("the dynamic loader gives no reason".to_owned());
+                return Err("the dynamic loader returned no message".to_owned());
             }
             // SAFETY: as above, and not null.
             return Err(unsafe { CStr::from_ptr(message) }

@@ -1,14 +1,14 @@
-//! The driver as the rest of the crate sees it: safe calls over a table of entry points.
+//! Safe calls of the driver over a table of entry points.
 //!
 //! ```text
-//! SymbolSource   where entry points come from: a library, or a test's own functions
-//! EntryPoints    the table, and calls that take values only                        (unsafe: table.rs)
-//! calls          calls that take memory of ours                                    (unsafe: calls.rs)
+//! SymbolSource   source of entry points: a library, or the functions of a test
+//! EntryPoints    the table, and calls that take only values                        (unsafe: table.rs)
+//! calls          calls that take host memory                                       (unsafe: calls.rs)
 //! Library        dlopen                                                            (unsafe: library.rs)
-//! current        which context is current on a thread
+//! current        the current context of each thread
 //! ```
 //!
-//! Nothing here knows guests. The structures below are the driver's, in its 64-bit layout.
+//! This module knows nothing of guests. The structures below are those of the driver in its 64-bit layout.
 
 mod calls;
 mod current;
@@ -23,7 +23,7 @@ pub(crate) use table::{
     SymbolSource,
 };
 
-/// Where one side of a copy with rows lies. `CU_MEMORYTYPE_HOST` is 1, `DEVICE` is 2.
+/// `CU_MEMORYTYPE_HOST` and `CU_MEMORYTYPE_DEVICE`: the memory of one side of a copy.
 pub(crate) const MEMORY_HOST: u32 = 1;
 pub(crate) const MEMORY_DEVICE: u32 = 2;
 
@@ -120,7 +120,7 @@ pub(crate) struct MemsetNode {
     pub(crate) height: usize,
 }
 
-/// `CUlaunchAttribute`: the number, and the value's bytes.
+/// `CUlaunchAttribute`: the number and the bytes of the value.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(8))]
 pub(crate) struct LaunchAttribute {

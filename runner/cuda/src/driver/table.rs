@@ -1,18 +1,17 @@
-//! The table of driver entry points, and safe calls of those that take values only.
+//! The table of driver entry points, and safe calls of those that take only values.
 //!
-//! Signatures are those of the driver's 64-bit ABI as its documentation has them. Any entry may be missing: an old
-//! driver lacks what came later, and a call of it is then [`Code::NOT_SUPPORTED`].
+//! Signatures are those of the documented 64-bit ABI of the driver. Any entry may be missing in an old driver; calling
+//! it then fails with [`Code::NOT_SUPPORTED`].
 //!
-//! What the unsafe code here relies on: a symbol of that name in a driver library has that signature; a handle type of
-//! this module is made from what the driver returned and from nothing else; and whoever owns a handle (the tables of
-//! an instance, a context of the pool) forgets it when it is destroyed. A driver answers a stale handle with an error
-//! where it can; it is never asked with one.
+//! The unsafe code assumes: (1) a symbol of that name in a driver library has that signature; (2) values of the handle
+//! types of this module come only from the driver; (3) the owner of a handle (a table of an instance, or the pool of
+//! contexts) drops it when the object is destroyed, so that a stale handle is never passed to the driver.
 
 use std::ffi::{CStr, c_void};
 
 use crate::code::Code;
 
-/// Where entry points come from.
+/// A source of entry points.
 pub(crate) trait SymbolSource: Send + Sync {
     /// The address of a function of that name with the driver's signature, or null.
     fn symbol(&self, name: &CStr) -> *mut c_void;
@@ -54,13 +53,13 @@ handles! {
 }
 
 impl Stream {
-    /// The default stream that waits for the blocking ones: what 0 is for the functions of the table.
+    /// The legacy default stream, which synchronizes with blocking streams; stream 0 of the functions in the table.
     pub(crate) const LEGACY: Self = Self(0);
-    /// The default stream of the calling thread.
+    /// The per-thread default stream.
     pub(crate) const PER_THREAD: Self = Self(2);
 }
 
-/// Lets `Result`'s `?` end a call with the driver's code.
+/// Converts a code of the driver to a `Result`.
 pub(crate) fn check(code: u32) -> Result<(), Code> {
     match Code(code) {
         Code::SUCCESS => Ok(()),
@@ -77,7 +76,7 @@ macro_rules! entry_points {
         last { $($last:ident = $last_symbol:literal ($($last_arg:ident: $last_ty:ty),*) -> $last_out:ty;)* }
         pair { $($pair:ident = $pair_symbol:literal -> $pair_out:ty;)* }
     ) => {
-        /// The entry points. Fields of the section `raw` are called by `calls.rs`, the others by the methods here.
+        /// The entry points. `calls.rs` calls those of the section `raw`; the methods here call the others.
         #[derive(Debug, Default)]
         pub(crate) struct EntryPoints {
             $(pub(super) $raw: Option<unsafe extern "C" fn($($raw_ty),*) -> u32>,)*
@@ -90,7 +89,7 @@ macro_rules! entry_points {
         }
 
         impl EntryPoints {
-            /// Looks all of them up.
+            /// Looks up all of them.
             pub(crate) fn load(source: &dyn SymbolSource) -> Self {
                 Self {
                     $($raw: entry(source, $raw_symbol),)*
@@ -104,25 +103,25 @@ macro_rules! entry_points {
             }
         }
 
-        /// The driver's functions that take and give values only.
+        /// The functions that take and return only values.
         #[allow(clippy::too_many_arguments, reason = "the driver's signatures")]
         impl EntryPoints {
             $(pub(crate) fn $streamed(&self, $($streamed_arg: $streamed_ty,)* stream: Stream) -> Result<(), Code> {
                 if let Some(function) = self.$streamed {
-                    // SAFETY: the arguments are numbers and live handles (see the module's text).
+                    // SAFETY: the arguments are numbers and live handles (see the module documentation).
                     let result = check(unsafe { function($($streamed_arg,)* stream) });
                     if result != Err(Code::NOT_SUPPORTED) {
                         return result;
                     }
                 }
-                // A driver without the function that goes into a stream has the one that does not.
+                // A driver without the stream-ordered function has the synchronous one.
                 let function = self.$waiting.ok_or(Code::NOT_SUPPORTED)?;
                 // SAFETY: as above.
                 check(unsafe { function($($streamed_arg),*) })
             })*
             $(pub(crate) fn $plain(&self, $($plain_arg: $plain_ty),*) -> Result<(), Code> {
                 let function = self.$plain.ok_or(Code::NOT_SUPPORTED)?;
-                // SAFETY: the arguments are numbers and live handles (see the module's text).
+                // SAFETY: the arguments are numbers and live handles (see the module documentation).
                 check(unsafe { function($($plain_arg),*) })
             })*
             $(pub(crate) fn $first(&self, $($first_arg: $first_ty),*) -> Result<$first_out, Code> {
@@ -152,8 +151,8 @@ fn entry<F: Copy>(source: &dyn SymbolSource, name: &'static str) -> Option<F> {
     const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
     let name = CStr::from_bytes_with_nul(name.as_bytes()).ok()?;
     let address = source.symbol(name);
-    // SAFETY: the address is not null, and that of a function with this signature (see the module's text); `F` is the
-    // type of a pointer to it, of the same size.
+    // SAFETY: the address is not null, and that of a function with this signature (see the module documentation); `F`
+    // is the type of a pointer to it, of the same size.
     (!address.is_null()).then(|| unsafe { std::mem::transmute_copy::<*mut c_void, F>(&address) })
 }
 

@@ -1,8 +1,9 @@
 //! Parameters from a cubin: the records of section `.nv.info.<kernel>`.
 //!
-//! A record is a format byte, an attribute byte and two bytes of value or length; format 4 has that many bytes behind
-//! it. Attribute 0x17 is one parameter: a word, ordinal and offset of two bytes each, and a word with the space of
-//! pointers in bits 8..12 and the size from bit 18 on. Seen in the output of ptxas 13.0 for our own kernels.
+//! A record has a format byte, an attribute byte, and two bytes of value or length; with format 4, that many bytes
+//! follow. Attribute 0x17 describes one parameter: a word, ordinal and offset of two bytes each, and a word with the
+//! address space of pointers in bits 8..12 and the size from bit 18 on. Source: the output of ptxas 13.0 for our
+//! kernels.
 
 use super::{Layout, MOST, Parameter, Role};
 
@@ -81,7 +82,8 @@ pub(super) fn layout(elf: &[u8], kernel: &str) -> Option<Layout> {
     if !in_order {
         return None;
     }
-    // Where one space is given, all are: the compiler that made the PTX marks every pointer, or none.
+    // The compiler that writes the PTX marks either every pointer or none. So if one parameter has a space, a parameter
+    // without one is not a pointer.
     let exact = found.iter().any(|(.., marked)| *marked);
     let parameters = found
         .into_iter()
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A file with one section of records, as ptxas writes them.
+    /// A file with one section of records in the format of ptxas.
     fn elf(records: &[(u16, u16, u32, u32)]) -> Vec<u8> {
         let mut info = vec![4, 0x37, 4, 0, 0x82, 0, 0, 0];
         for (ordinal, offset, space, size) in records.iter().rev() {

@@ -1,9 +1,9 @@
-//! The parameters of kernels: where they lie, and which of them are device pointers.
+//! The parameters of kernels: their layout, and which of them are device pointers.
 //!
-//! The driver tells offsets and sizes, or else the image does. Which parameters of eight bytes are pointers nobody tells
-//! for certain; the best evidence there is decides: what the guest has declared, then what the image says (`ptx`,
-//! `cubin`), and for what is still unknown its value at the launch (`launch.rs`). Guests with eight-byte device pointers
-//! need none of that: their parameters are copied as they are.
+//! Offsets and sizes come from the driver, or else from the image. No source says for certain which 8-byte parameters
+//! are pointers, so the best evidence decides: the guest's declaration, then the image (`ptx`, `cubin`), and otherwise
+//! the value at the launch (`launch.rs`). For guests with 8-byte device pointers this does not matter: their parameters
+//! are copied unchanged.
 
 mod cubin;
 mod ptx;
@@ -12,23 +12,23 @@ use crate::code::Code;
 use crate::driver::{EntryPoints, Function};
 use crate::image::{self, Format};
 
-/// The longest parameters of a kernel, all together: what CUDA 12.1 allows, rounded up.
+/// Most bytes of parameters of a kernel: the limit of CUDA 12.1, rounded up.
 const LONGEST: usize = 32 << 10;
-/// More parameters than a kernel can have.
+/// Most parameters of a kernel, above what any kernel can have.
 const MOST: usize = 4096;
 
 /// Whether a parameter is a device pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It is, and has eight bytes.
+    /// An 8-byte pointer.
     Pointer,
-    /// It is not.
+    /// Not a pointer.
     Value,
-    /// It has eight bytes, and its value will have to tell.
+    /// An 8-byte parameter of unknown kind. Its value at the launch decides.
     Unknown,
 }
 
-/// One parameter in the kernel's layout.
+/// One parameter of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Parameter {
     pub(crate) offset: usize,
@@ -40,12 +40,12 @@ pub(crate) struct Parameter {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Layout {
     pub(crate) parameters: Vec<Parameter>,
-    /// Bytes of the buffer that holds them.
+    /// Size of the parameter buffer in bytes.
     pub(crate) size: usize,
 }
 
 impl Layout {
-    /// Takes offsets and sizes if they make sense.
+    /// Checks offsets and sizes. Returns `None` if they are invalid.
     fn new(parameters: Vec<Parameter>) -> Option<Self> {
         let mut size = 0;
         for parameter in &parameters {
@@ -58,7 +58,7 @@ impl Layout {
         Some(Self { parameters, size })
     }
 
-    /// Whether a value will have to tell of some parameter.
+    /// Whether the kind of some parameter is unknown.
     pub(crate) fn is_uncertain(&self) -> bool {
         self.parameters
             .iter()
@@ -70,7 +70,7 @@ impl Layout {
 ///
 /// # Errors
 ///
-/// [`Code::NOT_SUPPORTED`] if neither driver nor image tells it.
+/// [`Code::NOT_SUPPORTED`] if neither the driver nor the image has the layout.
 pub(crate) fn resolve(
     driver: &EntryPoints,
     function: Function,
@@ -80,7 +80,7 @@ pub(crate) fn resolve(
 ) -> Result<Layout, Code> {
     let told = from_image(image, name);
     let mut layout = match from_driver(driver, function) {
-        // An old driver does not tell.
+        // Old drivers lack the function.
         Err(Code::NOT_SUPPORTED) => told.clone().ok_or(Code::NOT_SUPPORTED)?,
         layout => layout?,
     };
@@ -121,12 +121,12 @@ fn from_driver(driver: &EntryPoints, function: Function) -> Result<Layout, Code>
     Layout::new(parameters).ok_or(Code::NOT_SUPPORTED)
 }
 
-/// What an image says of a kernel.
+/// The layout of a kernel according to the image.
 fn from_image(image: &[u8], name: &str) -> Option<Layout> {
     match image::format(image) {
         Format::Text => ptx::layout(&String::from_utf8_lossy(image), name),
         Format::Elf => cubin::layout(image, name),
-        // What the parts say must agree, as any of them may be the one that is loaded.
+        // The driver may load any of the parts, so they must agree.
         Format::Fatbin => {
             let mut found: Option<Layout> = None;
             for part in image::fatbin_parts(image) {
@@ -144,7 +144,7 @@ fn from_image(image: &[u8], name: &str) -> Option<Layout> {
     }
 }
 
-/// Two parts' views of the same kernel; certain is what one of them knows and the other does not contradict.
+/// Merges the layouts of a kernel in two parts. A kind that both contradict is unknown.
 fn agreed(mut first: Layout, second: &Layout) -> Option<Layout> {
     if first.parameters.len() != second.parameters.len() {
         return None;

@@ -1,14 +1,15 @@
-//! Parameters from PTX text: the list of the `.entry`, and how the kernel uses what it loads from it.
+//! Parameters from PTX text: the list of the `.entry`, and how the kernel uses their values.
 //!
-//! A parameter of eight bytes is a pointer if it says so (`.ptr`), or if its value itself is converted to an address
-//! (`cvta.to`) or is the base of an access. It is a number if it is calculated with in ways that addresses are not. If
-//! it is only added, moved, stored or passed on it may be either, as an offset in bytes ends up in an address, too.
+//! An 8-byte parameter is a pointer if it is marked as one (`.ptr`), or if its value is converted to an address
+//! (`cvta.to`) or is the base of an access. It is a number if the kernel uses it in arithmetic that is meaningless for
+//! addresses. If it is only added, moved, stored, or passed on, it is unknown, as a byte offset is also added to
+//! addresses.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{Layout, MOST, Parameter, Role};
 
-/// Text without comments.
+/// Removes comments from text.
 fn without_comments(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -47,7 +48,7 @@ fn entry<'a>(text: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
             None => ("", own),
         };
         let Some(open) = own.find('{').filter(|open| !own[..*open].contains(';')) else {
-            continue; // A declaration.
+            continue; // A declaration without a body.
         };
         let mut depth = 0usize;
         let close = own[open..].char_indices().find_map(|(at, c)| {
@@ -92,7 +93,7 @@ fn declared(list: &str) -> Option<Vec<Declared<'_>>> {
             match word {
                 ".param" => {}
                 ".ptr" => pointer = true,
-                // Behind `.ptr` it is that of what is pointed to.
+                // After `.ptr`, the alignment is that of the pointed-to data.
                 ".align" => {
                     let given: usize = words.next()?.parse().ok()?;
                     if !pointer {
@@ -122,7 +123,7 @@ fn declared(list: &str) -> Option<Vec<Declared<'_>>> {
         let size = element.checked_mul(count)?;
         let role = match (size, pointer, float) {
             (8, true, _) => Role::Pointer,
-            // A structure of eight bytes is no pointer, as only numbers and bytes can be declared so.
+            // An 8-byte array is a structure, not a pointer.
             (8, false, false) if element == 8 => Role::Unknown,
             _ => Role::Value,
         };
@@ -145,12 +146,12 @@ fn base(operand: &str) -> &str {
     inside.split(['+', ' ']).next().unwrap_or_default().trim()
 }
 
-/// What a kernel's code says of its parameters, by name.
+/// The roles of parameters, by name, according to a kernel's code.
 fn uses(body: &str) -> (HashSet<String>, HashSet<String>) {
     let instructions: Vec<(Vec<&str>, Vec<&str>)> = body
         .split([';', '{', '}'])
         .filter_map(|text| {
-            // Labels and guards come first.
+            // Skip labels and guards.
             let text = text.rsplit_once(':').map_or(text, |(_, text)| text).trim();
             let text = match text.strip_prefix('@') {
                 Some(guarded) => guarded.split_once(char::is_whitespace)?.1.trim(),
@@ -172,10 +173,10 @@ fn uses(body: &str) -> (HashSet<String>, HashSet<String>) {
             *written.entry(base(operands[0])).or_default() += 1;
         }
     }
-    // Registers that hold a parameter's value itself. One that is written twice could hold anything.
+    // Registers that hold the unchanged value of a parameter. A register that is written twice could hold any value.
     let mut holds: HashMap<&str, String> = HashMap::new();
     let (mut pointers, mut values) = (HashSet::new(), HashSet::new());
-    // Twice, for values that are moved before the text says where they come from.
+    // Two passes, for values that are moved in the text before the instruction that loads them.
     for _ in 0..2 {
         for (operation, operands) in &instructions {
             let once = written.get(base(operands[0])) == Some(&1);
@@ -302,7 +303,7 @@ mod tests {
         assert_eq!(super::layout(MARKED, "s"), None);
     }
 
-    /// As nvcc writes it: nothing is marked.
+    /// In the form that nvcc writes: no parameter is marked.
     const FLOW: &str = "
         // .entry fake(.param .u64 a)
         .visible .entry k(
@@ -328,8 +329,8 @@ mod tests {
 
     #[test]
     fn what_may_be_either_stays_unknown() {
-        // A pointer, an offset in bytes that is added to it, a pointer that is only passed on, a number, a pointer
-        // that is only stored, and a word.
+        // A pointer, a byte offset that is added to it, a pointer that is only passed on, a number, a pointer that is
+        // only stored, and a word.
         assert_eq!(
             roles(FLOW, "k"),
             [Pointer, Unknown, Unknown, Value, Unknown, Value]

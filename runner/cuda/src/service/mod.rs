@@ -1,13 +1,13 @@
-//! CUDA for a process: opens the driver, keeps contexts ready, takes apart what instances leave, and knows when the
-//! device is lost.
+//! CUDA for a process: opens the driver, keeps contexts ready, tears down ended instances, and detects a lost device.
 //!
 //! ```text
 //! start --> Starting --> Ready --> Dead      a fault or hung kernel that outlives its context
 //!               \-----> Failed               no driver, no device
 //! ```
 //!
-//! Two threads: one opens the driver, then refills the pool of contexts and watches the other; the other takes apart
-//! what instances leave (`teardown.rs`), which can block for as long as a driver likes.
+//! Two threads do the work. The first opens the driver, then refills the pool of contexts (`pool.rs`) and watches for
+//! calls that do not return (`watchdog.rs`). The second tears down ended instances (`teardown_queue.rs`), which can
+//! block in the driver for any length of time.
 
 mod pool;
 mod teardown_queue;
@@ -27,23 +27,24 @@ use crate::teardown::Teardown;
 
 pub(crate) use watchdog::Watch;
 
-/// How long destroying a context may take, or a call after its run's end, before the device counts as lost.
+/// The device counts as lost if destroying a context takes longer than this, or if a driver call takes longer than this
+/// after the end of its run.
 const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two looks at what may not be told of.
+/// Polling interval for conditions that no thread signals.
 const LOOK: Duration = Duration::from_millis(20);
-/// Instances that wait to be taken apart; beyond it a new one waits.
+/// Most instances in the teardown queue. New instances wait while it is full.
 const MAX_QUEUED: usize = 64;
 
 /// Whether the device can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// The driver is being opened, or contexts are being made.
+    /// The driver is being opened, or the first contexts are being created.
     Starting,
     /// Guests can use it.
     Ready,
-    /// There is no driver or no device; guests are told so.
+    /// There is no driver or no device. Calls of guests return errors.
     Failed(String),
-    /// The process cannot use it any more and should end.
+    /// The process can no longer use the device and should exit.
     Dead(String),
 }
 
@@ -65,27 +66,27 @@ struct Shared {
     /// When the teardown thread entered a call that may block.
     blocked_since: Option<Instant>,
     tearing_down: bool,
-    /// Threads that are making a context.
+    /// Number of threads that are creating a context.
     preparing: u32,
     stopping: bool,
-    /// The calls of instances that have begun.
+    /// The watch of each live instance.
     watches: Vec<Weak<Watch>>,
 }
 
 impl Shared {
-    /// Nobody new gets a shared context any more.
+    /// Stops giving a shared context to new instances.
     fn retire(&mut self, device: usize, context: Context) {
         if let Some(place) = self.contexts.get_mut(device) {
             place.take_if(|shared| shared.context == context);
         }
     }
 
-    /// Whether a thread has something to do that it should do before the process ends.
+    /// Whether a thread has work left that it must finish before the process exits.
     fn has_work(&self) -> bool {
         self.preparing > 0 || self.tearing_down || !self.teardown_queue.is_empty()
     }
 
-    /// The first of what was left that nothing uses any more.
+    /// Takes the first queued teardown whose context is no longer in use.
     fn next_teardown(&mut self) -> Option<Teardown> {
         let at = self
             .teardown_queue
@@ -98,7 +99,7 @@ impl Shared {
 /// See [`Cuda::start`].
 type OnLoss = dyn Fn(&str, bool) + Send + Sync;
 
-/// See the module's text.
+/// The CUDA service of a process; see the module documentation.
 pub struct Cuda {
     began: Instant,
     settings: Settings,
@@ -106,10 +107,10 @@ pub struct Cuda {
     on_loss: Box<OnLoss>,
     shared: Mutex<Shared>,
     changed: Condvar,
-    /// Whether `dead` is set, for those who ask often.
+    /// Whether `dead` is set; readable without the lock.
     lost: AtomicBool,
     reported: Mutex<HashSet<String>>,
-    /// Device code compiled from PTX, by the image's hash.
+    /// Device code compiled from PTX, keyed by the hash of the image.
     pub(crate) compiled: Mutex<HashMap<[u8; 32], Arc<Vec<u8>>>>,
 }
 
@@ -122,14 +123,14 @@ impl std::fmt::Debug for Cuda {
 }
 
 impl Cuda {
-    /// Opens the driver and makes the first contexts in the background.
+    /// Opens the driver and creates the first contexts in the background.
     ///
-    /// `on_loss` is called on another thread, which it may block: with the cause if the driver cannot be opened, or with
-    /// `true` when the process has lost the device.
+    /// `on_loss` receives the cause, and whether the process has lost the device (`true`) or the driver cannot be
+    /// opened (`false`). It is called on another thread and may block that thread.
     ///
     /// # Errors
     ///
-    /// If the system refuses a thread.
+    /// Fails if the system cannot create a thread.
     pub fn start(
         settings: Settings,
         log: Log,
@@ -189,7 +190,7 @@ impl Cuda {
         self.log.write(level, message);
     }
 
-    /// Logs what concerns something of a name only the first time.
+    /// Logs a message only the first time that it is logged under a name.
     pub(crate) fn log_once(&self, name: &str, level: Level, message: impl FnOnce() -> String) {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.len() < 1024 && reported.insert(name.to_owned()) {
@@ -199,7 +200,7 @@ impl Cuda {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        // Nothing panics while it holds the lock.
+        // No code panics while it holds the lock, so the data of a poisoned lock is consistent.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -214,7 +215,7 @@ impl Cuda {
         }
     }
 
-    /// Whether the process has lost the device. It is so before anything is logged or told of it.
+    /// Whether the process has lost the device. Set before the loss is logged and reported.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
@@ -223,7 +224,7 @@ impl Cuda {
     ///
     /// # Errors
     ///
-    /// Why it cannot be opened.
+    /// Returns the reason why the driver cannot be opened.
     pub fn wait_until_open(&self) -> Result<(), String> {
         let mut shared = self.lock();
         loop {
@@ -236,7 +237,7 @@ impl Cuda {
         }
     }
 
-    /// Ends the threads and destroys the contexts that nobody has; used before the process ends.
+    /// Ends the threads and destroys all unused contexts. Call it before the process exits.
     pub fn stop(&self) {
         let mut shared = self.lock();
         shared.stopping = true;
@@ -261,7 +262,7 @@ impl Cuda {
         drop(shared);
         self.changed.notify_all();
         if dead {
-            // The process ends, and the driver with it; asking it for anything could block.
+            // Any driver call could block now. The exit of the process releases everything.
             return;
         }
         for prepared in pool {
@@ -281,7 +282,8 @@ impl Cuda {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// The driver, once it is open. `pause` is called now and then, and ends the wait with an error of its own.
+    /// Waits for the driver to be open and returns it. `pause` is called repeatedly during the wait; an error that it
+    /// returns ends the wait.
     pub(crate) fn backend<E: From<Code>>(
         &self,
         mut pause: impl FnMut() -> Result<(), E>,
@@ -303,7 +305,7 @@ impl Cuda {
         }
     }
 
-    /// The life of the first thread.
+    /// The main function of the first thread.
     fn open_and_refill(
         self: &Arc<Self>,
         open: impl FnOnce(&std::path::Path) -> Result<Box<dyn SymbolSource>, String>,
@@ -311,7 +313,7 @@ impl Cuda {
         let began = Instant::now();
         let path = &self.settings.driver_library;
         let opened = match open(path) {
-            // It stays open: nothing says when the driver's own threads are done with it.
+            // Leak the library: the driver does not say when its own threads no longer need it.
             Ok(source) => Backend::open(&*Box::leak(source), &self.settings),
             Err(cause) => Err((
                 Code::NO_DEVICE,

@@ -1,4 +1,4 @@
-//! Contexts that are made ahead, and how instances get them.
+//! The pool of contexts that are created in advance, and how instances get a context.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::lease::{Lease, SharedContext};
 use crate::settings::{Isolation, Level};
 use crate::teardown::IDLE_TIMEOUT;
 
-/// See [`Cuda::prepare`].
+/// Counts a thread that creates a context; see [`Cuda::prepare`].
 #[derive(Debug)]
 pub(crate) struct PreparationGuard(Arc<Cuda>);
 
@@ -23,7 +23,7 @@ impl Drop for PreparationGuard {
 }
 
 impl Cuda {
-    /// A context for an instance, or a place in the shared one, if it is there and nobody has to be waited for.
+    /// Gives an instance a context from the pool, or a share of the shared one. Returns `None` if that needs a wait.
     pub(crate) fn lease_now(
         &self,
         backend: &Backend,
@@ -50,13 +50,14 @@ impl Cuda {
         }
     }
 
-    /// Says that a context is being made, as long as the value lives.
+    /// Marks a context as being created for as long as the returned guard lives.
     pub(crate) fn prepare(self: &Arc<Self>) -> PreparationGuard {
         self.lock().preparing += 1;
         PreparationGuard(Arc::clone(self))
     }
 
-    /// A context for an instance, or a place in the shared one; it can take long.
+    /// Gives an instance a context, or a share of the shared one. Creates the context if necessary, which can take
+    /// long.
     pub(crate) fn lease(&self, backend: &Backend, device: usize) -> Result<Lease, Code> {
         let mut shared = self.lock();
         if shared.dead.is_some() {
@@ -93,7 +94,7 @@ impl Cuda {
         }
     }
 
-    /// A place in a shared context.
+    /// Gives an instance a share of a shared context: a stream and a staging buffer.
     fn join(backend: &Backend, device: usize, shared: Arc<SharedContext>) -> Result<Lease, Code> {
         set_current(&backend.driver, shared.context)?;
         let (stream, staging) = backend.equip()?;
@@ -107,7 +108,7 @@ impl Cuda {
         })
     }
 
-    /// Makes the context that all share, unless somebody else was faster.
+    /// Creates the shared context, or returns the one that another thread has created meanwhile.
     fn share(
         &self,
         backend: &Backend,
@@ -122,7 +123,7 @@ impl Cuda {
             Some(prepared) => prepared,
             None => backend.prepare(device)?,
         };
-        // Each instance brings its own.
+        // Each instance has a separate stream and staging buffer.
         set_current(&backend.driver, context)?;
         let _ = backend.driver.free_host_buffer(staging);
         let _ = backend.driver.stream_destroy(stream);
@@ -133,7 +134,7 @@ impl Cuda {
             return Err(Code::INVALID_DEVICE);
         };
         let taken = Arc::clone(place.get_or_insert_with(|| Arc::clone(&made)));
-        // One may have been made ahead while this was on its way; nobody will ask for it.
+        // The pool may have received a context meanwhile, which no instance will use.
         let spare = shared.pool.get_mut(device).map(std::mem::take);
         drop(shared);
         for prepared in spare.into_iter().flatten() {
@@ -168,7 +169,7 @@ impl Cuda {
                 if self.is_overdue(&shared) {
                     drop(shared);
                     self.lose(&format!(
-                        "a call of the driver has not returned {TEARDOWN_TIMEOUT:?} after the end of its run"
+                        "a driver call has not returned {TEARDOWN_TIMEOUT:?} after the end of its run"
                     ));
                     return;
                 }
@@ -197,11 +198,11 @@ impl Cuda {
             };
             shared.preparing += 1;
             drop(shared);
-            // `stop` waits for it, and takes what is made out of the pool.
+            // `stop` waits for this guard, then empties the pool.
             let preparing = PreparationGuard(Arc::clone(self));
             let made = backend.prepare(missing);
             let mut shared = self.lock();
-            // An instance has made the shared one meanwhile.
+            // An instance may have created the shared context meanwhile.
             let late =
                 self.settings.isolation == Isolation::Shared && shared.contexts[missing].is_some();
             let failed = match made {
@@ -216,7 +217,7 @@ impl Cuda {
                     None
                 }
                 Err(code) => {
-                    // Guests make their own when they need one; readiness does not wait for what may never come.
+                    // Guests then create their contexts on demand. Readiness must not wait, as every attempt may fail.
                     shared.warm = true;
                     drop(shared);
                     Some(code)
@@ -225,7 +226,7 @@ impl Cuda {
             drop(preparing);
             if let Some(code) = failed {
                 self.log_once("refill", Level::Warning, || {
-                    format!("no context could be made ahead: {code}")
+                    format!("cannot create a context in advance: {code}")
                 });
                 drop(self.wait_on(self.lock(), Duration::from_secs(1)));
             }
@@ -233,7 +234,7 @@ impl Cuda {
     }
 }
 
-/// Destroys a context that nobody has used.
+/// Destroys a context of the pool.
 pub(super) fn destroy(backend: &Backend, prepared: Prepared) {
     let Prepared {
         context,

@@ -1,4 +1,4 @@
-//! The thread that takes apart what instances leave, and the queue of what waits for it.
+//! The queue of ended instances, and the thread that tears them down.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::settings::Level;
 use crate::teardown::{Teardown, TeardownOutcome, probe};
 
 impl Cuda {
-    /// Gives up what an instance leaves.
+    /// Queues the teardown of an instance.
     pub(crate) fn leave(&self, teardown: Teardown) {
         let mut shared = self.lock();
         if teardown.poisoned.is_some() {
@@ -20,7 +20,7 @@ impl Cuda {
         self.changed.notify_all();
     }
 
-    /// Waits until everything that instances have left is taken apart, but no longer than `patience`; whether it is.
+    /// Waits at most `patience` until all teardowns are complete. Returns whether they are.
     pub fn settle(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         let mut shared = self.lock();
@@ -34,7 +34,7 @@ impl Cuda {
         true
     }
 
-    /// The life of the second thread.
+    /// The main function of the second thread.
     pub(super) fn run_teardowns(&self) {
         loop {
             let mut shared = self.lock();
@@ -56,7 +56,7 @@ impl Cuda {
                 shared = self.wait_on(shared, look);
             };
             let Opened::Ready(backend) = &shared.opened else {
-                continue; // Nobody has anything before the driver is open.
+                continue; // Before the driver is open, instances have nothing to tear down.
             };
             let backend = Arc::clone(backend);
             shared.tearing_down = true;
@@ -81,7 +81,7 @@ impl Cuda {
                     };
                     self.log(
                         Level::Error,
-                        &format!("a guest's CUDA context was given up: {cause}"),
+                        &format!("a guest's CUDA context was abandoned: {cause}"),
                     );
                     probe(&backend, device, detached).err().map(|code| {
                         format!(

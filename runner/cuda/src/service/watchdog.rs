@@ -1,4 +1,4 @@
-//! Finds out that the device is lost: a call of the driver, or a teardown, does not return.
+//! Detects a lost device: a driver call or a teardown that does not return.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -7,27 +7,28 @@ use std::time::Instant;
 use super::{Cuda, Shared, TEARDOWN_TIMEOUT};
 use crate::settings::Level;
 
-/// When the call that an instance is in must be over, in milliseconds since the start; 0 while it is in none.
+/// The time by which the current call of an instance must return, in milliseconds since the start of the service; 0
+/// between calls.
 ///
-/// Calls end in time by themselves, as none of them waits for the device in the driver. But what a driver does when its
-/// device hangs is its own affair, and from a call that never returns only the end of the process helps.
+/// Our calls return in time, as none of them waits for the device inside the driver. But a driver whose device hangs
+/// may block in any call, and only the end of the process ends such a call.
 #[derive(Debug, Default)]
 pub(crate) struct Watch(AtomicU64);
 
 impl Watch {
-    /// A call begins; `due` is from [`Cuda::due`].
+    /// Marks the begin of a call that must return by `due`, see [`Cuda::due`].
     pub(crate) fn begin(&self, due: u64) {
         self.0.store(due, Ordering::Relaxed);
     }
 
-    /// It has ended.
+    /// Marks the end of the call.
     pub(crate) fn end(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
 }
 
 impl Cuda {
-    /// Has the calls of an instance looked after from now on.
+    /// Creates a watch for the calls of an instance.
     pub(crate) fn watch(&self) -> Arc<Watch> {
         let watch = Arc::<Watch>::default();
         let mut shared = self.lock();
@@ -36,7 +37,7 @@ impl Cuda {
         watch
     }
 
-    /// When calls of a run with this deadline must be over.
+    /// The time by which the calls of a run with this deadline must return.
     pub(crate) fn due(&self, deadline: Option<Instant>) -> u64 {
         let due = deadline
             .map(|deadline| deadline.saturating_duration_since(self.began) + TEARDOWN_TIMEOUT);
@@ -51,7 +52,7 @@ impl Cuda {
             .any(|due| due != 0 && due < now)
     }
 
-    /// The process cannot use the device any more.
+    /// Records that the process can no longer use the device, and reports it.
     pub(super) fn lose(&self, cause: &str) {
         let mut shared = self.lock();
         if shared.dead.is_some() {

@@ -1,5 +1,4 @@
-//! Random calls with values that are nearly right: no panic, and no address or handle reaches the driver that is not
-//! the guest's.
+//! Random calls with almost valid values. No call panics, and no address or handle of another owner reaches the driver.
 
 use faas_wasm_artifact::CudaAbi;
 
@@ -41,9 +40,9 @@ fn random_calls_ask_the_driver_for_nothing_foreign() {
         for round in 0..20_000 {
             let (names, kinds) = FUNCTIONS[random.below(FUNCTIONS.len())];
             let name = names[random.below(names.len())];
-            // Every image is loaded by a thread of its own, which is slow.
+            // Loading is slow, as it starts a thread.
             let is_load = name.contains("Load") || name.contains("Library");
-            // With eight bytes what a launch passes is the guest's affair.
+            // With 8-byte pointers the parameters of a launch are not checked.
             let is_launch =
                 name.contains("Launch") && abi.device_pointer == faas_wasm_artifact::Width::Eight;
             if (is_load && round % 50 != 0) || is_launch {
@@ -79,7 +78,7 @@ fn with_kernel_in(abi: CudaAbi, settings: Settings) -> super::Guest {
     }
 }
 
-/// Something that an argument may be: a small number, an address, or what lies in memory, a little off at times.
+/// A small number, an address, or a value from memory, sometimes slightly changed.
 fn value(random: &mut Random, memory: &[u8]) -> u64 {
     let at = random.below(512) & !3;
     let long = u64::from_le_bytes(memory[at..at + 8].try_into().unwrap());

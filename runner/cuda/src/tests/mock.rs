@@ -1,11 +1,11 @@
-//! A driver inside the test process, with just enough in it to see what it is asked.
+//! A driver inside the test process that records what it is asked.
 //!
-//! It keeps the ranges of device memory that it has given out, and notes every address that is in none of them.
+//! It tracks the ranges of device memory that it has allocated, and records every address outside them as a violation.
 
 #![allow(unsafe_code, reason = "it has the driver's C functions")]
 #![allow(
     clippy::undocumented_unsafe_blocks,
-    reason = "all for one reason: callers give places for results, as the driver's interface says"
+    reason = "the same for all: callers pass valid pointers for results, as the driver's interface requires"
 )]
 
 use std::collections::BTreeMap;
@@ -14,26 +14,26 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::driver::SymbolSource;
 
-/// What the driver knows.
+/// The state of the driver.
 #[derive(Debug, Default)]
 pub(super) struct Books {
     memory: BTreeMap<u64, u64>,
     host: BTreeMap<usize, usize>,
     objects: BTreeMap<usize, &'static str>,
     next: u64,
-    /// What it should never have been asked.
+    /// Calls that a correct host never makes.
     pub(super) violations: Vec<String>,
     /// Parameters of the last launch.
     pub(super) launched: Vec<u64>,
-    /// Kernels that are still running: queries say "not ready" so often.
+    /// How often queries still return "not ready".
     pub(super) busy: u32,
 }
 
 static BOOKS: Mutex<Option<Books>> = Mutex::new(None);
-/// Parameters of every kernel of the mock: two pointers' places, a number and a word.
+/// Offset and size of the parameters of every kernel: two pointers, a number, and a word.
 const PARAMETERS: [(usize, usize); 4] = [(0, 8), (8, 8), (16, 8), (24, 4)];
 
-/// Looks into the books.
+/// Accesses the state of the driver.
 pub(super) fn books<R>(look: impl FnOnce(&mut Books) -> R) -> R {
     let mut books = BOOKS.lock().unwrap_or_else(PoisonError::into_inner);
     look(books.get_or_insert_default())
@@ -66,7 +66,7 @@ impl Books {
         1
     }
 
-    /// Objects that are left.
+    /// Number of live objects.
     pub(super) fn left(&self) -> usize {
         self.memory.len() + self.host.len() + self.objects.len()
     }
@@ -87,7 +87,7 @@ macro_rules! functions {
     };
 }
 
-/// The source of these functions.
+/// The source of the entry points.
 pub(super) struct Mock;
 
 functions! {

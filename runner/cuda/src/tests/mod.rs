@@ -1,4 +1,4 @@
-//! Tests of calls over a driver inside the test process.
+//! Tests of calls over a mock driver inside the test process.
 
 mod fuzz;
 mod mock;
@@ -17,13 +17,13 @@ use crate::service::Cuda;
 use crate::settings::{Log, Settings};
 use mock::{Mock, books};
 
-/// The mock is one for the process, so its tests take turns.
+/// The process has one mock, so tests use it one at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// A kernel whose text says of which parameters it knows: pointer, pointer, unknown.
+/// A kernel with two marked pointers, an unmarked 8-byte parameter, and a word.
 const PTX: &[u8] = b".version 7.5\n.entry k(.param .u64 .ptr a, .param .u64 .ptr b, .param .u64 c, .param .u32 d) { ret; }\0";
 
-/// A guest that is nothing but memory.
+/// A guest that consists only of memory.
 pub(super) struct Memory {
     pub(super) bytes: Vec<u8>,
     pub(super) deadline: Option<Instant>,
@@ -67,7 +67,7 @@ impl GuestHost for Memory {
     }
 }
 
-/// A guest with CUDA, one at a time.
+/// A guest with CUDA. It holds the mock until it is dropped.
 pub(super) struct Guest {
     pub(super) memory: Memory,
     instance: Option<Instance>,
@@ -142,7 +142,7 @@ impl Guest {
         u64::from_le_bytes(self.memory.bytes[at..at + 8].try_into().unwrap())
     }
 
-    /// Ends the instance and the process's CUDA; nothing may be left, nothing may have gone wrong.
+    /// Ends the instance and the service. Checks that nothing is left and that the mock saw no violation.
     #[track_caller]
     pub(super) fn end(mut self) {
         self.instance = None;
@@ -155,7 +155,7 @@ impl Guest {
     }
 }
 
-/// A guest with context, module and kernel: handle of the kernel at 64, memory of 1000 bytes at 72.
+/// A guest with a context, a module, a kernel (handle at 64), and 1000 bytes of memory (address at 72).
 pub(super) fn with_kernel(abi: CudaAbi, settings: Settings) -> Guest {
     let mut guest = Guest::new(abi, settings);
     guest.ok("cuCtxCreate_v2", &[48, 0, 0]);
@@ -236,11 +236,11 @@ fn pointers_are_translated_and_numbers_are_not() {
         "{launched:x?}"
     );
     assert_eq!(launched[1..], [0, 0x1234_5678_9abc_def0]);
-    // Nobody knows of the third; a value that is an address is taken for one.
+    // The kind of the third is unknown: a value that is a valid address is translated.
     guest.write(272, &(memory + (0xdead << 32)).to_le_bytes());
     assert_eq!(launch(&mut guest), Ok(0));
     assert_eq!(books(|books| books.launched[2]), launched[0] - 8);
-    // The first is certain, and must be the guest's.
+    // The first is a pointer, so its address must belong to the guest.
     guest.write(256, &0x9999_0000u32.to_le_bytes());
     assert_eq!(launch(&mut guest), Ok(1));
     guest.end();
@@ -322,7 +322,7 @@ fn names_are_written_once_and_again_if_they_are_overwritten() {
     assert_eq!(text, "CUDA_ERROR_OUT_OF_MEMORY");
     assert_eq!(
         guest.memory.bytes[at], b'x',
-        "what the guest has written stays"
+        "the guest's bytes are not overwritten"
     );
     guest.write(100, &[7; 4]);
     assert_eq!(guest.call("cuGetErrorName", &[12345, 100]), Ok(1));
