@@ -1,4 +1,4 @@
-//! CUDA for guests: what the runner's configuration and state mean to the crate that provides it.
+//! Connects the runner's guests and log to the CUDA crate.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use faas_wasm_wasi::{Errno, WasiContext, WasiHost};
 
 use crate::log::Logger;
 
-/// What one run of a guest has of the world.
+/// The host state of one run of a guest.
 #[derive(Debug)]
 pub struct Host {
-    /// Streams, files, clocks and the like.
+    /// Streams, files, clocks, and environment.
     pub wasi: WasiContext,
-    /// Devices, if it imports CUDA.
+    /// CUDA, if the guest imports it.
     pub cuda: Option<Instance>,
 }
 
@@ -46,11 +46,11 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Opens the driver in the background. `on_loss` is called with the cause if there is none, or with `true` when the
-    /// device is lost for the process.
+    /// Opens the driver in the background. `on_loss` receives the cause, and whether the process has lost the device
+    /// (`true`) or the driver cannot be opened (`false`).
     ///
     /// # Errors
-    /// If the system refuses a thread.
+    /// Fails if the system cannot create a thread.
     pub fn start(
         settings: Settings,
         imports: Arc<Imports>,
@@ -68,7 +68,7 @@ impl Provider {
     }
 }
 
-/// Messages about CUDA go to the runner's log.
+/// A log that writes messages about CUDA to the runner's log.
 #[must_use]
 pub fn log_to(logger: &Logger) -> Log {
     let logger = *logger;

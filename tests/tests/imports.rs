@@ -110,7 +110,8 @@ fn the_stand_in_driver_has_every_entry_point_of_the_runner() {
         .collect();
     assert!(wanted.len() > 90, "{wanted:?}");
     let driver = fs::read(fake_cuda()).expect("the driver can be read");
-    let symbols: BTreeSet<_> = driver.split(|byte| *byte == 0).collect();
+    let strings = driver.split(|byte| *byte == 0);
+    let symbols: BTreeSet<_> = strings.filter(|text| text.starts_with(b"cu")).collect();
     let missing: Vec<_> = wanted
         .iter()
         .filter(|name| !symbols.contains(name.as_bytes()))

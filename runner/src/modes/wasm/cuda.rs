@@ -1,8 +1,8 @@
 //! CUDA in wasm mode: when the runner is ready, and what happens when the device is lost.
 //!
-//! A process that has lost its device cannot get it back. So the probes fail from then on, new requests get 503, those
-//! that run end with their own errors, and when they have, and the platform has had its time to notice, the runner ends
-//! with a failure so that it is started anew.
+//! A process that has lost its device cannot recover it. From then on the probes fail, new requests get 503, and
+//! requests in progress end with their own errors. Once they have ended and the platform has had time to notice the
+//! failing probes, the runner exits with a failure, so that the platform restarts it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::log::Logger;
 use crate::modes::StartError;
 use crate::response::{self, Response};
 
-/// Between two looks at what still runs.
+/// Interval between checks for running guests.
 const LOOK: Duration = Duration::from_millis(20);
-/// Longest wait for what still runs, if nothing else limits it.
+/// Longest wait for running guests if there is no `exec_timeout`.
 const LONGEST_DRAIN: Duration = Duration::from_secs(60);
 
-/// CUDA for the requests of this process, or none.
+/// CUDA for the requests of this process, if it is enabled.
 #[derive(Debug)]
 pub(super) struct GuestCuda {
     pub(super) provider: Option<Provider>,
@@ -33,7 +33,7 @@ pub(super) struct GuestCuda {
 }
 
 impl GuestCuda {
-    /// Begins to open the driver, if it is wanted.
+    /// Starts opening the driver, if CUDA is enabled and the artifact imports it.
     pub(super) fn start(
         config: &Config,
         artifact: &Path,
@@ -83,7 +83,7 @@ impl GuestCuda {
                     std::thread::sleep(LOOK);
                 }
                 std::thread::sleep(notice.saturating_sub(since.elapsed()));
-                // Nobody is left to hear it if the runner ends already.
+                // Sending fails only if the runner is already exiting.
                 let _ = failures.send(format!(
                     "the CUDA device is lost, so this process ends: {cause}"
                 ));
@@ -97,13 +97,13 @@ impl GuestCuda {
         })
     }
 
-    /// Whether the probes may succeed as far as CUDA goes.
+    /// Whether the device is usable, so that the probes may succeed.
     pub(super) fn is_healthy(&self) -> bool {
         let provider = self.provider.as_ref();
         !provider.is_some_and(|provider| provider.cuda.is_lost())
     }
 
-    /// Whether requests may come.
+    /// Whether the runner is ready for requests.
     pub(super) fn is_ready(&self) -> bool {
         match &self.provider {
             Some(provider) if self.required => provider.cuda.health() == Health::Ready,
@@ -112,7 +112,7 @@ impl GuestCuda {
         }
     }
 
-    /// The answer to a request that comes when the device is lost.
+    /// The response to new requests once the device is lost.
     pub(super) fn refusal(&self) -> Option<Response> {
         (!self.is_healthy()).then(|| {
             response::text(
@@ -122,7 +122,7 @@ impl GuestCuda {
         })
     }
 
-    /// Gives back what is on the devices; blocks.
+    /// Releases everything on the devices. Blocks.
     pub(super) fn stop(&self) {
         if let Some(provider) = &self.provider {
             provider.cuda.stop();
