@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What a run may take on average to be short, in nanoseconds: what giving it to a replica takes of both threads'
-/// time (measured, see ARCHITECTURE.md).
+/// time (measured, see docs/decisions/033-short-runs-inline.md).
 const SHORT: u64 = 5_000;
 /// A run counts as no longer than this, in nanoseconds, so that a single one changes little: any thread may lose its core
 /// for a moment.
@@ -70,7 +70,7 @@ impl Habit {
 }
 
 /// Requests that a thread reads before it waits again, on average, from which on there are many. Found by measuring, see
-/// ARCHITECTURE.md.
+/// docs/decisions/033-short-runs-inline.md.
 const MANY: u32 = 8;
 /// How many are few again, when replicas run their guests. Then there are fewer in a turn, as others are waited for.
 const FEW: u32 = 4;
