@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use faas_wasm_cuda::{Level, Log, Settings};
-use faas_wasm_engine::{Ending, InstanceError, Limits, Replica, RunLimits};
+use faas_wasm_engine::{InstanceError, Limits, Replica, RunLimits, RunOutcome};
 use faas_wasm_wasi::{
     Access, Discard, Empty, HostStream, InputStream, Mount, MountError, Namespace, OutputStream,
     Root, RootError, WasiContext,
@@ -160,15 +160,15 @@ fn run(invocation: Invocation) -> Result<u8, OneShotError> {
         provider.cuda.stop();
     }
     let report = match ending {
-        Ending::Returned => return Ok(0),
+        RunOutcome::Returned => return Ok(0),
         // As a shell shows it: the low byte.
-        Ending::Exited(status) => return Ok((status & 0xff) as u8),
-        Ending::Trapped(trap) => trap.report(guest.module()),
-        Ending::Interrupted(reason, _) => {
+        RunOutcome::Exited(status) => return Ok((status & 0xff) as u8),
+        RunOutcome::Trapped(trap) => trap.report(guest.module()),
+        RunOutcome::Interrupted(reason, _) => {
             let _ = writeln!(std::io::stderr(), "error: the run was ended: {reason}");
             return Ok(FAILED);
         }
-        Ending::HostPanicked(message) => format!("error: the runner failed: {message}\n"),
+        RunOutcome::HostPanicked(message) => format!("error: the runner failed: {message}\n"),
     };
     let _ = std::io::stderr().write_all(report.as_bytes());
     Ok(TRAPPED)

@@ -163,7 +163,7 @@ fn the_tools_own_tree_fails_the_rules() {
 fn broken_resets(arguments: &[&str]) -> usize {
     let text = tree("{p}|{f}", arguments);
     assert!(text.contains("faas-wasm-engine"), "{text}");
-    text.matches("broken-reset").count()
+    text.matches("fault-injection").count()
 }
 
 #[test]

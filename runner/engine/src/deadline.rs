@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::promptness::wake_promptly;
+use crate::sched::wake_promptly;
 use crate::signal::Thread;
 use crate::stop::Interruption;
 

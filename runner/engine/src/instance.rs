@@ -31,7 +31,7 @@ use crate::link::Linked;
 use crate::module::Module;
 use crate::signal::{RED_ZONE, RunGuard};
 use crate::slot::{self, Slot, SlotError, WASM_PAGE};
-use crate::state::{Beginning, PassiveSegment, State, Table};
+use crate::state::{InitialState, PassiveSegment, State, Table};
 use crate::stop::{Stop, TrapKind};
 
 /// What a run has used, and which of its [`Limits`](crate::link::Limits) it met.
@@ -77,9 +77,9 @@ pub(crate) type Slots = Box<[Slot]>;
 pub(crate) fn reserve(module: &Module) -> Result<Slots, SlotError> {
     let slots: Result<Slots, _> = module.images.iter().map(Slot::new).collect();
     let mut slots = slots?;
-    // A fault is looked for in one guard.
+    // The signal handler knows the write protection of one memory, the first.
     if let Some(first) = slots.first_mut() {
-        first.permit_guard();
+        first.allow_write_protection();
     }
     Ok(slots)
 }
@@ -115,7 +115,7 @@ pub(crate) struct Instance<T> {
     store: Box<StoreObjects>,
     env: Box<HostEnv<T>>,
     state: State,
-    beginning: Option<Beginning>,
+    initial: Option<InitialState>,
     /// It is as it was made, or its guest has returned or exited.
     in_order: bool,
     slots: Slots,
@@ -277,13 +277,13 @@ impl<T: 'static> Instance<T> {
             table_limited: Cell::new(false),
             exception_bytes_left: Cell::new(linked.limits.memory),
         };
-        let beginning = Beginning::of(&state, info);
+        let initial = InitialState::of(&state, info);
         Ok(Self {
             vm,
             store,
             env,
             state,
-            beginning,
+            initial,
             in_order: true,
             slots,
             linked: Arc::clone(linked),
@@ -312,9 +312,9 @@ impl<T: 'static> Instance<T> {
         let context = VMFunctionContext {
             vmctx: self.vm.vmctx_ptr(),
         };
-        let memory_guard = self.slots.first().and_then(Slot::guard);
+        let protection = self.slots.first().and_then(Slot::protection);
         let code = module.code.clone();
-        let guard = RunGuard::new(&watched.thread, number, code, memory_guard);
+        let guard = RunGuard::new(&watched.thread, number, code, protection);
         watched.set_limits(limits);
         let thread = std::ptr::from_ref(&watched.thread);
         let result = libcalls::with_active(&self.state, || {
@@ -365,8 +365,8 @@ impl<T: 'static> Instance<T> {
     ///
     /// [`SlotError`] if the slots cannot be reset; they are unmapped then.
     pub(crate) fn renew(mut self) -> Result<Renewed<T>, SlotError> {
-        let beginning = self.beginning.as_ref().filter(|_| self.in_order);
-        if beginning.is_none_or(|first| !first.restore(&self.state, &self.linked.module.info)) {
+        let initial = self.initial.as_ref().filter(|_| self.in_order);
+        if initial.is_none_or(|initial| !initial.restore(&self.state, &self.linked.module.info)) {
             return self.recycle().map(Renewed::Slots);
         }
         self.slots.iter_mut().try_for_each(Slot::reset)?;

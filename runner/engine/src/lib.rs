@@ -10,7 +10,7 @@
 //! The engine knows neither HTTP nor WASI nor CUDA: crates above give guests their imports through
 //! [`Linker`] and plain functions over checked memory views ([`host`]). All unsafe code of running
 //! guests is in this crate, in the modules `atomics`, `caller`, `host`, `image`, `instance`,
-//! `libcalls`, `map`, `memory`, `module`, `pagemap`, `promptness`, `signal`, `slot` and `state`; each says what it assumes.
+//! `libcalls`, `map`, `memory`, `module`, `pagemap`, `sched`, `signal`, `slot` and `state`; each says what it assumes.
 //!
 //! One guest runs on a thread at a time. An instance of a hostile guest can end its own run and
 //! nothing else: memory accesses stay in its slot by address arithmetic (`slot`), its stack is its
@@ -21,14 +21,12 @@ pub mod host;
 pub mod memory;
 
 mod atomics;
-#[cfg(feature = "broken-reset")]
-pub mod broken;
-#[cfg(not(feature = "broken-reset"))]
-#[path = "broken_disabled.rs"]
-mod broken;
-mod caller;
 mod deadline;
-mod guard;
+#[cfg(feature = "fault-injection")]
+pub mod fault_injection;
+#[cfg(not(feature = "fault-injection"))]
+#[path = "fault_injection_disabled.rs"]
+mod fault_injection;
 mod image;
 mod instance;
 mod libcalls;
@@ -36,13 +34,15 @@ mod link;
 mod map;
 mod module;
 mod pagemap;
-mod promptness;
 mod replica;
+mod sched;
 mod signal;
 mod slot;
 mod state;
 mod stop;
 mod trap;
+mod unwind;
+mod write_protect;
 
 pub use deadline::{Canceler, RunLimits};
 pub use host::{Caller, HostFunction, Linker};
@@ -50,8 +50,8 @@ pub use instance::{InstanceError, Usage};
 pub use link::{Limits, LinkError, Linked};
 pub use memory::{GuestMemory, MemoryFault};
 pub use module::{ENGINE_VERSION, LoadError, Module};
-pub use promptness::run_as_batch;
 pub use replica::Replica;
+pub use sched::run_as_batch;
 pub use slot::SlotError;
 pub use stop::{Interruption, Stop, TrapKind};
-pub use trap::{Backtrace, Ending, Trap};
+pub use trap::{Backtrace, RunOutcome, Trap};

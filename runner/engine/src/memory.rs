@@ -61,8 +61,8 @@ impl<'a> GuestMemory<'a> {
     ///
     /// # Safety
     ///
-    /// For `'a` the range must be mapped readable and, but for what the guard of the running guest's
-    /// memory keeps, writable; and nothing else may access it.
+    /// For `'a` the range must be mapped readable and, except for pages that the running guest's write
+    /// protection covers, writable. Nothing else may access it.
     pub unsafe fn new(base: *mut u8, length: usize) -> Self {
         Self {
             base,

@@ -15,7 +15,7 @@ use crate::deadline::{self, Canceler, Registration, RunLimits, Watched};
 use crate::instance::{self, Instance, InstanceError, Renewed, Slots, Usage, reserve};
 use crate::link::Linked;
 use crate::signal;
-use crate::trap::Ending;
+use crate::trap::RunOutcome;
 
 /// Runs guests on the thread that made it, one after the other, each in a fresh instance.
 pub struct Replica<T> {
@@ -97,7 +97,7 @@ impl<T: 'static> Replica<T> {
     ///
     /// [`InstanceError`] if there was no spare instance and none could be made. How the guest
     /// ended is no error of this call.
-    pub fn run(&mut self, data: &mut T, limits: RunLimits) -> Result<Ending, InstanceError> {
+    pub fn run(&mut self, data: &mut T, limits: RunLimits) -> Result<RunOutcome, InstanceError> {
         self.prepare()?;
         self.runs += 1;
         let Some(mut instance) = self.spare.take() else {
@@ -106,7 +106,7 @@ impl<T: 'static> Replica<T> {
         let watched = &self.registration.0;
         let result = instance.run(watched, self.runs, data, limits);
         let in_memory = |address| instance.owns(address);
-        let ending = Ending::new(result, &self.linked.module, &watched.thread, in_memory);
+        let ending = RunOutcome::new(result, &self.linked.module, &watched.thread, in_memory);
         self.used = Some(instance);
         Ok(ending)
     }

@@ -2,31 +2,31 @@
 //!
 //! Compiled code adds a 32-bit index and a 32-bit constant offset without a check, so a memory
 //! must be followed by inaccessible space up to 8 GiB (plus the largest access), whatever its own
-//! size. A slot reserves that once:
+//! size. A slot reserves that space once:
 //!
 //! ```text
 //! base                     initial size              current size              8 GiB + 64 KiB
 //! | image (image.rs)         | grown, zeros ...        | inaccessible ...              |
 //! ```
 //!
-//! The initial memory is a private mapping of the image: it shares clean pages with everybody and
-//! copies a page when it is written. A slot that was used is reset by asking the kernel which pages
-//! it has of its own (`pagemap.rs`) and giving each the content that it had at the beginning:
+//! The initial memory is a private mapping of the image: clean pages are shared with every other
+//! mapping, and a written page is copied. A reset asks the kernel which pages are private to the
+//! slot (`pagemap.rs`) and restores the initial content of each:
 //!
 //! ```text
 //!                 written by a run                 same content for IDLE_RESETS resets,
-//! (not there) ----------------------> kept page -- or more than MOST_KEPT ------------> (not there)
+//! (not there) ----------------------> kept page -- or more than MAX_KEPT ------------> (not there)
 //!                                       |    ^
 //!                                       +----+ reset: compared with the image, copied back
 //! ```
 //!
-//! A kept page costs no fault when the next run writes it, which is most of what a short run would
-//! pay. Keeping is a matter of cost only: every page that a run has written is among those that the
-//! kernel names, and is either made equal to the image or dropped, which lets the image show again.
-//! What was grown becomes inaccessible; its kept pages hold zeros and wait for the next growth.
+//! A kept page costs no fault when the next run writes it; faults would dominate a short run.
+//! Keeping pages affects cost only: the kernel names every page that a run has written, and each is
+//! either made equal to the image or dropped, so that the image shows through again. The grown part
+//! becomes inaccessible; its kept pages hold zeros until the memory grows again.
 //!
-//! Where the runs write the same pages each time, a guard keeps the others from being written, and
-//! the kernel need not be asked (`guard.rs`).
+//! Where runs write the same pages each time, the other pages are write-protected and the reset does
+//! not ask the kernel (`write_protect.rs`).
 //!
 //! Unsafe here assumes that the artifact's file keeps its size and content while it is mapped.
 
@@ -37,10 +37,10 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags};
 
-use crate::broken::{self, Broken};
-use crate::guard::{Guard, Patience};
+use crate::fault_injection::{self, Fault};
 use crate::image::MemoryImage;
 use crate::pagemap::{OwnPages, Pagemap};
+use crate::write_protect::{Backoff, WriteProtection};
 
 /// Size of a page of WebAssembly memory in bytes.
 pub(crate) const WASM_PAGE: usize = 65536;
@@ -48,33 +48,33 @@ pub(crate) const WASM_PAGE: usize = 65536;
 const RESERVATION: usize = (8 << 30) + WASM_PAGE;
 /// Largest linear memory in bytes.
 const LARGEST: usize = 4 << 30;
-/// Most pages that a slot keeps from one run to the next.
-const MOST_KEPT: usize = 512;
-/// Resets after which a page that no run has changed meanwhile is given back: about as many as cost
-/// what a page fault does.
+/// Maximum number of pages that a slot keeps from one run to the next.
+const MAX_KEPT: usize = 512;
+/// Resets after which a page that no run has changed is returned to the kernel. Comparing it this often
+/// costs about as much as a page fault.
 const IDLE_RESETS: u8 = 16;
 
-/// Why a slot could not be made or reset.
+/// Why a slot could not be created or reset.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotError {
-    /// No address space for another memory.
+    /// There is no address space for another memory.
     #[error(
         "the system refused 8 GiB of address space for a linear memory: {0} (limits: `ulimit -v`, \
          /proc/sys/vm/max_map_count)"
     )]
     Reserve(Errno),
-    /// A part of it could not be mapped or made accessible.
+    /// Part of the memory could not be mapped or made accessible.
     #[error("the system refused to map a linear memory: {0}")]
     Map(Errno),
 }
 
-/// Maps so many writable bytes and unmaps them again.
+/// Checks that the system grants `size` bytes of writable address space, by mapping and unmapping them.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The error of `mmap`.
 pub(crate) fn try_reserve(size: usize) -> Result<(), Errno> {
-    // SAFETY: a new mapping that nobody else knows of, and that is gone at the end.
+    // SAFETY: creates a mapping and removes it again; no other code knows its address.
     unsafe {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let base = mm::mmap_anonymous(std::ptr::null_mut(), size, access, MapFlags::PRIVATE)?;
@@ -90,26 +90,26 @@ pub(crate) struct Slot {
     current: usize,
     /// Whether the embedder's limit kept it from growing.
     limited: bool,
-    /// Bytes from the base that may hold pages of our own: beyond lies nothing.
+    /// Bytes from the base that may hold private pages. There are none beyond.
     touched: usize,
-    /// Ascending.
+    /// In ascending order.
     kept: Vec<Kept>,
-    /// Room for what a reset finds out, so that it need not be allocated.
+    /// Buffers of a reset, kept so that it allocates nothing.
     before: Vec<Kept>,
     own: Vec<OwnPages>,
-    /// There may be a guard.
-    guardable: bool,
-    patience: Patience,
-    /// Boxed, as the thread that runs the guest refers to it.
-    guard: Option<Box<Guard>>,
+    /// Whether the memory may be write-protected.
+    protectable: bool,
+    backoff: Backoff,
+    /// Boxed, because the thread that runs the guest holds a pointer to it.
+    protection: Option<Box<WriteProtection>>,
 }
 
-/// A page that stays when the slot is reset.
+/// A private page that survives a reset.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
-    /// Its first byte, as an offset.
+    /// Offset of its first byte.
     start: usize,
-    /// Resets since a run has changed it.
+    /// Resets since a run last changed it.
     idle: u8,
 }
 
@@ -123,7 +123,7 @@ impl Slot {
     ///
     /// [`SlotError`] if the system refuses.
     pub(crate) fn new(image: &Arc<MemoryImage>) -> Result<Self, SlotError> {
-        // SAFETY: a new private reservation, no existing mapping is touched.
+        // SAFETY: creates a new private mapping and touches no existing one.
         let base = unsafe {
             mm::mmap_anonymous(
                 std::ptr::null_mut(),
@@ -134,7 +134,7 @@ impl Slot {
         }
         .map_err(SlotError::Reserve)?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(SlotError::Reserve(Errno::NOMEM))?;
-        // From here on the reservation is unmapped when `slot` is dropped.
+        // From here on, dropping `slot` unmaps the reservation.
         let slot = Self {
             base,
             image: Arc::clone(image),
@@ -144,28 +144,28 @@ impl Slot {
             kept: Vec::new(),
             before: Vec::new(),
             own: Vec::new(),
-            guardable: false,
-            patience: Patience::default(),
-            guard: None,
+            protectable: false,
+            backoff: Backoff::default(),
+            protection: None,
         };
-        // SAFETY: the reservation is larger than any initial memory, and ours alone.
+        // SAFETY: the reservation is larger than any initial memory and exclusively ours.
         unsafe { image.map(base) }.map_err(SlotError::Map)?;
         Ok(slot)
     }
 
-    /// Lets the slot have a guard from time to time. Its [`guard`](Slot::guard) must then be in force while
-    /// a guest runs.
-    pub(crate) fn permit_guard(&mut self) {
-        self.guardable = true;
+    /// Allows the memory to be write-protected. The caller must then publish
+    /// [`protection`](Slot::protection) to the signal handler while a guest runs.
+    pub(crate) fn allow_write_protection(&mut self) {
+        self.protectable = true;
     }
 
-    /// The guard for the next run, if there is one.
-    pub(crate) fn guard(&self) -> Option<&Guard> {
-        self.guard.as_deref()
+    /// The write protection for the next run, if the memory is protected.
+    pub(crate) fn protection(&self) -> Option<&WriteProtection> {
+        self.protection.as_deref()
     }
 
     fn protect(&self, start: usize, length: usize, flags: MprotectFlags) -> Result<(), SlotError> {
-        // SAFETY: callers pass ranges inside of the reservation, which is ours alone.
+        // SAFETY: callers pass ranges inside the reservation, which is exclusively ours.
         unsafe { mm::mprotect(self.base.as_ptr().add(start).cast(), length, flags) }
             .map_err(SlotError::Map)
     }
@@ -179,12 +179,12 @@ impl Slot {
         self.current
     }
 
-    /// Whether the embedder's limit has kept the memory from growing since the last reset.
+    /// Whether the embedder's limit has prevented a growth since the last reset.
     pub(crate) fn was_limited(&self) -> bool {
         self.limited
     }
 
-    /// Notes that it was the embedder's limit that kept the memory from growing.
+    /// Notes that the embedder's limit prevented a growth.
     pub(crate) fn note_limited(&mut self) {
         self.limited = true;
     }
@@ -194,7 +194,7 @@ impl Slot {
         (self.base.addr().get()..self.base.addr().get() + RESERVATION).contains(&address)
     }
 
-    /// Makes `additional` bytes more accessible; `false` if the system or the limit says no.
+    /// Makes `additional` more bytes accessible. Returns `false` if the system or the limit refuses.
     pub(crate) fn grow(&mut self, additional: usize, limit: usize) -> bool {
         let Some(size) = self.current.checked_add(additional) else {
             return false;
@@ -203,8 +203,8 @@ impl Slot {
             return false;
         }
         let lifted = self
-            .guard()
-            .is_none_or(|guard| additional == 0 || guard.lift());
+            .protection()
+            .is_none_or(|protection| additional == 0 || protection.lift());
         if !lifted {
             return false;
         }
@@ -216,18 +216,18 @@ impl Slot {
         true
     }
 
-    /// Makes the slot what it was when it was new.
+    /// Restores the slot's initial state.
     ///
     /// # Errors
     ///
     /// [`SlotError`]; the slot must then be dropped.
     pub(crate) fn reset(&mut self) -> Result<(), SlotError> {
         self.limited = false;
-        if self.restore_guarded()? {
+        if self.restore_writable()? {
             return Ok(());
         }
         let initial = self.image.initial();
-        if broken::is(Broken::GrownTail) {
+        if fault_injection::is(Fault::GrownTail) {
             self.current = initial;
         }
         self.touched = self.touched.max(self.current);
@@ -242,50 +242,51 @@ impl Slot {
         Ok(())
     }
 
-    /// Gives the pages that can be written their first content, if a guard has kept the others; `false` if
-    /// there is none, or not any more.
-    fn restore_guarded(&mut self) -> Result<bool, SlotError> {
-        let Some(guard) = self.guard.take() else {
+    /// Restores the writable pages of a protected memory. Returns `false` if the memory is not
+    /// protected, or no longer.
+    fn restore_writable(&mut self) -> Result<bool, SlotError> {
+        let Some(protection) = self.protection.take() else {
             return Ok(false);
         };
-        if !guard.is_lifted() || broken::is(Broken::LiftedGuard) {
+        if !protection.is_lifted() || fault_injection::is(Fault::LiftedProtection) {
             let mut kept = std::mem::take(&mut self.kept);
             for (number, page) in kept.iter_mut().enumerate() {
-                let skipped = number == 0 && broken::is(Broken::HotPage);
-                let changed = !skipped && self.put_back(page.start);
+                let skipped = number == 0 && fault_injection::is(Fault::HotPage);
+                let changed = !skipped && self.restore_page(page.start);
                 page.idle = if changed { 0 } else { page.idle + 1 };
             }
             let all_in_use = kept.iter().all(|page| page.idle <= IDLE_RESETS);
             self.kept = kept;
             if all_in_use {
-                self.patience.stands();
-                self.guard = Some(guard);
+                self.backoff.count_protected_reset();
+                self.protection = Some(protection);
                 return Ok(true);
             }
         }
-        if !guard.lift() {
+        if !protection.lift() {
             return Err(SlotError::Map(Errno::NOMEM));
         }
-        self.patience.lost();
+        self.backoff.protection_ended();
         Ok(false)
     }
 
-    /// Puts up a guard if the last resets have found the same pages.
-    fn consider_guard(&mut self, same: bool) -> Result<(), SlotError> {
-        if !self.guardable || !self.patience.found(same) {
+    /// Protects the memory if enough resets have found the same pages.
+    fn consider_write_protection(&mut self, same_pages: bool) -> Result<(), SlotError> {
+        if !self.protectable || !self.backoff.count_reset(same_pages) {
             return Ok(());
         }
         let base = self.base.addr().get();
         let pages = self.kept.iter().map(|page| base + page.start);
         let pages = pages.map(|start| start..start + page_size());
         let memory = base..base + self.image.initial();
-        // SAFETY: the memory is mapped and ours, and the pages that are kept lie in it: `same` says so.
-        let guard = unsafe { Guard::new(memory, pages) }.map_err(SlotError::Map)?;
-        self.guard = guard.map(Box::new);
+        // SAFETY: the memory is mapped and exclusively ours. The kept pages lie in it, because
+        // `restore` says `same_pages` only then.
+        let protection = unsafe { WriteProtection::new(memory, pages) }.map_err(SlotError::Map)?;
+        self.protection = protection.map(Box::new);
         Ok(())
     }
 
-    /// Gives every page of our own its first content, or drops it.
+    /// Restores the initial content of every private page, or drops the page.
     fn restore(&mut self, pagemap: &Pagemap) -> Result<(), SlotError> {
         let base = self.base.addr().get();
         let mut own = std::mem::take(&mut self.own);
@@ -293,7 +294,7 @@ impl Slot {
         let mut looked = 0;
         while looked < self.touched {
             let pages: usize = own.iter().map(|own| own.range.len()).sum();
-            let left = MOST_KEPT.saturating_sub(pages / page_size());
+            let left = MAX_KEPT.saturating_sub(pages / page_size());
             if left == 0 {
                 break;
             }
@@ -314,8 +315,9 @@ impl Slot {
                 while let Some(page) = older.next_if(|page| page.start <= start) {
                     idle = if page.start == start { page.idle } else { 0 };
                 }
-                let skipped = kept.is_empty() && broken::is(Broken::HotPage);
-                let changed = !*swapped && start < self.current && !skipped && self.put_back(start);
+                let skipped = kept.is_empty() && fault_injection::is(Fault::HotPage);
+                let changed =
+                    !*swapped && start < self.current && !skipped && self.restore_page(start);
                 idle = if changed { 0 } else { idle + 1 };
                 if *swapped || idle > IDLE_RESETS {
                     self.discard(unused.extend(start..start + page_size()))?;
@@ -325,30 +327,30 @@ impl Slot {
             }
         }
         self.discard(unused.last())?;
-        // Whatever the kernel was not asked about, or had no answer to.
+        // Drop the pages that the kernel was not asked about or did not answer for.
         self.discard(looked..self.touched)?;
         let touched = kept.last().map_or(0, |page| page.start + page_size());
-        // Nothing was dropped either: a page that is would be missing.
-        let same = looked >= self.touched
+        // A dropped page would be missing from `kept`, so this implies that none was dropped.
+        let same_pages = looked >= self.touched
             && self.image.initial() > 0
             && touched <= self.image.initial()
             && kept.len() == before.len()
             && (kept.iter().zip(&before)).all(|(kept, before)| kept.start == before.start);
         self.touched = touched;
         (self.kept, self.before, self.own) = (kept, before, own);
-        self.consider_guard(same)
+        self.consider_write_protection(same_pages)
     }
 
-    /// Gives an accessible page its first content; `false` if it has it already.
-    fn put_back(&mut self, start: usize) -> bool {
-        // SAFETY: the page lies in the accessible part of the slot (`start` is a page of it that is
-        // below `current`), which is ours alone: the instance that used it is gone.
+    /// Restores the initial content of an accessible page. Returns `false` if the page had it already.
+    fn restore_page(&mut self, start: usize) -> bool {
+        // SAFETY: the page lies in the accessible part of the slot (`start` is page-aligned and below
+        // `current`), which is exclusively ours: the instance that used it is gone.
         let page =
             unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(start), page_size()) };
         match self.image.page(start, page.len()) {
-            Some(first) if *page == *first => false,
-            Some(first) => {
-                page.copy_from_slice(first);
+            Some(initial) if *page == *initial => false,
+            Some(initial) => {
+                page.copy_from_slice(initial);
                 true
             }
             None if is_zero(page) => false,
@@ -359,13 +361,13 @@ impl Slot {
         }
     }
 
-    /// Drops our own pages of a range, so that the image or zeros show again.
+    /// Drops the private pages of a range, so that the image or zeros show through again.
     fn discard(&self, range: Range<usize>) -> Result<(), SlotError> {
         if range.is_empty() {
             return Ok(());
         }
-        // SAFETY: pages of our own range; no reference into it is alive, as the instance that used
-        // it is gone.
+        // SAFETY: the range is ours, and no reference into it is alive, because the instance that
+        // used it is gone.
         unsafe {
             let start = self.base.as_ptr().add(range.start).cast();
             mm::madvise(start, range.len(), Advice::LinuxDontNeed)
@@ -374,12 +376,12 @@ impl Slot {
     }
 }
 
-/// Joins ranges that are given one after the other to longer ones.
+/// Joins adjacent ranges that are added one after another.
 #[derive(Debug, Default)]
 struct Discarded(Range<usize>);
 
 impl Discarded {
-    /// Takes a further range; returns what is complete without it.
+    /// Adds a range. Returns the range that is complete without it.
     fn extend(&mut self, range: Range<usize>) -> Range<usize> {
         if self.0.end == range.start {
             self.0.end = range.end;
@@ -399,7 +401,7 @@ fn page_size() -> usize {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    // Each byte is like the one before it.
+    // Each byte equals the one before it.
     bytes
         .split_first()
         .is_none_or(|(first, rest)| *first == 0 && *rest == bytes[..rest.len()])
@@ -408,7 +410,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 impl Drop for Slot {
     fn drop(&mut self) {
         // SAFETY: the reservation is ours and nothing refers to it any more. Unmapping a whole
-        // mapping of our own cannot fail.
+        // mapping cannot fail.
         let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), RESERVATION) };
     }
 }
@@ -435,7 +437,7 @@ mod tests {
                 length: WASM_PAGE as u64,
             },
         };
-        // SAFETY: nobody changes the file.
+        // SAFETY: nothing changes the file.
         let mapping = unsafe { FileMapping::new(file.try_clone().unwrap(), WASM_PAGE) };
         let runs = if initial > WASM_PAGE {
             vec![run]
@@ -448,12 +450,12 @@ mod tests {
 
     fn byte(slot: &mut Slot, at: usize) -> &mut u8 {
         assert!(at < slot.size());
-        // SAFETY: inside of the accessible part, and the borrow is the slot's.
+        // SAFETY: the byte is in the accessible part, and the borrow is that of the slot.
         unsafe { &mut *slot.base().add(at) }
     }
 
     #[test]
-    fn a_reset_slot_is_as_new() {
+    fn reset_restores_the_initial_state() {
         let (image, file) = image(3 * WASM_PAGE, 7);
         let mut slot = Slot::new(&image).unwrap();
         for round in 0..3 {
@@ -475,16 +477,16 @@ mod tests {
             assert_eq!(slot.size(), 3 * WASM_PAGE);
         }
         drop(slot);
-        // What was written stayed in the slot.
+        // The writes stayed in the slot and did not reach the file.
         let mut content = vec![0; WASM_PAGE];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut content, 0).unwrap();
         assert!(content.iter().all(|byte| *byte == 7));
     }
 
-    /// Runs that write ever different pages, more of them than are kept, and grow: whatever happens
+    /// Runs write different pages each time, more than are kept, and grow the memory. Whatever happens
     /// to the pages, the next run sees the image.
     #[test]
-    fn whatever_was_written_is_gone() {
+    fn reset_undoes_every_write() {
         let initial = 40 * WASM_PAGE;
         let (image, _file) = image(initial, 7);
         let mut slot = Slot::new(&image).unwrap();
@@ -494,7 +496,7 @@ mod tests {
             (seed >> 33) as usize % below
         };
         for round in 0..90 {
-            // Read everything now and then only, as reading changes what the kernel has.
+            // Read everything only now and then, because reading changes the kernel's state.
             if round % 7 == 0 {
                 for at in (0..initial).step_by(512) {
                     let expected = if at / WASM_PAGE == 1 { 7 } else { 0 };
@@ -507,18 +509,18 @@ mod tests {
                     assert_eq!(*byte(&mut slot, at), 0, "round {round}, {at:#x}");
                 }
             }
-            let pages = if round % 10 == 0 { 2 * MOST_KEPT } else { 30 };
+            let pages = if round % 10 == 0 { 2 * MAX_KEPT } else { 30 };
             for _ in 0..pages {
                 let at = random(slot.size());
                 *byte(&mut slot, at) = 42;
             }
             slot.reset().unwrap();
-            assert!(slot.kept.len() <= MOST_KEPT);
+            assert!(slot.kept.len() <= MAX_KEPT);
             assert!(slot.kept.iter().all(|page| page.idle <= IDLE_RESETS));
         }
     }
 
-    /// A page that is written once and never again is given back, one that each run writes stays.
+    /// A page that is written once is dropped later; a page that each run writes is kept.
     #[test]
     fn pages_are_kept_as_long_as_they_are_written() {
         let (image, _file) = image(2 * WASM_PAGE, 7);
@@ -526,7 +528,7 @@ mod tests {
         *byte(&mut slot, page_size()) = 1;
         slot.reset().unwrap();
         if Pagemap::get().is_none() {
-            assert!(slot.kept.is_empty(), "without knowledge nothing is kept");
+            assert!(slot.kept.is_empty(), "nothing is kept without a pagemap");
             return;
         }
         assert_eq!(slot.kept.len(), 1);
@@ -539,39 +541,47 @@ mod tests {
         assert_eq!(*byte(&mut slot, WASM_PAGE), 7);
     }
 
-    /// Runs that write the same page until there is a guard, which they leave standing.
-    fn guarded(image: &Arc<MemoryImage>) -> Slot {
+    /// A slot whose runs have written the same page until the other pages were protected.
+    fn protected_slot(image: &Arc<MemoryImage>) -> Slot {
         let mut slot = Slot::new(image).unwrap();
-        slot.permit_guard();
+        slot.allow_write_protection();
         for _ in 0..1000 {
             *byte(&mut slot, WASM_PAGE + page_size()) = 42;
             slot.reset().unwrap();
         }
-        assert_eq!(slot.guard().is_some(), Pagemap::get().is_some());
+        assert_eq!(slot.protection().is_some(), Pagemap::get().is_some());
         slot
     }
 
     #[test]
-    fn where_the_same_pages_are_written_a_guard_keeps_the_others() {
+    fn unwritten_pages_become_protected() {
         let (image, _file) = image(3 * WASM_PAGE, 7);
-        let mut slot = guarded(&image);
-        let Some(guard) = slot.guard() else { return };
+        let mut slot = protected_slot(&image);
+        let Some(protection) = slot.protection() else {
+            return;
+        };
         let first = slot.base.addr().get();
-        let open = first + WASM_PAGE + page_size();
-        assert!(guard.allow(open + 1..open + page_size()));
-        assert!(guard.allow(first + image.initial()..first + RESERVATION));
-        assert!(!guard.is_lifted(), "these are open, or not of the memory");
+        let writable = first + WASM_PAGE + page_size();
+        assert!(protection.allow(writable + 1..writable + page_size()));
+        assert!(protection.allow(first + image.initial()..first + RESERVATION));
+        assert!(
+            !protection.is_lifted(),
+            "these are writable, or outside the memory"
+        );
         for elsewhere in [0, first - 1, first + image.initial()] {
-            assert!(!guard.let_pass(elsewhere), "{elsewhere:#x}");
+            assert!(!protection.lift_for_fault(elsewhere), "{elsewhere:#x}");
         }
-        assert!(guard.let_pass(first) && guard.is_lifted());
-        assert!(!guard.let_pass(first), "a second fault has another cause");
-        // It is written, and the next run sees the image.
+        assert!(protection.lift_for_fault(first) && protection.is_lifted());
+        assert!(
+            !protection.lift_for_fault(first),
+            "a second fault has another cause"
+        );
+        // Everything is written, and the next run sees the image.
         for at in (0..3 * WASM_PAGE).step_by(page_size()) {
             *byte(&mut slot, at) = 42;
         }
         slot.reset().unwrap();
-        assert!(slot.guard().is_none());
+        assert!(slot.protection().is_none());
         for at in 0..3 * WASM_PAGE {
             let expected = if at / WASM_PAGE == 1 { 7 } else { 0 };
             assert_eq!(*byte(&mut slot, at), expected, "{at:#x}");
@@ -579,36 +589,36 @@ mod tests {
     }
 
     #[test]
-    fn growth_lifts_a_guard() {
+    fn growth_lifts_protection() {
         let (image, _file) = image(3 * WASM_PAGE, 7);
-        let mut slot = guarded(&image);
+        let mut slot = protected_slot(&image);
         assert!(slot.grow(WASM_PAGE, LARGEST));
-        assert!(slot.guard().is_none_or(Guard::is_lifted));
+        assert!(slot.protection().is_none_or(WriteProtection::is_lifted));
         for at in [0, 3 * WASM_PAGE] {
             *byte(&mut slot, at) = 42;
         }
         slot.reset().unwrap();
-        assert!(slot.guard().is_none());
+        assert!(slot.protection().is_none());
         assert!(slot.grow(WASM_PAGE, LARGEST));
         for at in [0, 3 * WASM_PAGE] {
             assert_eq!(*byte(&mut slot, at), 0);
         }
     }
 
-    /// A page that the runs do not write any more is given back, guard or not.
+    /// A page that runs no longer write is dropped, protected or not.
     #[test]
-    fn a_guard_goes_with_the_pages_that_it_was_for() {
+    fn protection_ends_when_its_pages_are_no_longer_written() {
         let (image, _file) = image(3 * WASM_PAGE, 7);
-        let mut slot = guarded(&image);
+        let mut slot = protected_slot(&image);
         for _ in 0..=IDLE_RESETS {
             slot.reset().unwrap();
         }
-        assert!(slot.guard().is_none() && slot.kept.is_empty());
+        assert!(slot.protection().is_none() && slot.kept.is_empty());
         *byte(&mut slot, 0) = 42;
     }
 
     #[test]
-    fn a_slot_at_rest_has_two_mappings() {
+    fn idle_slot_has_two_mappings() {
         let (image, _file) = image(3 * WASM_PAGE, 7);
         let mut slots: Vec<_> = (0..20).map(|_| Slot::new(&image).unwrap()).collect();
         let addresses =
@@ -636,7 +646,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_keeps_to_the_limits() {
+    fn growth_respects_the_limits() {
         let (image, _) = image(0, 0);
         let mut slot = Slot::new(&image).unwrap();
         assert_eq!(slot.size(), 0);

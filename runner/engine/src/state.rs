@@ -13,7 +13,7 @@
 //! ```
 //!
 //! So an instance whose run did nothing of the last three can be used for the next run, at the cost
-//! of a few words instead of some ten allocations ([`Beginning`]).
+//! of a few words instead of some ten allocations ([`InitialState`]).
 //!
 //! Unsafe here assumes that the definitions and records that [`State`] points to lie in the context
 //! of an instance, or belong to it, and that `State` is used no longer than the instance lives and
@@ -28,7 +28,7 @@ use wasmer_vm::{
     VMCallerCheckedAnyfunc, VMGlobalDefinition, VMMemoryDefinition, VMTableDefinition,
 };
 
-use crate::broken::{self, Broken};
+use crate::fault_injection::{self, Fault};
 use crate::signal;
 
 /// About what an exception without parameters costs the host (measured: 244 bytes).
@@ -165,13 +165,13 @@ impl Table {
 
 /// What an instance began with, of what its run can change and what can be put back.
 #[derive(Debug)]
-pub(crate) struct Beginning {
+pub(crate) struct InitialState {
     globals: Box<[(NonNull<VMGlobalDefinition>, VMGlobalDefinition)]>,
     /// By table; nothing for those that cannot change.
     tables: Box<[Box<[usize]>]>,
 }
 
-impl Beginning {
+impl InitialState {
     /// Notes the state of an instance that has not run yet. `None` if instances of this module
     /// cannot be made new again.
     pub(crate) fn of(state: &State, info: &ModuleInfo) -> Option<Self> {
@@ -213,7 +213,7 @@ impl Beginning {
             // SAFETY: the place is in the instance's context, whose guest has ended.
             unsafe { place.as_ptr().write(value.clone()) };
         }
-        let skipped = usize::from(broken::is(Broken::TableEntry));
+        let skipped = usize::from(fault_injection::is(Fault::TableEntry));
         for (table, first) in state.tables.iter().zip(&self.tables) {
             if let Some(first) = first.get(skipped..).filter(|first| !first.is_empty()) {
                 // SAFETY: the table has as many elements as at the beginning (`same_sizes`), and

@@ -16,7 +16,7 @@ const MOST_FRAMES: usize = 64;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
+pub enum RunOutcome {
     /// The entry returned: exit status 0.
     Returned,
     /// The guest ended itself with this status.
@@ -45,7 +45,7 @@ pub struct Trap {
     pub backtrace: Backtrace,
 }
 
-impl Ending {
+impl RunOutcome {
     pub(crate) fn new(
         result: Result<(), Stop>,
         module: &Module,

@@ -40,7 +40,7 @@ pub use context::{
     DEFAULT_DESCRIPTORS, DEFAULT_QUOTA, Usage, WasiContext, WasiContextBuilder, WasiHost,
 };
 pub use errno::Errno;
-#[cfg(feature = "broken-reset")]
+#[cfg(feature = "fault-injection")]
 pub use fs::keep_nodes;
 pub use fs::{Access, Mount, MountError, MountProblem, Namespace, Root, RootError, parse_mounts};
 pub use linker::add_to_linker;

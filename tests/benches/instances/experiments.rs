@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use faas_wasm_engine::{Ending, Interruption};
+use faas_wasm_engine::{Interruption, RunOutcome};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::ours::{Loop, link};
@@ -85,7 +85,7 @@ fn rate(threads: usize, artifact: &Path) -> (f64, f64) {
         let mut count = 0u32;
         while !over.load(Relaxed) {
             let (_, _, ending) = runs.run(&nothing);
-            assert_eq!(ending, Ending::Returned);
+            assert_eq!(ending, RunOutcome::Returned);
             count += 1;
         }
         let (count, cpu) = (f64::from(count), cpu_time() - before);
@@ -169,7 +169,7 @@ fn many(inputs: &Inputs) -> Vec<Finding> {
     let limit = Duration::from_secs(30);
     let answers = |runs: &mut Loop| {
         let (_, ending) = runs.answer(&nothing, limit);
-        assert_eq!(ending, Ending::Returned);
+        assert_eq!(ending, RunOutcome::Returned);
         assert!(runs.has_written(b"hello, world\n"), "it does its work");
     };
     let mut all = Vec::with_capacity(MANY);
@@ -224,7 +224,7 @@ fn deadlines(inputs: &Inputs) -> Vec<Finding> {
         .map(|_| {
             let (start, ending) = runs.answer(&nothing, SOON);
             let late = start.elapsed().saturating_sub(SOON);
-            let stopped = matches!(ending, Ending::Interrupted(Interruption::Deadline, _));
+            let stopped = matches!(ending, RunOutcome::Interrupted(Interruption::Deadline, _));
             assert!(stopped, "{ending:?}");
             runs.prepare();
             late

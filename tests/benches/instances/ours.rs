@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use faas_wasm_engine::{Caller, Ending, Limits, Linked, Linker, Replica, RunLimits, Stop};
+use faas_wasm_engine::{Caller, Limits, Linked, Linker, Replica, RunLimits, RunOutcome, Stop};
 use faas_wasm_tests::{Outcome, esbuild, fixture, tool};
 use faas_wasm_wasi::{
     Access, InputStream, Namespace, OutputStream, Root, StreamError, WasiContext, add_to_linker,
@@ -72,7 +72,7 @@ impl Loop {
     }
 
     /// One run, until the answer is there and until the next instance is; and how it ended.
-    pub(crate) fn run(&mut self, input: &Arc<[u8]>) -> (Duration, Duration, Ending) {
+    pub(crate) fn run(&mut self, input: &Arc<[u8]>) -> (Duration, Duration, RunOutcome) {
         let (start, ending) = self.answer(input, TIME_LIMIT);
         let answered = start.elapsed();
         self.prepare();
@@ -80,7 +80,7 @@ impl Loop {
     }
 
     /// One run without what comes after its answer.
-    pub(crate) fn answer(&mut self, input: &Arc<[u8]>, limit: Duration) -> (Instant, Ending) {
+    pub(crate) fn answer(&mut self, input: &Arc<[u8]>, limit: Duration) -> (Instant, RunOutcome) {
         self.output.lock().expect("one thread has it").clear();
         let start = Instant::now();
         let mut context = WasiContext::builder(Arc::clone(&self.namespace))
@@ -124,13 +124,13 @@ fn instances(guest: &Workload, artifact: &Path) -> [Measurement; 2] {
     let inputs: Vec<Arc<[u8]>> = guest.inputs().collect();
     for input in &inputs {
         let (_, _, ending) = runs.run(input);
-        assert_eq!(ending, Ending::Returned);
+        assert_eq!(ending, RunOutcome::Returned);
         assert!(runs.has_written(guest.output(input)), "it does its work");
     }
     let (mut answered, mut all) = (Vec::new(), Vec::new());
     for number in 0..11_000 {
         let (waited, took, ending) = runs.run(&inputs[number % inputs.len()]);
-        assert_eq!(ending, Ending::Returned);
+        assert_eq!(ending, RunOutcome::Returned);
         // The first ones only warm up.
         if number >= 1000 {
             answered.push(waited);
@@ -176,7 +176,7 @@ fn before_start_up(artifact: &Path) -> Measurement {
         for first in [false, true] {
             ENDS_AT_FIRST.store(first, Relaxed);
             let (waited, _, ending) = runs.run(&nothing);
-            assert_eq!(ending, Ending::Exited(if first { 1 } else { 2 }));
+            assert_eq!(ending, RunOutcome::Exited(if first { 1 } else { 2 }));
             if first {
                 times.push(waited);
             }

@@ -2,14 +2,14 @@
 //! tables, globals, segments, files, environment and streams, and then leaves a pattern everywhere
 //! (`guest.wat`). All run on one slot, with every way to end.
 //!
-//! A proof is worth what it would notice: with the features of `broken-reset` the engine and the
+//! A proof is worth what it would notice: with the features of `fault-injection` the engine and the
 //! file system forget one thing at a time, and each time the proof must fail.
 
 mod requests;
 mod storm;
 mod trusted;
 
-use faas_wasm_engine::broken::{Broken, break_reset};
+use faas_wasm_engine::fault_injection::{self, Fault};
 use faas_wasm_tests::Backend;
 use faas_wasm_wasi::keep_nodes;
 use requests::{Found, Guests, Instruction};
@@ -95,28 +95,28 @@ fn is_noticed_by(
     );
 }
 
-fn forgets(broken: Broken) -> impl Fn(bool) {
-    move |set| break_reset(set.then_some(broken))
+fn forgets(fault: Fault) -> impl Fn(bool) {
+    move |set| fault_injection::inject(set.then_some(fault))
 }
 
 #[test]
 fn a_page_that_is_not_put_back_is_noticed() {
-    is_noticed(forgets(Broken::HotPage), 103..105);
+    is_noticed(forgets(Fault::HotPage), 103..105);
 }
 
 #[test]
 fn a_tail_that_stays_is_noticed() {
-    is_noticed(forgets(Broken::GrownTail), 162..164);
+    is_noticed(forgets(Fault::GrownTail), 162..164);
 }
 
 #[test]
 fn a_table_entry_that_stays_is_noticed() {
-    is_noticed(forgets(Broken::TableEntry), 112..120);
+    is_noticed(forgets(Fault::TableEntry), 112..120);
 }
 
 #[test]
 fn a_guard_that_was_lifted_unnoticed_is_noticed() {
-    is_noticed_by(lift_guards, forgets(Broken::LiftedGuard), 103..105);
+    is_noticed_by(lift_guards, forgets(Fault::LiftedProtection), 103..105);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use faas_wasm_engine::{Ending, Interruption, Limits, Linker, Replica, RunLimits, TrapKind};
+use faas_wasm_engine::{Interruption, Limits, Linker, Replica, RunLimits, RunOutcome, TrapKind};
 use faas_wasm_tests::{Backend, Guest, Work};
 use faas_wasm_wasi::{
     Access, InputStream, Namespace, OutputStream, Root, StreamError, WasiContext, add_to_linker,
@@ -66,17 +66,17 @@ impl Instruction {
         })
     }
 
-    fn is_as_wanted(self, ending: &Ending) -> bool {
+    fn is_as_wanted(self, ending: &RunOutcome) -> bool {
         use TrapKind as Kind;
-        let trapped = |kind| matches!(ending, Ending::Trapped(trap) if trap.kind == kind);
+        let trapped = |kind| matches!(ending, RunOutcome::Trapped(trap) if trap.kind == kind);
         match self.ending {
-            0 => *ending == Ending::Returned,
-            1 => *ending == Ending::Exited(0),
-            2 => *ending == Ending::Exited(3),
+            0 => *ending == RunOutcome::Returned,
+            1 => *ending == RunOutcome::Exited(0),
+            2 => *ending == RunOutcome::Exited(3),
             3 => trapped(Kind::Unreachable),
             4 => trapped(Kind::MemoryOutOfBounds),
             5 => trapped(Kind::StackOverflow),
-            SPIN => matches!(ending, Ending::Interrupted(Interruption::Deadline, _)),
+            SPIN => matches!(ending, RunOutcome::Interrupted(Interruption::Deadline, _)),
             7 => trapped(Kind::IndirectCallToNull),
             _ => trapped(Kind::IntegerDivisionByZero),
         }
@@ -94,7 +94,7 @@ pub(crate) struct Found {
 
 #[derive(Debug)]
 enum What {
-    Ending(Ending),
+    RunOutcome(RunOutcome),
     Output(String),
 }
 
@@ -102,7 +102,7 @@ impl Found {
     /// The guest's own word for it.
     pub(crate) fn exit_code(&self) -> Option<u32> {
         match self.what {
-            What::Ending(Ending::Exited(code)) => Some(code),
+            What::RunOutcome(RunOutcome::Exited(code)) => Some(code),
             _ => None,
         }
     }
@@ -118,7 +118,7 @@ impl fmt::Display for Found {
         } = self;
         write!(f, "request {number}, {instruction:?} after {before:?}: ")?;
         match what {
-            What::Ending(ending) => write!(f, "{ending:?}"),
+            What::RunOutcome(ending) => write!(f, "{ending:?}"),
             What::Output(text) => write!(f, "wrote {text:?}"),
         }
     }
@@ -228,7 +228,7 @@ impl Guests {
             output.is_empty()
         };
         let what = if !instruction.is_as_wanted(&ending) {
-            Some(What::Ending(ending))
+            Some(What::RunOutcome(ending))
         } else if !wrote {
             Some(What::Output(String::from_utf8_lossy(&output).into_owned()))
         } else {

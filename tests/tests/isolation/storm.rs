@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use faas_wasm_engine::{
-    Caller, Ending, Interruption, Limits, Linked, Linker, Replica, RunLimits, Stop,
+    Caller, Interruption, Limits, Linked, Linker, Replica, RunLimits, RunOutcome, Stop,
 };
 use faas_wasm_tests::{Backend, Guest, Work};
 use rustix::process::{Signal, getpid, kill_process};
@@ -77,7 +77,7 @@ fn linked() -> Arc<Linked<Run>> {
     linked.expect("it imports nothing else")
 }
 
-fn run(replica: &mut Replica<Run>, rounds: u32, time: Duration) -> Ending {
+fn run(replica: &mut Replica<Run>, rounds: u32, time: Duration) -> RunOutcome {
     let run = Run {
         rounds,
         ..Run::default()
@@ -85,7 +85,7 @@ fn run(replica: &mut Replica<Run>, rounds: u32, time: Duration) -> Ending {
     end_of(replica, run, time)
 }
 
-fn end_of(replica: &mut Replica<Run>, mut run: Run, time: Duration) -> Ending {
+fn end_of(replica: &mut Replica<Run>, mut run: Run, time: Duration) -> RunOutcome {
     let limits = RunLimits {
         deadline: Some(Instant::now() + time),
         ..RunLimits::default()
@@ -116,8 +116,8 @@ fn a_storm_of_deadlines_and_signals_leaves_a_healthy_process() {
             };
             let time = Duration::from_micros(u64::from(number % 61));
             match run(&mut replica, rounds, time) {
-                Ending::Returned => returned += 1,
-                Ending::Interrupted(Interruption::Deadline, _) => stopped += 1,
+                RunOutcome::Returned => returned += 1,
+                RunOutcome::Interrupted(Interruption::Deadline, _) => stopped += 1,
                 ending => panic!("run {number}: {ending:?}"),
             }
         }
@@ -130,7 +130,7 @@ fn a_storm_of_deadlines_and_signals_leaves_a_healthy_process() {
     );
     for _ in 0..10_000 {
         let ending = run(&mut replica, 1, Duration::from_secs(60));
-        assert_eq!(ending, Ending::Returned);
+        assert_eq!(ending, RunOutcome::Returned);
     }
 }
 
@@ -145,11 +145,11 @@ fn a_host_call_that_panics_ends_its_run_and_nothing_else() {
             ..Run::default()
         };
         let ending = end_of(&mut replica, run, Duration::from_secs(60));
-        let Ending::HostPanicked(message) = ending else {
+        let RunOutcome::HostPanicked(message) = ending else {
             panic!("after {calls} calls: {ending:?}");
         };
         assert_eq!(message, "a call that goes wrong");
         let ending = self::run(&mut replica, 3, Duration::from_secs(60));
-        assert_eq!(ending, Ending::Returned, "after {calls} calls");
+        assert_eq!(ending, RunOutcome::Returned, "after {calls} calls");
     }
 }

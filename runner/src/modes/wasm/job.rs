@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use faas_wasm_engine::{Backtrace, Ending, Interruption, Replica, RunLimits, TrapKind};
+use faas_wasm_engine::{Backtrace, Interruption, Replica, RunLimits, RunOutcome, TrapKind};
 
 use super::cpu_share::CpuShare;
 use super::exchange::{Exchange, Finished, Outcome, Ran};
@@ -106,7 +106,7 @@ impl Worker {
         let ran = Ran::since(began);
         let usage = self.usage(&context);
         drop(context);
-        let is_plain = matches!(ending, Ok(Ending::Returned | Ending::Exited(0)))
+        let is_plain = matches!(ending, Ok(RunOutcome::Returned | RunOutcome::Exited(0)))
             && usage.refused().next().is_none();
         let ended_well = job.exchange.end_trial(is_plain);
         self.metrics.counts().tried(ended_well);
@@ -150,11 +150,11 @@ impl Worker {
         // Logs a last line of stderr before what became of the run.
         drop(context);
         let (outcome, cause) = match &ending {
-            Ok(Ending::Returned | Ending::Exited(0)) => (Outcome::Success, Cause::Returned),
-            Ok(Ending::Exited(_)) => (Outcome::Failure, Cause::Exit),
-            Ok(Ending::Trapped(_)) => (Outcome::Failure, Cause::Trap),
-            Ok(Ending::HostPanicked(_)) | Err(_) => (Outcome::Failure, Cause::Internal),
-            Ok(Ending::Interrupted(reason, _)) => match reason {
+            Ok(RunOutcome::Returned | RunOutcome::Exited(0)) => (Outcome::Success, Cause::Returned),
+            Ok(RunOutcome::Exited(_)) => (Outcome::Failure, Cause::Exit),
+            Ok(RunOutcome::Trapped(_)) => (Outcome::Failure, Cause::Trap),
+            Ok(RunOutcome::HostPanicked(_)) | Err(_) => (Outcome::Failure, Cause::Internal),
+            Ok(RunOutcome::Interrupted(reason, _)) => match reason {
                 Interruption::Deadline => (Outcome::Timeout, Cause::Deadline),
                 Interruption::CpuTime => (Outcome::Timeout, Cause::CpuTime),
                 Interruption::OutputLimit => (Outcome::Failure, Cause::OutputLimit),
@@ -177,7 +177,7 @@ impl Worker {
         drop(ticket);
         let finished = exchange.finish(outcome);
         let answer = answer(&finished, ran);
-        let is_plain = matches!(ending, Ok(Ending::Returned | Ending::Exited(0)))
+        let is_plain = matches!(ending, Ok(RunOutcome::Returned | RunOutcome::Exited(0)))
             && bad_head.is_none()
             && usage.refused().next().is_none();
         if is_plain {
@@ -229,20 +229,20 @@ impl Worker {
     }
 
     /// What the log says of a run that did not end well; `limit` is that text where a limit ended it.
-    fn describe(&self, ending: Ending, limit: Option<String>) -> Option<String> {
+    fn describe(&self, ending: RunOutcome, limit: Option<String>) -> Option<String> {
         match ending {
-            Ending::Returned | Ending::Exited(0) => None,
-            Ending::Exited(status) => Some(format!("exit status {status}")),
-            Ending::HostPanicked(message) => Some(format!("the runner failed: {message}")),
-            Ending::Trapped(trap) => {
+            RunOutcome::Returned | RunOutcome::Exited(0) => None,
+            RunOutcome::Exited(status) => Some(format!("exit status {status}")),
+            RunOutcome::HostPanicked(message) => Some(format!("the runner failed: {message}")),
+            RunOutcome::Trapped(trap) => {
                 let title = limit.unwrap_or_else(|| format!("wasm trap: {}", trap.kind));
                 Some(self.with_backtrace(title, &trap.backtrace))
             }
-            Ending::Interrupted(Interruption::Deadline | Interruption::CpuTime, backtrace) => {
+            RunOutcome::Interrupted(Interruption::Deadline | Interruption::CpuTime, backtrace) => {
                 let title = limit.unwrap_or_else(|| "function stopped".to_owned());
                 Some(self.with_backtrace(title, &backtrace))
             }
-            Ending::Interrupted(reason, _) => {
+            RunOutcome::Interrupted(reason, _) => {
                 Some(limit.unwrap_or_else(|| format!("function stopped: {reason}")))
             }
         }
@@ -285,14 +285,14 @@ fn answer(finished: &Finished, ran: Ran) -> Answer<'static> {
 }
 
 /// The limit that ended a run, if one did.
-fn limit_of(ending: &Ending, time: Option<TimeLimit>) -> Option<Limit> {
+fn limit_of(ending: &RunOutcome, time: Option<TimeLimit>) -> Option<Limit> {
     match ending {
-        Ending::Trapped(trap) => (trap.kind == TrapKind::StackOverflow).then_some(Limit::Stack),
-        Ending::Interrupted(Interruption::Deadline, _) => {
+        RunOutcome::Trapped(trap) => (trap.kind == TrapKind::StackOverflow).then_some(Limit::Stack),
+        RunOutcome::Interrupted(Interruption::Deadline, _) => {
             Some(time.map_or(Limit::ExecTimeout, |time| time.limit))
         }
-        Ending::Interrupted(Interruption::CpuTime, _) => Some(Limit::CpuTimeout),
-        Ending::Interrupted(Interruption::OutputLimit, _) => Some(Limit::Output),
+        RunOutcome::Interrupted(Interruption::CpuTime, _) => Some(Limit::CpuTimeout),
+        RunOutcome::Interrupted(Interruption::OutputLimit, _) => Some(Limit::Output),
         _ => None,
     }
 }

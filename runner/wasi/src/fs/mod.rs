@@ -11,11 +11,11 @@ mod change;
 mod content;
 mod device;
 mod direct;
-#[cfg(feature = "broken-reset")]
-mod leftover;
-#[cfg(not(feature = "broken-reset"))]
-#[path = "leftover_disabled.rs"]
-mod leftover;
+#[cfg(feature = "fault-injection")]
+mod fault_injection;
+#[cfg(not(feature = "fault-injection"))]
+#[path = "fault_injection_disabled.rs"]
+mod fault_injection;
 mod list;
 mod lower;
 mod metadata;
@@ -31,8 +31,8 @@ mod tests;
 
 pub(crate) use change::Moved;
 pub(crate) use device::Device;
-#[cfg(feature = "broken-reset")]
-pub use leftover::keep_nodes;
+#[cfg(feature = "fault-injection")]
+pub use fault_injection::keep_nodes;
 pub(crate) use list::{Listing, Name};
 pub use lower::{Root, RootError};
 pub(crate) use metadata::{Kind, Metadata, NewTime};

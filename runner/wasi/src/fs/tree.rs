@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::content::Content;
 use super::device::Device;
-use super::leftover;
+use super::fault_injection;
 use super::lower::Probe;
 use super::metadata::{Kind, Metadata, NewTime, Times, now};
 use super::namespace::{Access, Namespace, Tree, TreeId, push_component, truncate_to_parent};
@@ -55,7 +55,7 @@ impl FileSystem {
     pub(crate) fn new(namespace: Arc<Namespace>, quota: u64) -> Self {
         Self {
             namespace,
-            upper: leftover::take().unwrap_or_else(|| Upper::new(quota)),
+            upper: fault_injection::take().unwrap_or_else(|| Upper::new(quota)),
         }
     }
 

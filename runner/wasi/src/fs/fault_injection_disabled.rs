@@ -1,4 +1,4 @@
-//! Nothing is left to anybody: see `leftover.rs`.
+//! No faults are injected. See `fault_injection.rs`.
 
 use super::upper::Upper;
 

@@ -1,5 +1,5 @@
-//! Which guest code has called out: for the report of a run that ends in a host function or in a
-//! library call.
+//! Finds the guest frame that called the host, for the report of a run that ends in a host function or
+//! a library call.
 //!
 //! ```text
 //! guest frame                       has its return address in the artifact's code
@@ -7,26 +7,26 @@
 //! host frames                       unwind information, but no frame pointers
 //! ```
 //!
-//! So the platform's unwinder is asked for the way up as far as it knows it, which is the guest's
-//! frame or the thunk before it; from a thunk its frame pointer leads on. Only what lies in the
-//! artifact's code is believed.
+//! The platform's unwinder walks up as far as it can, which is to the guest's frame or to the thunk
+//! below it. From a thunk, the frame pointer leads to the guest's frame. Only addresses in the
+//! artifact's code are accepted.
 //!
-//! Unsafe here assumes that the range of addresses given as the stack is mapped, and is this thread's.
+//! Unsafe code here assumes that the given stack range is mapped and belongs to this thread.
 
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 
-/// The register that is the frame pointer, as unwind information counts them.
+/// DWARF number of the frame pointer register.
 #[cfg(target_arch = "x86_64")]
 const FRAME_POINTER: c_int = 6;
 #[cfg(target_arch = "aarch64")]
 const FRAME_POINTER: c_int = 29;
 
-/// Anything but 0 ends a walk.
+/// Any value but 0 ends a walk.
 const STOP: c_int = 4;
 
 unsafe extern "C" {
-    // The interface that all unwinders share (Itanium C++ ABI).
+    // The unwinder interface of the Itanium C++ ABI.
     fn _Unwind_Backtrace(
         visit: extern "C" fn(*mut c_void, *mut c_void) -> c_int,
         argument: *mut c_void,
@@ -43,8 +43,8 @@ struct Walk {
 }
 
 extern "C" fn visit(context: *mut c_void, walk: *mut c_void) -> c_int {
-    // SAFETY: the unwinder passes its context, and what `find` gave it, which lives in its frame.
-    // The frame pointer is a register that callees keep, so the unwinder knows it in every frame.
+    // SAFETY: the unwinder passes its context and the argument of `innermost_guest_frame`, which
+    // outlives the walk. Callees preserve the frame pointer, so the unwinder knows it in every frame.
     unsafe {
         let walk = &mut *walk.cast::<Walk>();
         walk.pc = _Unwind_GetIP(context);
@@ -57,9 +57,12 @@ extern "C" fn visit(context: *mut c_void, walk: *mut c_void) -> c_int {
     }
 }
 
-/// The return address and the frame pointer of the innermost frame of `code` on `stack`, which is the
-/// one that is running.
-pub(crate) fn find(code: Range<usize>, stack: Range<usize>) -> Option<(usize, usize)> {
+/// Returns the return address and the frame pointer of the innermost frame of `code` on `stack`, which
+/// must be the current stack.
+pub(crate) fn innermost_guest_frame(
+    code: Range<usize>,
+    stack: Range<usize>,
+) -> Option<(usize, usize)> {
     let mut walk = Walk { code, pc: 0, fp: 0 };
     // SAFETY: `visit` does not unwind, and `walk` outlives the call.
     unsafe { _Unwind_Backtrace(visit, (&raw mut walk).cast()) };
@@ -72,7 +75,7 @@ pub(crate) fn find(code: Range<usize>, stack: Range<usize>) -> Option<(usize, us
     if !on_stack {
         return None;
     }
-    // SAFETY: the two words lie in the stack, which is mapped. They are checked before use.
+    // SAFETY: the two words are in the stack, which is mapped. They are checked before use.
     let [next, pc] = unsafe { *std::ptr::with_exposed_provenance::<[usize; 2]>(fp) };
     code.contains(&pc).then_some((pc, next))
 }

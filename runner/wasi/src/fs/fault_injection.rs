@@ -1,8 +1,8 @@
-//! A way to leave what an instance has changed to the next one, for the test that must notice it
+//! Leaks an instance's changes to the next instance, for the test that must detect it
 //! (`tests/tests/isolation`).
 //!
-//! Compiled with the feature `broken-reset` alone, which the runner never has
-//! (`tests/tests/layers.rs`); `leftover_disabled.rs` stands in its place otherwise.
+//! Compiled only with the feature `fault-injection`, which the runner never enables
+//! (`tests/tests/layers.rs`). Otherwise `fault_injection_disabled.rs` takes its place.
 
 use std::cell::{Cell, RefCell};
 
@@ -14,13 +14,13 @@ thread_local! {
     static KEPT: RefCell<Option<Upper>> = const { RefCell::new(None) };
 }
 
-/// Makes file systems of this thread keep their nodes for the next one, or not any more.
+/// Makes file systems of this thread leak their nodes to the next file system, or stops that.
 pub fn keep_nodes(keep: bool) {
     KEEPS.set(keep);
     KEPT.take();
 }
 
-/// What the last file system has left.
+/// The nodes that the previous file system leaked.
 pub(super) fn take() -> Option<Upper> {
     KEPT.take()
 }
