@@ -6,11 +6,11 @@
 //! not look at machine code, nor whether initial values have the types that they are for.
 
 use crate::IMAGE_ALIGNMENT;
-use crate::header::{Range, Region};
+use crate::error::ReadError;
+use crate::header::{Header, Range, Region};
 use crate::module::{
     ConstantOp, Export, GlobalInit, ImportKind, LoadPlan, ModuleMetadata, Protection, Relocation,
 };
-use crate::read::{Artifact, ReadError};
 use crate::tables::{NULL_FUNCTION, Tables};
 
 /// Size of a page of WebAssembly memory.
@@ -20,17 +20,21 @@ const MAX_PAGES: u32 = 65536;
 /// The smallest page of the hosts we target, in bytes.
 const HOST_PAGE: u64 = 4096;
 
-/// Checks everything that [`Artifact::parse`] promises beyond sums and decoding.
+/// Checks everything that [`Artifact::parse`](crate::Artifact::parse) promises beyond checksums and
+/// decoding. `size` is that of the file.
 ///
 /// # Errors
 ///
 /// [`ReadError::Inconsistent`] with the first thing that is wrong.
-pub(crate) fn check(artifact: &Artifact<'_>) -> Result<(), ReadError> {
-    let (module, tables) = (&artifact.module, &artifact.tables);
-    let size = artifact.file().len();
+pub(crate) fn check(
+    header: &Header,
+    module: &ModuleMetadata,
+    tables: &Tables<'_>,
+    size: usize,
+) -> Result<(), ReadError> {
     check_segments(&module.plan, size)
         .and_then(|()| check_addresses(&module.plan, tables))
-        .and_then(|()| check_unwind(artifact))
+        .and_then(|()| check_unwind(header, module))
         .and_then(|()| check_limits(module))
         .and_then(|()| check_image(module, size))
         .and_then(|()| check_indices(module, tables))
@@ -121,12 +125,11 @@ fn all_below(limit: u32, mut numbers: impl Iterator<Item = u32>) -> bool {
 }
 
 /// Whoever can throw reads unwind information at run time, so it must be under the sum.
-fn check_unwind(artifact: &Artifact<'_>) -> Check {
-    let module = &artifact.module;
+fn check_unwind(header: &Header, module: &ModuleMetadata) -> Check {
     let Some(frames) = module.plan.eh_frame.filter(|_| !module.tags.is_empty()) else {
         return Ok(());
     };
-    let summed = artifact.header.region(Region::Unwind);
+    let summed = header.region(Region::Unwind);
     // Addresses are below 4 GiB and ranges inside of the file, so that nothing overflows.
     let covered = module.plan.segments.iter().any(|segment| {
         frames.offset >= segment.address

@@ -19,9 +19,9 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::cpu::{self, CpuFeature};
+use crate::error::ReadError;
 use crate::header::{FAST_SUM, FORMAT_VERSION, HEADER_SIZE, Range, SHA256, number_at};
 use crate::manifest::Manifest;
-use crate::read::ReadError;
 
 /// First bytes of a directory.
 pub(crate) const MAGIC: [u8; 8] = *b"faasfat\0";

@@ -14,6 +14,7 @@ mod consistency;
 mod cpu;
 mod cuda;
 mod directory;
+mod error;
 mod header;
 mod lines;
 mod manifest;
@@ -31,6 +32,7 @@ mod tests;
 pub use cpu::{CpuFeature, UnknownFeature, host_features, host_triple};
 pub use cuda::{Cuda, CudaAbi, KernelParameters, Width};
 pub use directory::MAX_VARIANTS;
+pub use error::ReadError;
 pub use header::{FORMAT_VERSION, HEADER_SIZE, Header, Range, Region};
 #[cfg(feature = "build")]
 pub use lines::LineTable;
@@ -42,7 +44,7 @@ pub use module::{
     PassiveData, PassiveElements, Protection, Relocation, Segment, TableType, TrapCode, ValueType,
     trap_at,
 };
-pub use read::{Artifact, ReadError, is_artifact, is_elf};
+pub use read::{Artifact, is_artifact, is_elf};
 pub use tables::{NULL_FUNCTION, Tables, TablesBuilder};
 #[cfg(feature = "build")]
 pub use verify::{VerifyError, recorded_sha256, verify};

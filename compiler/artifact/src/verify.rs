@@ -3,8 +3,9 @@
 use sha2::{Digest, Sha256};
 
 use crate::directory::Directory;
+use crate::error::ReadError;
 use crate::header::{HEADER_SIZE, SHA256};
-use crate::read::{Artifact, ReadError};
+use crate::read::Artifact;
 
 /// Why an artifact is not what was built.
 #[derive(Debug, thiserror::Error)]

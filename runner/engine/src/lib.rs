@@ -20,7 +20,6 @@
 pub mod host;
 pub mod memory;
 
-mod atomics;
 mod deadline;
 #[cfg(feature = "fault-injection")]
 pub mod fault_injection;
@@ -33,6 +32,7 @@ mod libcalls;
 mod link;
 mod map;
 mod module;
+mod names;
 mod pagemap;
 mod replica;
 mod sched;

@@ -13,6 +13,8 @@
 //! Unsafe here assumes that [`State`] describes the instance whose code runs on this thread, and
 //! that compiled code passes the arguments that wasmer's code generators are written to pass.
 
+mod atomics;
+
 use std::cell::Cell;
 use std::ptr;
 
@@ -509,8 +511,8 @@ macro_rules! checking {
 }
 
 mod thunk {
+    use super::atomics;
     use super::vm;
-    use crate::atomics;
 
     /// In front of a function that unwinds through guest code, and so must seem to be called by it.
     #[unsafe(naked)]

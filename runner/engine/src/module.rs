@@ -23,8 +23,8 @@ use wasmer_vm::{FunctionBodyPtr, VMSignatureHash, VMTrampoline};
 use crate::image::MemoryImage;
 use crate::libcalls;
 use crate::map::{CodeMapping, FileMapping, MapError, UnwindTables};
+use crate::names;
 use crate::slot::WASM_PAGE;
-use crate::trap;
 
 /// Version of the interface between compiled code and the engine. The build tool writes the same
 /// into the manifest.
@@ -270,7 +270,7 @@ impl Module {
             let address = self.mapping.address(*start);
             let name = match local {
                 Some(local) => {
-                    trap::function_name(&names, local + self.metadata.imported_functions)
+                    names::function_name(&names, local + self.metadata.imported_functions)
                 }
                 None => "wasm trampoline".into(),
             };

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use faas_wasm_artifact::{FunctionNames, Range, SourceLine, source_lines, trap_at};
 
 use crate::module::Module;
+use crate::names::{function_name, printable};
 use crate::signal::{GuestFrame, Thread};
 use crate::stop::{Interruption, Stop, TrapKind};
 
@@ -149,31 +150,6 @@ impl Backtrace {
         }
         text
     }
-}
-
-/// A function's name where the artifact has one.
-pub(crate) fn function_name(names: &FunctionNames, index: u32) -> String {
-    names
-        .names
-        .binary_search_by_key(&index, |(index, _)| *index)
-        .map_or_else(
-            |_| format!("function {index}"),
-            |at| printable(&names.names[at].1),
-        )
-}
-
-/// Names come from the guest: nothing in them may look like a line or a color.
-fn printable(name: &str) -> String {
-    let characters = name.chars();
-    characters
-        .map(|character| {
-            if character.is_control() {
-                '\u{fffd}'
-            } else {
-                character
-            }
-        })
-        .collect()
 }
 
 impl Trap {

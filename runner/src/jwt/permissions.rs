@@ -1,8 +1,6 @@
 //! Which functions a token opens.
 
-use serde::Deserialize;
-
-use super::token::or_default;
+use serde::{Deserialize, Deserializer};
 
 /// The claim `function` of a token.
 #[derive(Debug, Default, Deserialize)]
@@ -39,6 +37,15 @@ fn matches(pattern: &str, name: &str) -> bool {
         }
     }
     name.ends_with(last)
+}
+
+/// Deserializes a value, with the default in place of null.
+pub(super) fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]

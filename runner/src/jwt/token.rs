@@ -7,7 +7,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::permissions::FunctionClaim;
+use super::permissions::{FunctionClaim, or_default};
 
 /// How far the issuer's clock may be off, in seconds.
 const LEEWAY: f64 = 1.0;
@@ -186,15 +186,6 @@ fn decode<T: for<'de> Deserialize<'de>>(part: &'static str, text: &str) -> Resul
         .decode(text)
         .map_err(|cause| TokenError::Base64 { part, cause })?;
     serde_json::from_slice(&json).map_err(|cause| TokenError::Json { part, cause })
-}
-
-/// A value, or the default in place of null.
-pub(super) fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-where
-    T: Default + Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {

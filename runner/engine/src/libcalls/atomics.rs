@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{Timespec, nanosleep};
 use wasmer_vm::VMContext;
 
-use crate::libcalls::{DONE, active, fits, trap_number};
+use super::{DONE, active, fits, trap_number};
 use crate::signal;
 
 const NOT_EQUAL: u32 = 1;
