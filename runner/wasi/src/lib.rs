@@ -42,6 +42,6 @@ pub use context::{
 pub use errno::Errno;
 #[cfg(feature = "fault-injection")]
 pub use fs::keep_nodes;
-pub use fs::{Access, Mount, MountError, MountProblem, Namespace, Root, RootError, parse_mounts};
+pub use fs::{Access, Mount, MountError, MountProblem, Namespace, Root, RootError};
 pub use linker::add_to_linker;
 pub use stream::{Discard, Empty, HostStream, InputStream, OutputStream, StreamError};

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use super::entry::{At, Dir, Entry};
 use super::metadata::now;
 use super::namespace::{Access, TreeId};
-use super::tree::{At, Dir, FileSystem};
+use super::tree::FileSystem;
 use super::upper::{Body, Directory, NodeId, Slot};
-use super::walk::{Entry, Target, trim_slashes};
+use super::walk::{Target, trim_slashes};
 use crate::errno::Errno;
 
 /// A directory of a tree that writes through got another path.

@@ -6,15 +6,15 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::change::Moved;
+use super::entry::{At, Dir, LowerFile};
 use super::lower::Probe;
-use super::metadata::{Kind, NewTime};
-use super::namespace::push_component;
+use super::metadata::{Kind, NewTime, timestamps};
 use super::open::{OpenOptions, direct_flags};
-use super::tree::{At, Dir, FileSystem};
-use super::walk::LowerFile;
+use super::path::{push_component, truncate_to_parent};
+use super::tree::FileSystem;
 use crate::errno::Errno;
 
 /// One component of a path and the directory it is in.
@@ -111,7 +111,7 @@ impl FileSystem {
     ) -> Result<(), Errno> {
         let times = timestamps(accessed, modified);
         let mut path = file.path.clone();
-        let name = super::namespace::truncate_to_parent(&mut path);
+        let name = truncate_to_parent(&mut path);
         let parent = self.direct_parent(&Dir {
             tree: file.tree,
             at: At::Lower(path),
@@ -119,20 +119,5 @@ impl FileSystem {
         let name: &[u8] = if name.is_empty() { b"." } else { &name };
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         Ok(rustix::fs::utimensat(parent.fd(), name, &times, flags)?)
-    }
-}
-
-pub(super) fn timestamps(accessed: NewTime, modified: NewTime) -> Timestamps {
-    let time = |new| {
-        let (tv_sec, tv_nsec) = match new {
-            NewTime::Keep => (0, UTIME_OMIT as _),
-            NewTime::Now => (0, UTIME_NOW as _),
-            NewTime::At(at) => ((at / 1_000_000_000) as i64, (at % 1_000_000_000) as _),
-        };
-        Timespec { tv_sec, tv_nsec }
-    };
-    Timestamps {
-        last_access: time(accessed),
-        last_modification: time(modified),
     }
 }

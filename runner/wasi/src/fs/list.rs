@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::entry::{At, Dir};
 use super::metadata::Kind;
 use super::namespace::TreeId;
-use super::tree::{At, Dir, FileSystem};
+use super::tree::FileSystem;
 use super::upper::Slot;
 use crate::errno::Errno;
 

@@ -1,6 +1,6 @@
 //! What is known of a file without opening it.
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 /// Nanoseconds since 1970; what lies before is 0, as preview1 has no negative times.
 pub(crate) type Nanoseconds = u64;
@@ -97,4 +97,20 @@ impl From<&Stat> for Metadata {
 pub(crate) fn nanoseconds(seconds: i64, nanoseconds: i64) -> Nanoseconds {
     let total = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     u64::try_from(total.max(0)).unwrap_or(u64::MAX)
+}
+
+/// The changes of times in the form of `utimensat(2)`.
+pub(super) fn timestamps(accessed: NewTime, modified: NewTime) -> Timestamps {
+    let time = |new| {
+        let (tv_sec, tv_nsec) = match new {
+            NewTime::Keep => (0, UTIME_OMIT as _),
+            NewTime::Now => (0, UTIME_NOW as _),
+            NewTime::At(at) => ((at / 1_000_000_000) as i64, (at % 1_000_000_000) as _),
+        };
+        Timespec { tv_sec, tv_nsec }
+    };
+    Timestamps {
+        last_access: time(accessed),
+        last_modification: time(modified),
+    }
 }

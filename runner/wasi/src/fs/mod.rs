@@ -11,6 +11,7 @@ mod change;
 mod content;
 mod device;
 mod direct;
+mod entry;
 #[cfg(feature = "fault-injection")]
 mod fault_injection;
 #[cfg(not(feature = "fault-injection"))]
@@ -22,6 +23,7 @@ mod metadata;
 mod mounts;
 mod namespace;
 mod open;
+mod path;
 mod tree;
 mod upper;
 mod walk;
@@ -31,12 +33,13 @@ mod tests;
 
 pub(crate) use change::Moved;
 pub(crate) use device::Device;
+pub(crate) use entry::{At, Dir};
 #[cfg(feature = "fault-injection")]
 pub use fault_injection::keep_nodes;
 pub(crate) use list::{Listing, Name};
 pub use lower::{Root, RootError};
 pub(crate) use metadata::{Kind, Metadata, NewTime};
-pub use mounts::{Mount, MountError, MountProblem, parse_mounts};
+pub use mounts::{Mount, MountError, MountProblem};
 pub use namespace::{Access, Namespace};
 pub(crate) use open::{File, OpenOptions, Opened};
-pub(crate) use tree::{At, Dir, FileSystem, device_metadata};
+pub(crate) use tree::{FileSystem, device_metadata};

@@ -1,14 +1,18 @@
-//! Lists of mounts, as they are configured: `GUEST=HOST[:ro|:cow|:rw]`.
+//! Mounts: further host directories below the guest's `/`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::lower::RootError;
-use super::namespace::Access;
+use super::entry::{At, Dir, Entry};
+use super::lower::{Root, RootError};
+use super::namespace::{Access, Namespace, Tree, TreeId};
+use super::path::{push_component, truncate_to_parent};
+use super::tree::FileSystem;
 
-/// A directory of the host to be shown somewhere below the guest's `/`.
+/// A host directory to show below the guest's `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Absolute path for the guest.
+    /// Absolute path in the guest.
     pub guest: String,
     /// Path on the host.
     pub host: PathBuf,
@@ -16,11 +20,11 @@ pub struct Mount {
     pub access: Access,
 }
 
-/// An entry of a list of mounts that cannot be used.
+/// A mount that cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("mount {entry:?}: {problem}")]
 pub struct MountError {
-    /// The entry as it was written.
+    /// The mount as `GUEST=HOST`.
     pub entry: String,
     /// What is wrong with it.
     #[source]
@@ -30,78 +34,135 @@ pub struct MountError {
 /// What is wrong with a mount.
 #[derive(Debug, thiserror::Error)]
 pub enum MountProblem {
-    /// There is no `=`, or nothing on one side of it.
-    #[error("expected GUEST=HOST, GUEST=HOST:ro, GUEST=HOST:cow or GUEST=HOST:rw")]
-    Shape,
-    /// The part after the last colon is none of the three.
-    #[error("unknown access {0:?}, expected ro, cow or rw")]
-    UnknownAccess(String),
-    /// The guest's side is relative, or has `.`, `..` or a NUL in it, or is `/` itself.
+    /// The guest path is relative, contains `.`, `..` or a NUL, or is `/` itself.
     #[error("the guest's path must be absolute, without . and .., and below /")]
     GuestPath,
     /// Two mounts are at the same place.
     #[error("something else is mounted there already")]
     Twice,
-    /// On the way to the point lies something that is no directory, or that cannot be read.
+    /// The path to the mount point leads through something other than a readable directory.
     #[error("the guest's path leads through something that is not a directory")]
     NotADirectory,
-    /// The host's side cannot be opened.
+    /// The host directory cannot be opened.
     #[error(transparent)]
     Host(#[from] RootError),
 }
 
-/// Reads a comma-separated list of `GUEST=HOST[:ro|:cow|:rw]`; `ro` is the default.
-///
-/// # Errors
-///
-/// The first entry that is malformed; whether the directories exist is not looked at.
-pub fn parse_mounts(list: &str) -> Result<Vec<Mount>, MountError> {
-    let mut mounts: Vec<Mount> = Vec::new();
-    for entry in list
-        .split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
-    {
-        let fail = |problem| MountError {
-            entry: entry.to_owned(),
-            problem,
-        };
-        let mount = parse_mount(entry).map_err(fail)?;
-        let point = components(&mount.guest).map_err(fail)?;
-        if mounts
-            .iter()
-            .any(|other| components(&other.guest).is_ok_and(|other| other == point))
-        {
-            return Err(fail(MountProblem::Twice));
+impl Namespace {
+    /// Opens the host directories of `mounts` and adds them. A mount may be inside another.
+    ///
+    /// # Errors
+    ///
+    /// [`MountError`] for the first mount that cannot be made.
+    pub fn with_mounts(mut self, mounts: &[Mount]) -> Result<Self, MountError> {
+        let mut mounts: Vec<_> = mounts.iter().collect();
+        // Shorter paths first, so that a mount that contains another is made before it.
+        mounts.sort_by_key(|mount| {
+            mount
+                .guest
+                .split('/')
+                .filter(|name| !name.is_empty())
+                .count()
+        });
+        for mount in mounts {
+            self = self.with_mount(mount).map_err(|problem| MountError {
+                entry: format!("{}={}", mount.guest, mount.host.display()),
+                problem,
+            })?;
         }
-        mounts.push(mount);
+        Ok(self)
     }
-    Ok(mounts)
+
+    fn with_mount(self, mount: &Mount) -> Result<Self, MountProblem> {
+        let components = components(&mount.guest)?;
+        let root = Root::open(&mount.host)?;
+        let shared = Arc::new(self);
+        let point = find_point(Arc::clone(&shared), &components)?;
+        // `find_point` has dropped its clone.
+        let mut namespace = Arc::into_inner(shared).ok_or(MountProblem::NotADirectory)?;
+
+        let Point {
+            tree,
+            path,
+            missing,
+        } = point;
+        let id = namespace.trees.len();
+        let below = &mut namespace.trees[tree];
+        if path.is_empty() || below.point(&path).is_some() {
+            return Err(MountProblem::Twice);
+        }
+        let mut above = path.clone();
+        truncate_to_parent(&mut above);
+        for at in missing {
+            below.skeleton.push(path[..at].to_vec());
+        }
+        below.points.push((path, id));
+        namespace.trees.push(Tree {
+            root,
+            access: mount.access,
+            points: Vec::new(),
+            skeleton: Vec::new(),
+            above: Some((tree, above)),
+            devices: false,
+        });
+        Ok(namespace)
+    }
 }
 
-fn parse_mount(entry: &str) -> Result<Mount, MountProblem> {
-    let (guest, host) = entry.split_once('=').ok_or(MountProblem::Shape)?;
-    let (host, access) = match host.rsplit_once(':') {
-        Some((host, "ro")) => (host, Access::ReadOnly),
-        Some((host, "cow")) => (host, Access::CopyOnWrite),
-        Some((host, "rw")) => (host, Access::ReadWrite),
-        Some((_, other)) if !other.contains('/') => {
-            return Err(MountProblem::UnknownAccess(other.to_owned()));
+/// A mount point. Symlinks in its path are followed once, when the mount is made.
+struct Point {
+    tree: TreeId,
+    path: Vec<u8>,
+    /// Lengths of the prefixes of `path` that the lower layer may lack.
+    missing: Vec<usize>,
+}
+
+fn find_point(namespace: Arc<Namespace>, components: &[&str]) -> Result<Point, MountProblem> {
+    let mut fs = FileSystem::new(namespace, 0);
+    let mut dir = Dir::ROOT;
+    let mut rest = components.iter();
+    let mut path = Vec::new();
+    let mut missing = Vec::new();
+    for name in rest.by_ref() {
+        match fs.walk(&dir, name.as_bytes(), true) {
+            Ok(target) => match target.entry {
+                Some(Entry::Directory(found)) => dir = found,
+                Some(_) => return Err(MountProblem::NotADirectory),
+                None => {
+                    path = lower_path(&target.parent);
+                    push_component(&mut path, &target.name);
+                    missing.push(path.len());
+                    dir = target.parent;
+                    break;
+                }
+            },
+            Err(_) => return Err(MountProblem::NotADirectory),
         }
-        _ => (host, Access::ReadOnly),
-    };
-    if guest.is_empty() || host.is_empty() || host.contains('\0') {
-        return Err(MountProblem::Shape);
     }
-    Ok(Mount {
-        guest: guest.to_owned(),
-        host: host.into(),
-        access,
+    if missing.is_empty() {
+        path = lower_path(&dir);
+    }
+    for name in rest {
+        push_component(&mut path, name.as_bytes());
+        missing.push(path.len());
+    }
+    Ok(Point {
+        tree: dir.tree,
+        path,
+        missing,
     })
 }
 
-/// The components of a guest's mount path.
-pub(super) fn components(guest: &str) -> Result<Vec<&str>, MountProblem> {
+/// The canonical path of a directory in an unchanged file system.
+fn lower_path(dir: &Dir) -> Vec<u8> {
+    match &dir.at {
+        At::Lower(path) => path.clone(),
+        At::Upper(_) => Vec::new(),
+    }
+}
+
+/// The components of a mount's guest path.
+fn components(guest: &str) -> Result<Vec<&str>, MountProblem> {
     let relative = guest.strip_prefix('/').ok_or(MountProblem::GuestPath)?;
     let components: Vec<_> = relative
         .split('/')
@@ -114,53 +175,4 @@ pub(super) fn components(guest: &str) -> Result<Vec<&str>, MountProblem> {
         return Err(MountProblem::GuestPath);
     }
     Ok(components)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mounts_are_read_as_documented() {
-        let mounts =
-            parse_mounts("/data=/srv/data, /tmp=/var/tmp:rw,/c=/with:colon/x:cow,").unwrap();
-        let expected = [
-            ("/data", "/srv/data", Access::ReadOnly),
-            ("/tmp", "/var/tmp", Access::ReadWrite),
-            ("/c", "/with:colon/x", Access::CopyOnWrite),
-        ];
-        let found: Vec<_> = mounts
-            .iter()
-            .map(|mount| {
-                (
-                    mount.guest.as_str(),
-                    mount.host.to_str().unwrap(),
-                    mount.access,
-                )
-            })
-            .collect();
-        assert_eq!(found, expected);
-        assert!(parse_mounts("").unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_malformed_mount_is_shown() {
-        for (entry, message) in [
-            ("data", "expected GUEST=HOST"),
-            ("=/srv", "expected GUEST=HOST"),
-            ("/data=", "expected GUEST=HOST"),
-            ("/data=:ro", "expected GUEST=HOST"),
-            ("/data=/srv:rx", "unknown access \"rx\""),
-            ("/data=/srv:", "unknown access \"\""),
-            ("data=/srv", "must be absolute"),
-            ("/=/srv", "must be absolute"),
-            ("/a/../b=/srv", "must be absolute"),
-            ("//data/=/other", "mounted there already"),
-        ] {
-            let error = parse_mounts(&format!("/data=/srv,{entry}")).unwrap_err();
-            let text = error.to_string();
-            assert!(text.contains(&format!("{entry:?}")), "{text}");
-            assert!(text.contains(message), "{entry}: {text}");
-        }
-    }
 }

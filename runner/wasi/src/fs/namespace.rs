@@ -9,14 +9,8 @@
 //! directories that lead to a point exist for the guest even where the lower layer lacks them
 //! (the *skeleton*).
 
-use std::sync::Arc;
-
 use super::device::{DEVICES, Device, OWN_DEVICES};
 use super::lower::Root;
-use super::mounts::{Mount, MountError, MountProblem, components};
-use super::tree::{At, Dir, FileSystem};
-use super::walk::Entry;
-use crate::errno::Errno;
 
 /// Index of a tree in its namespace.
 pub(crate) type TreeId = usize;
@@ -45,12 +39,12 @@ pub(crate) struct Tree {
     pub(crate) root: Root,
     pub(crate) access: Access,
     /// Canonical paths in this tree at which others are mounted.
-    points: Vec<(Vec<u8>, TreeId)>,
+    pub(super) points: Vec<(Vec<u8>, TreeId)>,
     /// Canonical paths of directories that exist whatever the lower layer says.
-    skeleton: Vec<Vec<u8>>,
+    pub(super) skeleton: Vec<Vec<u8>>,
     /// The directory in which this tree is mounted; none for tree 0.
     pub(crate) above: Option<(TreeId, Vec<u8>)>,
-    devices: bool,
+    pub(super) devices: bool,
 }
 
 impl Namespace {
@@ -66,118 +60,6 @@ impl Namespace {
                 devices: true,
             }],
         }
-    }
-
-    /// Opens the host's side of `mounts` and shows them; one may lie in another.
-    ///
-    /// # Errors
-    ///
-    /// The first mount that is wrong.
-    pub fn with_mounts(mut self, mounts: &[Mount]) -> Result<Self, MountError> {
-        let mut mounts: Vec<_> = mounts.iter().collect();
-        // The shorter first, so that whatever another lies in is there before it.
-        mounts.sort_by_key(|mount| {
-            mount
-                .guest
-                .split('/')
-                .filter(|name| !name.is_empty())
-                .count()
-        });
-        for mount in mounts {
-            self = self.with_mount(mount).map_err(|problem| MountError {
-                entry: format!("{}={}", mount.guest, mount.host.display()),
-                problem,
-            })?;
-        }
-        Ok(self)
-    }
-
-    fn with_mount(self, mount: &Mount) -> Result<Self, MountProblem> {
-        let components = components(&mount.guest)?;
-        let root = Root::open(&mount.host)?;
-        let shared = Arc::new(self);
-        let point = find_point(Arc::clone(&shared), &components)?;
-        // `find_point` has dropped its clone.
-        let mut namespace = Arc::into_inner(shared).ok_or(MountProblem::NotADirectory)?;
-
-        let Point {
-            tree,
-            path,
-            missing,
-        } = point;
-        let id = namespace.trees.len();
-        let below = &mut namespace.trees[tree];
-        if path.is_empty() || below.point(&path).is_some() {
-            return Err(MountProblem::Twice);
-        }
-        let mut above = path.clone();
-        truncate_to_parent(&mut above);
-        for at in missing {
-            below.skeleton.push(path[..at].to_vec());
-        }
-        below.points.push((path, id));
-        namespace.trees.push(Tree {
-            root,
-            access: mount.access,
-            points: Vec::new(),
-            skeleton: Vec::new(),
-            above: Some((tree, above)),
-            devices: false,
-        });
-        Ok(namespace)
-    }
-}
-
-/// Where a mount goes: symlinks on the way are followed once, when it is made.
-struct Point {
-    tree: TreeId,
-    path: Vec<u8>,
-    /// Lengths of the prefixes of `path` that the lower layer may lack.
-    missing: Vec<usize>,
-}
-
-fn find_point(namespace: Arc<Namespace>, components: &[&str]) -> Result<Point, MountProblem> {
-    let mut fs = FileSystem::new(namespace, 0);
-    let mut dir = Dir::ROOT;
-    let mut rest = components.iter();
-    let mut path = Vec::new();
-    let mut missing = Vec::new();
-    for name in rest.by_ref() {
-        match fs.walk(&dir, name.as_bytes(), true) {
-            Ok(target) => match target.entry {
-                Some(Entry::Directory(found)) => dir = found,
-                Some(_) => return Err(MountProblem::NotADirectory),
-                None => {
-                    path = lower_path(&target.parent);
-                    push_component(&mut path, &target.name);
-                    missing.push(path.len());
-                    dir = target.parent;
-                    break;
-                }
-            },
-            Err(Errno::Noent) => return Err(MountProblem::NotADirectory),
-            Err(_) => return Err(MountProblem::NotADirectory),
-        }
-    }
-    if missing.is_empty() {
-        path = lower_path(&dir);
-    }
-    for name in rest {
-        push_component(&mut path, name.as_bytes());
-        missing.push(path.len());
-    }
-    Ok(Point {
-        tree: dir.tree,
-        path,
-        missing,
-    })
-}
-
-/// The canonical path of a directory of a file system that nobody has changed.
-fn lower_path(dir: &Dir) -> Vec<u8> {
-    match &dir.at {
-        At::Lower(path) => path.clone(),
-        At::Upper(_) => Vec::new(),
     }
 }
 
@@ -250,25 +132,5 @@ impl Tree {
             .flatten()
             .map(|(name, _)| (name.as_bytes(), false));
         directories.chain(devices)
-    }
-}
-
-/// Appends a component to a canonical path.
-pub(crate) fn push_component(path: &mut Vec<u8>, name: &[u8]) {
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-}
-
-/// Removes the last component of a canonical path, and gives it.
-pub(crate) fn truncate_to_parent(path: &mut Vec<u8>) -> Vec<u8> {
-    match path.iter().rposition(|&byte| byte == b'/') {
-        Some(slash) => {
-            let name = path.split_off(slash + 1);
-            path.truncate(slash);
-            name
-        }
-        None => std::mem::take(path),
     }
 }

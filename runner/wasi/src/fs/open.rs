@@ -6,11 +6,12 @@ use rustix::fs::OFlags;
 
 use super::content::Content;
 use super::device::Device;
-use super::metadata::{Kind, Metadata, NewTime, now};
+use super::entry::{At, Dir, Entry, LowerFile};
+use super::metadata::{Kind, Metadata, NewTime, now, timestamps};
 use super::namespace::{Access, TreeId};
-use super::tree::{At, Dir, FileSystem};
+use super::tree::FileSystem;
 use super::upper::{Body, Directory, Key, NodeId, Slot};
-use super::walk::{Entry, LowerFile, Target};
+use super::walk::Target;
 use crate::errno::Errno;
 
 /// Looks at what is to be opened, as long as it is another thing when it is opened.
@@ -379,7 +380,7 @@ impl FileSystem {
         modified: NewTime,
     ) -> Result<(), Errno> {
         if let File::Direct(fd) = file {
-            let times = super::direct::timestamps(accessed, modified);
+            let times = timestamps(accessed, modified);
             return Ok(rustix::fs::futimens(&*fd, &times)?);
         }
         let id = self.change_node(file)?;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use super::content::Content;
 use super::device::Device;
+use super::entry::{At, Dir, Entry, LowerFile};
 use super::fault_injection;
-use super::lower::Probe;
 use super::metadata::{Kind, Metadata, NewTime, Times, now};
-use super::namespace::{Access, Namespace, Tree, TreeId, push_component, truncate_to_parent};
-use super::upper::{Body, Key, NodeId, Upper};
-use super::walk::{Entry, LowerFile};
+use super::namespace::{Access, Namespace, Tree, TreeId};
+use super::path::{push_component, truncate_to_parent};
+use super::upper::{Body, NodeId, UPPER_DEVICE, Upper};
 use crate::errno::Errno;
 
 /// The merged file system that one instance sees.
@@ -23,30 +23,10 @@ pub(crate) struct FileSystem {
     pub(crate) upper: Upper,
 }
 
-/// A directory, whatever its name is at the moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Dir {
-    pub(crate) tree: TreeId,
-    pub(crate) at: At,
-}
-
-/// Where a directory is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum At {
-    /// A lower directory by its canonical path; it has no node as long as nothing in it changed.
-    Lower(Vec<u8>),
-    Upper(NodeId),
-}
-
-impl Dir {
-    /// The guest's `/`.
-    pub(crate) const ROOT: Self = Self::root_of(0);
-
-    pub(crate) const fn root_of(tree: TreeId) -> Self {
-        Self {
-            tree,
-            at: At::Lower(Vec::new()),
-        }
+#[cfg(feature = "fault-injection")]
+impl Drop for FileSystem {
+    fn drop(&mut self) {
+        fault_injection::keep(&mut self.upper);
     }
 }
 
@@ -272,20 +252,6 @@ impl FileSystem {
     }
 }
 
-impl LowerFile {
-    pub(crate) fn key(&self) -> Key {
-        let Metadata { device, inode, .. } = self.probe.metadata;
-        (self.tree, device, inode)
-    }
-}
-
-impl Probe {
-    /// Whether this is a symlink.
-    pub(crate) fn is_link(&self) -> bool {
-        self.metadata.kind == Kind::SymbolicLink
-    }
-}
-
 /// Metadata of what exists in no layer.
 fn made_up(tree: TreeId, path: &[u8], kind: Kind) -> Metadata {
     let mut name = path.to_vec();
@@ -295,7 +261,7 @@ fn made_up(tree: TreeId, path: &[u8], kind: Kind) -> Metadata {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     Metadata {
-        device: super::upper::UPPER_DEVICE,
+        device: UPPER_DEVICE,
         inode: inode >> 2 | 1 << 63,
         kind,
         links: 1,

@@ -10,11 +10,12 @@
 
 use std::borrow::Cow;
 
-use super::device::Device;
+use super::entry::{At, Dir, Entry, LowerFile};
 use super::lower::Probe;
 use super::metadata::Kind;
-use super::namespace::{TreeId, push_component, truncate_to_parent};
-use super::tree::{At, Dir, FileSystem};
+use super::namespace::TreeId;
+use super::path::{push_component, truncate_to_parent};
+use super::tree::FileSystem;
 use super::upper::{Body, NodeId, Slot};
 use crate::errno::Errno;
 
@@ -23,26 +24,6 @@ const MAX_LINKS: usize = 40;
 /// Longest path and longest name, as in Linux.
 const PATH_MAX: usize = 4096;
 const NAME_MAX: usize = 255;
-
-/// What a name refers to.
-#[derive(Debug)]
-pub(crate) enum Entry {
-    Directory(Dir),
-    /// Anything of the upper layer but a directory.
-    Node(NodeId),
-    /// Anything of the lower layer but a directory.
-    Lower(LowerFile),
-    /// A virtual device under its first name.
-    Device(Device),
-}
-
-/// A file of the lower layer that no node stands for.
-#[derive(Debug)]
-pub(crate) struct LowerFile {
-    pub(crate) tree: TreeId,
-    pub(crate) path: Vec<u8>,
-    pub(crate) probe: Probe,
-}
 
 /// The end of a walk.
 #[derive(Debug)]

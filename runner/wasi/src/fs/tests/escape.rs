@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::{CREATE, READ, open, read, snapshot, view, write};
 use crate::errno::Errno;
+use crate::fs::entry::Dir;
 use crate::fs::namespace::{Access, Namespace};
 use crate::fs::open::{OpenOptions, Opened};
-use crate::fs::tree::{Dir, FileSystem};
+use crate::fs::tree::FileSystem;
 use crate::fs::{Kind, Root};
 
 /// No thread loses its core for longer.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::{CREATE, READ, WRITE, names, open, read, snapshot, view, write};
 use crate::errno::Errno;
 use crate::fs::content::CHUNK;
+use crate::fs::entry::Dir;
 use crate::fs::metadata::NewTime;
 use crate::fs::namespace::{Access, Namespace};
 use crate::fs::open::{OpenOptions, Opened};
-use crate::fs::tree::{Dir, FileSystem};
+use crate::fs::tree::FileSystem;
 use crate::fs::{Kind, Root};
 
 #[test]

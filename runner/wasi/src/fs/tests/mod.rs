@@ -12,9 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Root;
+use super::entry::Dir;
 use super::namespace::{Access, Namespace};
 use super::open::{File, OpenOptions, Opened};
-use super::tree::{Dir, FileSystem};
+use super::tree::FileSystem;
 use crate::errno::Errno;
 
 /// A copy-on-write view of a directory, as an instance gets it.

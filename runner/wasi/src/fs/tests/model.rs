@@ -15,10 +15,11 @@ use super::snapshot;
 use crate::errno::Errno;
 use crate::fs::Root;
 use crate::fs::content::CHUNK;
+use crate::fs::entry::Dir;
 use crate::fs::metadata::{Kind, Metadata, NewTime};
 use crate::fs::namespace::{Access, Namespace};
 use crate::fs::open::{File, OpenOptions, Opened};
-use crate::fs::tree::{Dir, FileSystem};
+use crate::fs::tree::FileSystem;
 
 /// A few names, so that operations meet.
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];

@@ -9,11 +9,11 @@ use std::sync::{Arc, Barrier};
 
 use super::{CREATE, READ, WRITE, names, open, read, snapshot, write};
 use crate::errno::Errno;
-use crate::fs::mounts::parse_mounts;
+use crate::fs::entry::Dir;
 use crate::fs::namespace::{Access, Namespace};
 use crate::fs::open::{OpenOptions, Opened};
-use crate::fs::tree::{Dir, FileSystem};
-use crate::fs::{MountProblem, Root};
+use crate::fs::tree::FileSystem;
+use crate::fs::{Mount, MountProblem, Root};
 
 /// A root with `etc/conf`, and three more directories with a `file` each.
 fn host() -> tempfile::TempDir {
@@ -29,11 +29,29 @@ fn host() -> tempfile::TempDir {
     tmp
 }
 
+/// Mounts from entries `GUEST=HOST[:cow|:rw]`, joined by commas.
+fn mounts(list: &str) -> Vec<Mount> {
+    let entries = list.split(',').map(|entry| {
+        let (guest, host) = entry.split_once('=').unwrap();
+        let (host, access) = match host.rsplit_once(':') {
+            Some((host, "cow")) => (host, Access::CopyOnWrite),
+            Some((host, "rw")) => (host, Access::ReadWrite),
+            _ => (host, Access::ReadOnly),
+        };
+        Mount {
+            guest: guest.to_owned(),
+            host: host.into(),
+            access,
+        }
+    });
+    entries.collect()
+}
+
 fn mounted(host: &Path, list: &str) -> FileSystem {
     let list = list.replace('@', host.to_str().unwrap());
     let root = Root::open(host.join("root")).unwrap();
     let namespace = Namespace::new(root, Access::CopyOnWrite)
-        .with_mounts(&parse_mounts(&list).unwrap())
+        .with_mounts(&mounts(&list))
         .unwrap();
     FileSystem::new(Arc::new(namespace), 1 << 20)
 }
@@ -193,7 +211,7 @@ fn a_mount_below_a_file_is_refused() {
     let host = host();
     let root = Root::open(host.path().join("root")).unwrap();
     let list = format!("/etc/conf/x={}", host.path().display());
-    let mounts = parse_mounts(&list).unwrap();
+    let mounts = mounts(&list);
     let error = Namespace::new(root, Access::CopyOnWrite)
         .with_mounts(&mounts)
         .unwrap_err();
@@ -205,11 +223,22 @@ fn a_mount_below_a_file_is_refused() {
 }
 
 #[test]
+fn malformed_guest_paths_are_refused() {
+    for guest in ["data", "/", "/a/../b", "/./a", "/nul\0"] {
+        let root = Root::open("/").unwrap();
+        let error = Namespace::new(root, Access::CopyOnWrite)
+            .with_mounts(&mounts(&format!("{guest}=/srv")))
+            .unwrap_err();
+        assert!(matches!(error.problem, MountProblem::GuestPath), "{error}");
+    }
+}
+
+#[test]
 fn two_names_of_one_point_are_refused() {
     let host = host();
     let root = Root::open(host.path().join("root")).unwrap();
     let list = format!("/run/x={0},/var/x={0}", host.path().display());
-    let mounts = parse_mounts(&list).unwrap();
+    let mounts = mounts(&list);
     let error = Namespace::new(root, Access::CopyOnWrite)
         .with_mounts(&mounts)
         .unwrap_err();
@@ -243,7 +272,7 @@ fn an_open_directory_outlives_its_name() {
 #[test]
 fn a_missing_host_directory_is_shown() {
     let root = Root::open("/").unwrap();
-    let mounts = parse_mounts("/data=/nonexistent/x").unwrap();
+    let mounts = mounts("/data=/nonexistent/x");
     let error = Namespace::new(root, Access::CopyOnWrite)
         .with_mounts(&mounts)
         .unwrap_err();
