@@ -1,8 +1,8 @@
-//! The monitor: one thread that ends runs whose time is up or whose embedder gave up.
+//! The monitor: one thread that ends runs at their deadline or when the embedder cancels them.
 //!
-//! A run costs it nothing as long as its deadline lies behind the moment at which the monitor
-//! wakes up anyway: it sleeps until the earliest deadline that it knows and looks again then, also
-//! if that run has ended long before. Only a run that must end sooner wakes it.
+//! The monitor sleeps until the earliest deadline that it knows and looks again then, even if that run
+//! has ended long before. A run whose deadline is later than the monitor's next wake-up does not
+//! involve the monitor at all. Only a run that must end sooner wakes it.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -13,9 +13,9 @@ use crate::sched::wake_promptly;
 use crate::signal::Thread;
 use crate::stop::Interruption;
 
-/// Time between two attempts to end a run, which may be inside a host function at the first.
+/// Time between two attempts to end a run, which may be inside a host function.
 const RETRY: Duration = Duration::from_micros(500);
-/// More than there are variants of [`Interruption`].
+/// An upper bound of the numbers of [`Interruption`]'s variants.
 const REASONS: u64 = 8;
 /// "Never" in the monitor's clock.
 const NEVER: u64 = u64::MAX;
@@ -23,9 +23,9 @@ const NEVER: u64 = u64::MAX;
 /// When a run must end at the latest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunLimits {
-    /// The instant at which it is stopped.
+    /// The instant at which the run is stopped.
     pub deadline: Option<Instant>,
-    /// CPU time of its thread after which it is stopped.
+    /// CPU time of its thread after which the run is stopped.
     pub cpu_time: Option<Duration>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Watched {
     deadline: AtomicU64,
     /// CPU time of the thread at which the current run must end, in nanoseconds of its clock.
     cpu_end: AtomicU64,
-    /// Number of the run that shall end, times [`REASONS`], plus the reason.
+    /// Number of the canceled run, times [`REASONS`], plus the reason.
     canceled: AtomicU64,
 }
 
@@ -52,9 +52,9 @@ struct Monitor {
     start: Instant,
     state: Mutex<State>,
     changed: Condvar,
-    /// When the monitor looks next, in nanoseconds of its clock.
+    /// When the monitor will look next, in nanoseconds of its clock.
     next_look: AtomicU64,
-    /// When somebody who woke it wants it to look.
+    /// When the thread that woke the monitor wants it to look.
     wanted_look: AtomicU64,
 }
 
@@ -69,7 +69,7 @@ fn monitor() -> &'static Monitor {
     })
 }
 
-/// Starts the monitor's thread if it does not run yet.
+/// Starts the monitor's thread unless it runs already.
 ///
 /// # Errors
 ///
@@ -104,8 +104,9 @@ impl Monitor {
     fn watch(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            // Published before the limits are read, as `set_limits` reads it after it has stored
-            // them: either we see a run's limits here, or it sees that we look too late and wakes us.
+            // Published before the limits are read, because `set_limits` reads it after storing the
+            // limits. Either the monitor sees a run's limits here, or the run sees that the monitor
+            // would look too late and wakes it.
             self.next_look.store(NEVER, SeqCst);
             let now = self.clock(Instant::now());
             let mut next = self.wanted_look.swap(NEVER, SeqCst);
@@ -133,7 +134,7 @@ impl Monitor {
 }
 
 impl Watched {
-    /// Registers the calling thread's state with the monitor until the guard is dropped.
+    /// Registers the calling thread's state with the monitor until the registration is dropped.
     pub(crate) fn register() -> Registration {
         let watched = Arc::new(Self {
             thread: Thread::new(),
@@ -147,8 +148,8 @@ impl Watched {
         Registration(watched)
     }
 
-    /// Says when the run that has just begun must end. Called on the run's thread, once its number can
-    /// be seen.
+    /// Sets the limits of the run that has just begun. Must be called on the run's thread after the run's
+    /// number was published.
     pub(crate) fn set_limits(&self, limits: RunLimits) {
         let monitor = monitor();
         let deadline = limits
@@ -159,13 +160,14 @@ impl Watched {
             let cpu_time = u64::try_from(cpu_time.as_nanos()).unwrap_or(NEVER);
             let end = self.thread.cpu_time().saturating_add(cpu_time);
             self.cpu_end.store(end, SeqCst);
-            // CPU time does not pass faster than the clock on the wall.
+            // CPU time does not pass faster than wall-clock time.
             let now = monitor.clock(Instant::now());
             first_look = first_look.min(now.saturating_add(cpu_time));
         }
         self.deadline.store(deadline, SeqCst);
-        // Who cancels stores that before the monitor looks at the number of the run, which was stored
-        // before this is read: either the monitor sees that the run has begun, or we see that it is canceled.
+        // `cancel` stores before the monitor reads the run's number, and the run's number was stored
+        // before this read. Either the monitor sees that the run has begun, or this thread sees that
+        // the run was canceled.
         if self.canceled.load(SeqCst) / REASONS == self.thread.run() {
             first_look = 0;
         }
@@ -175,7 +177,7 @@ impl Watched {
         }
     }
 
-    /// The run is over.
+    /// Clears the limits when the run is over.
     pub(crate) fn clear_limits(&self) {
         self.deadline.store(NEVER, Relaxed);
         self.cpu_end.store(NEVER, Relaxed);
@@ -183,19 +185,19 @@ impl Watched {
 
     /// Ends a run as soon as possible, unless it is over.
     fn cancel(&self, run: u64, reason: Interruption) {
-        // A later run may have been canceled by now.
+        // A later run may have been canceled already.
         self.canceled
             .fetch_max(run * REASONS + reason as u64, SeqCst);
         monitor().wake();
     }
 
-    /// Ends the run if it is time; returns when to look again.
+    /// Ends the run if it must end. Returns when to look again.
     fn look(&self, now: u64) -> u64 {
         let run = self.thread.run();
         let deadline = self.deadline.load(SeqCst);
         let canceled = self.canceled.load(SeqCst);
         if run == 0 {
-            // Between runs, or about to set its limits, which wakes us if need be.
+            // Between runs, or about to set limits, which wakes the monitor if necessary.
             return NEVER;
         }
         let cpu_end = self.cpu_end.load(SeqCst);
@@ -217,7 +219,7 @@ impl Watched {
     }
 }
 
-/// Keeps a worker thread known to the monitor.
+/// Keeps a worker thread registered with the monitor.
 #[derive(Debug)]
 pub(crate) struct Registration(pub(crate) Arc<Watched>);
 
@@ -233,7 +235,7 @@ impl Drop for Registration {
     }
 }
 
-/// Ends the current run of a replica from any thread, and does nothing between runs.
+/// Ends one run of a replica from any thread.
 #[derive(Debug, Clone)]
 pub struct Canceler {
     watched: Arc<Watched>,
@@ -248,7 +250,7 @@ impl Canceler {
         }
     }
 
-    /// Ends the run for this reason, also if it is yet to begin.
+    /// Ends the run for this reason, even if it has not begun yet.
     pub fn cancel(&self, reason: Interruption) {
         self.watched.cancel(self.run, reason);
     }
@@ -263,13 +265,13 @@ mod tests {
     fn runs_end_for_the_reason_that_comes_first() {
         let registration = Watched::register();
         let watched = &registration.0;
-        // Between runs nothing is due, whatever is set.
+        // Between runs nothing is due, whatever the limits are.
         watched.deadline.store(5, SeqCst);
         assert_eq!(watched.look(10), NEVER);
         watched.clear_limits();
         assert_eq!(watched.deadline.load(SeqCst), NEVER);
         assert_eq!(watched.cpu_end.load(SeqCst), NEVER);
-        // A cancellation of a run that is over does not concern the next.
+        // Canceling a run that has not begun has no effect between runs.
         let canceler = Canceler::new(watched, 3);
         canceler.cancel(Interruption::Canceled);
         assert_eq!(watched.look(10), NEVER, "run 3 has not begun");
@@ -285,7 +287,7 @@ mod tests {
         };
         let wanted_look = || monitor().wanted_look.load(SeqCst);
         Canceler::new(watched, 3).cancel(Interruption::Canceled);
-        // One that is over changes nothing.
+        // Canceling a run that is over changes nothing.
         Canceler::new(watched, 1).cancel(Interruption::Canceled);
         for (run, look) in [(2, NEVER), (3, 0)] {
             let _guard = RunGuard::new(&watched.thread, run, 0..0, None);

@@ -1,6 +1,6 @@
-//! Host functions: how the crates above give a guest its imports.
+//! Host functions: how crates above the engine provide a guest's imports.
 //!
-//! A host function is a plain `fn` item (no captured state) that takes a [`Caller`] and numbers:
+//! A host function is a `fn` item (it captures nothing) that takes a [`Caller`] and numbers:
 //!
 //! ```
 //! use faas_wasm_engine::{Caller, Linker, Stop};
@@ -16,13 +16,13 @@
 //! linker.function("env", "add", add);
 //! ```
 //!
-//! It runs on the host's stack whatever the guest did to its own, a panic in it ends the instance
-//! and nothing else, and a deadline that fires meanwhile takes effect on the way out. A host
-//! function that waits must wait no longer than [`Caller::deadline`].
+//! It runs on the host's stack, whatever the state of the guest's stack is. A panic in it ends only the
+//! instance. A deadline that expires meanwhile takes effect when the function returns, so a host
+//! function must not wait longer than [`Caller::deadline`].
 //!
-//! This file holds the unsafe shims between the guest's native calling convention and such
-//! functions. They rely on: the engine passes the `HostEnv` of the running instance as first
-//! argument (`instance.rs` binds it), and the signature was compared at link time.
+//! This file has the unsafe shims between the guest's native calling convention and such functions. They
+//! assume that compiled code passes the `HostEnv` of the running instance as first argument
+//! (`instance.rs` binds it), and that linking has compared the signatures.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -38,17 +38,17 @@ use crate::signal;
 use crate::stop::Stop;
 use faas_wasm_artifact::ValueType;
 
-/// What a host function sees of the instance that called it.
+/// A host function's view of the instance that called it.
 pub struct Caller<'a, T> {
     /// The embedder's state of this run.
     pub data: &'a mut T,
-    /// The instance's linear memory; empty if it has none.
+    /// The instance's linear memory. Empty if it has none.
     pub memory: GuestMemory<'a>,
     deadline: Option<Instant>,
     growth: Option<Growth>,
 }
 
-/// How the memory of the instance that called is grown.
+/// The handles with which the calling instance's memory is grown.
 #[derive(Debug, Clone, Copy)]
 struct Growth {
     context: *mut VMContext,
@@ -56,7 +56,7 @@ struct Growth {
 }
 
 impl<'a, T> Caller<'a, T> {
-    /// Makes a caller outside of a run, for tests of host functions.
+    /// Creates a caller outside a run, for tests of host functions.
     pub fn new(data: &'a mut T, memory: GuestMemory<'a>, deadline: Option<Instant>) -> Self {
         Self {
             data,
@@ -66,48 +66,48 @@ impl<'a, T> Caller<'a, T> {
         }
     }
 
-    /// Makes the linear memory `pages` of 64 KiB longer, as the guest's own `memory.grow` would,
-    /// and returns its old length in pages; `None` if a limit or the system says no, if the memory
-    /// is imported, or outside of a run.
+    /// Grows the linear memory by `pages` of 64 KiB, as the guest's `memory.grow` does, and returns its
+    /// old length in pages. Returns `None` if a limit or the system refuses, if the memory is imported,
+    /// or outside a run.
     pub fn grow_memory(&mut self, pages: u32) -> Option<u32> {
         let Growth { context, memory } = self.growth?;
-        // SAFETY: `enter` took both from the environment of the instance that called, which has a
-        // memory of its own (`memory` is not null then) and is suspended in this call. Views of
-        // the memory borrow `self`, so none of them is alive; the memory never moves.
+        // SAFETY: `enter` took both pointers from the environment of the calling instance, which has
+        // a memory (`memory` is not null) and is suspended in this call. Views of the memory borrow
+        // `self`, so none is alive. The memory never moves.
         let (old, memory) = unsafe { (wasmer_vm_memory32_grow(context, pages, 0), &*memory) };
         // SAFETY: as in `enter`, with the new length.
         self.memory = unsafe { GuestMemory::new(memory.base, memory.current_length) };
         (old != u32::MAX).then_some(old)
     }
 
-    /// Whether the run is to end for whatever reason: a host function that waits in steps gives up
-    /// between them, with any result, as the run ends on the way back.
+    /// Whether the run must end. A host function that waits in steps should return between two steps
+    /// then, with any result: the run ends when it returns.
     pub fn is_interrupted(&self) -> bool {
         signal::interrupted()
     }
 
-    /// The instant at which the run is stopped; a host function must not wait beyond it, and
-    /// returns [`Stop::DEADLINE`] if it has to give up.
+    /// The instant at which the run is stopped. A host function must not wait beyond it and returns
+    /// [`Stop::DEADLINE`] if it gives up.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 }
 
-/// The state that the shims find behind the first argument. One per instance, at a fixed address.
+/// The state to which the first argument of the shims points. One per instance, at a fixed address.
 #[derive(Debug)]
 pub(crate) struct HostEnv<T> {
-    /// Set for the length of a run only.
+    /// Set during a run only.
     pub(crate) data: *mut T,
     /// Memory 0 of the instance, or null.
     pub(crate) memory: *const VMMemoryDefinition,
-    /// The instance's context; null until there is one.
+    /// The instance's context; null until it exists.
     pub(crate) context: *mut VMContext,
     pub(crate) deadline: Option<Instant>,
 }
 
 /// A number that crosses the boundary between guest and host.
 pub trait Value: Copy + 'static {
-    /// Its type in WebAssembly.
+    /// The WebAssembly type.
     const TYPE: ValueType;
 }
 macro_rules! values {
@@ -115,7 +115,7 @@ macro_rules! values {
 }
 values!(i32 => I32, u32 => I32, i64 => I64, u64 => I64, f32 => F32, f64 => F64);
 
-/// What a host function returns to the guest: a number or nothing.
+/// The result of a host function: a number or nothing.
 pub trait Returned: 'static {
     /// The types of the results in WebAssembly.
     const TYPES: &'static [ValueType];
@@ -130,13 +130,13 @@ macro_rules! returned {
 }
 returned!(i32, u32, i64, u64, f32, f64);
 
-/// A `fn` item that can be imported by a guest. Implemented for functions of up to twelve numbers.
+/// A `fn` item that a guest can import. Implemented for functions of up to twelve numbers.
 pub trait HostFunction<T, Arguments, R>: Copy + 'static {
     /// Parameter types in WebAssembly.
     const PARAMETERS: &'static [ValueType];
     /// Result types in WebAssembly.
     const RESULTS: &'static [ValueType];
-    /// The entry point for native guest code.
+    /// The entry point for compiled code.
     fn shim() -> *const VMFunctionBody;
 }
 
@@ -192,7 +192,7 @@ host_function!(a: A, b: B, c: C, d: D, e: E, f: G, g: H, h: I, i: J, j: K);
 host_function!(a: A, b: B, c: C, d: D, e: E, f: G, g: H, h: I, i: J, j: K, k: L);
 host_function!(a: A, b: B, c: C, d: D, e: E, f: G, g: H, h: I, i: J, j: K, k: L, l: M);
 
-/// Runs `function` for a guest that has just called out.
+/// Runs `function` for a guest that has just called the host.
 ///
 /// # Safety
 ///
@@ -204,8 +204,8 @@ unsafe fn enter<T: 'static, R: Returned>(
 ) -> R {
     let result = on_host_stack(|| {
         catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: the caller vouches for `env`; the guest is suspended in this call, so
-            // neither its memory nor the data are accessed by anybody else until it returns.
+            // SAFETY: `env` is valid by this function's contract. The guest is suspended in this
+            // call, so nothing else accesses its memory or the data until the call returns.
             let mut caller = unsafe {
                 let env = &*env;
                 let memory = match env.memory.as_ref() {
@@ -232,7 +232,7 @@ unsafe fn enter<T: 'static, R: Returned>(
         }
         Err(stop) => stop,
     };
-    // SAFETY: a guest is on this stack (it called), and `stop` is moved: nothing is left to drop.
+    // SAFETY: the calling guest is on this stack, and `stop` is moved, so nothing is left to drop.
     unsafe { signal::raise(stop) }
 }
 
@@ -248,7 +248,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) body: *const VMFunctionBody,
-    /// `None` for a function that takes whatever the import has, and looks at none of it.
+    /// `None` for a function that accepts any parameters and reads none of them.
     pub(crate) parameters: Option<Cow<'static, [ValueType]>>,
     pub(crate) results: &'static [ValueType],
 }
@@ -262,7 +262,7 @@ pub struct Linker<T> {
 }
 
 impl<T: 'static> Linker<T> {
-    /// A linker that provides nothing yet.
+    /// Creates a linker without functions.
     pub fn new() -> Self {
         Self {
             entries: HashMap::new(),
@@ -270,7 +270,7 @@ impl<T: 'static> Linker<T> {
         }
     }
 
-    /// Provides `function` as `module.field`; a later definition replaces an earlier one.
+    /// Provides `function` as `module.field`. A later definition replaces an earlier one.
     pub fn function<Arguments, R, F: HostFunction<T, Arguments, R>>(
         &mut self,
         module: &'static str,
@@ -285,14 +285,14 @@ impl<T: 'static> Linker<T> {
         self.insert(module.into(), field.into(), entry)
     }
 
-    /// Provides `function`, whose parameters are all `u64`, for an import whose parameters are
-    /// integers of either size: the guest's data model decides which, and one function serves all.
-    /// The upper half of an argument that `parameters` has as `I32` is undefined.
+    /// Provides `function`, whose parameters are all `u64`, for an import whose parameters are integers of
+    /// either size. The guest's data model decides the sizes, and one function serves all models. The
+    /// upper half of an argument that is `I32` in `parameters` is undefined.
     ///
     /// # Panics
     ///
-    /// If `function` takes another number of parameters, or one of them is not an integer. Only a
-    /// mistake in a table of functions does that.
+    /// If `function` takes another number of parameters, or one of them is not an integer. That is a
+    /// mistake in a table of functions.
     pub fn integer_function<Arguments, R, F: HostFunction<T, Arguments, R>>(
         &mut self,
         module: &'static str,
@@ -300,8 +300,8 @@ impl<T: 'static> Linker<T> {
         parameters: Vec<ValueType>,
         _function: F,
     ) -> &mut Self {
-        // The ABIs of all our targets pass integers of 32 and 64 bits in the same registers, and
-        // on the stack in words of 64 bits.
+        // The ABIs of all our targets pass integers of 32 and 64 bits in the same registers and in
+        // stack slots of 64 bits.
         let integer = |ty: &ValueType| matches!(ty, ValueType::I32 | ValueType::I64);
         assert!(F::PARAMETERS.iter().all(|ty| *ty == ValueType::I64));
         assert!(parameters.len() == F::PARAMETERS.len() && parameters.iter().all(integer));
@@ -313,15 +313,15 @@ impl<T: 'static> Linker<T> {
         self.insert(module.into(), field.into(), entry)
     }
 
-    /// Provides `function` for an import with whatever parameters: it sees none of them.
+    /// Provides `function`, which takes no parameters, for an import with any parameters.
     pub fn any_parameters<R, F: HostFunction<T, (), R>>(
         &mut self,
         module: &'static str,
         field: String,
         _function: F,
     ) -> &mut Self {
-        // The caller cleans up the stack in the ABIs of all our targets, so that a function may
-        // have fewer parameters than it is called with.
+        // In the ABIs of all our targets the caller cleans up the stack, so a function may have fewer
+        // parameters than it is called with.
         let entry = Entry {
             body: F::shim(),
             parameters: None,

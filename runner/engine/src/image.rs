@@ -1,4 +1,4 @@
-//! The content with which a linear memory begins, and how it is mapped into slots.
+//! The initial content of a linear memory, and how it is mapped into slots.
 //!
 //! ```text
 //! memory     | zeros   | run            | zeros | run    | zeros      |
@@ -6,14 +6,13 @@
 //! whole      | a sparse file in memory with the same content          |
 //! ```
 //!
-//! The runs of the image lie in the artifact and can be mapped from there, with anonymous memory
-//! between them: nothing is copied, and all processes that serve the artifact share clean pages.
-//! But a process may have only so many mappings (65 530 by default), and that takes one for each
-//! piece. So a memory that is small, or of which there are many instances, is mapped as a whole
-//! from a **whole image**: a sealed file in memory that is made once a module. A slot then has two
-//! mappings: its memory and the inaccessible rest.
+//! The runs of the image are in the artifact and can be mapped from there, with anonymous memory
+//! between them. Nothing is copied, and all processes that serve the artifact share clean pages.
+//! But the kernel limits the mappings of a process (65,530 by default), and each piece takes one. So
+//! a memory that is small or has many instances is mapped from a **whole image**: a sealed file in
+//! memory, made once per module. A slot then has two mappings: its memory and the inaccessible rest.
 //!
-//! Unsafe here assumes what [`crate::Module::load`] asks for: the artifact stays as it is.
+//! Unsafe code here assumes what [`crate::Module::load`] requires: the artifact does not change.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -30,11 +29,11 @@ use rustix::mm::{self, MapFlags, MprotectFlags, ProtFlags};
 
 use crate::map::FileMapping;
 
-/// Image bytes up to which the whole image is made for the first slot.
+/// Images up to this size in bytes get a whole image with their first slot.
 const SMALL: usize = 1 << 20;
-/// Slots from which on it is made for a larger one.
+/// Larger images get a whole image from this number of slots on.
 const MANY: usize = 64;
-/// Memory beyond which it is never made: pages that guests write would be held twice.
+/// Memories beyond this size never get a whole image: pages that guests write would be held twice.
 const LARGEST_WHOLE: usize = 64 << 20;
 
 /// A run of the image.
@@ -58,8 +57,8 @@ pub(crate) struct MemoryImage {
 }
 
 impl MemoryImage {
-    /// The image of a memory of `initial` bytes. The runs lie in the memory and in the artifact
-    /// (`Artifact::parse`), and are aligned to pages there.
+    /// Creates the image of a memory of `initial` bytes. `Artifact::parse` has checked that the runs are
+    /// inside the memory and the artifact and page-aligned.
     pub(crate) fn new<'a>(
         initial: usize,
         runs: impl Iterator<Item = &'a ImageRun>,
@@ -79,16 +78,15 @@ impl MemoryImage {
         }
     }
 
-    /// Bytes of the memory when an instance begins.
+    /// Initial size of the memory in bytes.
     pub(crate) fn initial(&self) -> usize {
         self.initial
     }
 
-    /// What stands at this place of the initial memory; `None` for zeros. The answer holds for the
-    /// whole page.
+    /// The initial content of a page, or `None` if it is zero.
     pub(crate) fn page(&self, start: usize, length: usize) -> Option<&[u8]> {
         let holds = |run: &&Run| start >= run.start && start + length <= run.start + run.length;
-        // Where runs overlap the last one was mapped over the others.
+        // Where runs overlap, the last one was mapped over the others.
         let run = self.runs.iter().rfind(holds)?;
         let offset = run.offset + (start - run.start);
         self.artifact.bytes().get(offset..offset + length)
@@ -98,11 +96,11 @@ impl MemoryImage {
     ///
     /// # Errors
     ///
-    /// What the system says; a part may be mapped by then.
+    /// The error of `mmap` or `mprotect`. Part of the image may be mapped then.
     ///
     /// # Safety
     ///
-    /// At `base` there must be a mapping of at least the initial size that is the caller's alone.
+    /// `base` must point to a mapping of at least the initial size that is exclusively the caller's.
     pub(crate) unsafe fn map(&self, base: NonNull<u8>) -> Result<(), Errno> {
         if self.initial == 0 {
             return Ok(());
@@ -110,8 +108,8 @@ impl MemoryImage {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
         if let Some(whole) = self.whole() {
-            // SAFETY: replaces only pages that the caller gives us; the file has this length, and
-            // its seals keep it so.
+            // SAFETY: replaces only pages that the caller owns. The file has this length, and its seals
+            // preserve it.
             unsafe {
                 mm::mmap(
                     base.as_ptr().cast(),
@@ -130,8 +128,8 @@ impl MemoryImage {
             mm::mprotect(base.as_ptr().cast(), self.initial, access)?;
         }
         for run in &self.runs {
-            // SAFETY: the run lies in the initial memory, so that only pages which the caller gives
-            // us are replaced, and in the artifact, which stays as it is.
+            // SAFETY: the run is inside the initial memory, so only pages that the caller owns are
+            // replaced, and inside the artifact, which does not change.
             unsafe {
                 let start = base.as_ptr().add(run.start).cast();
                 let artifact = self.artifact.fd();
@@ -148,7 +146,7 @@ impl MemoryImage {
         Ok(())
     }
 
-    /// The whole image, if it is worth having.
+    /// The whole image, if it is worth its memory.
     fn whole(&self) -> Option<&File> {
         let slots = self.slots.fetch_add(1, Relaxed);
         let bytes: usize = self.runs.iter().map(|run| run.length).sum();
@@ -163,7 +161,7 @@ impl MemoryImage {
         if !wanted {
             return None;
         }
-        // Where the system has no such files, pieces it is.
+        // If the system refuses such a file, the image is mapped in pieces.
         let whole = self.whole.get_or_init(|| self.make_whole().ok());
         whole.as_ref()
     }

@@ -1,12 +1,12 @@
 //! Instances: one request's globals, tables and memories, over the shared code of a module.
 //!
-//! The unsafe half of running a guest: it makes wasmer-vm's instance with our memories and host
-//! functions, and calls into native code. What it relies on, and keeps:
+//! This file creates wasmer-vm's instances with our memories and host functions and calls into compiled
+//! code. Its unsafe code maintains and relies on these invariants:
 //!
-//! - `StoreObjects`, `HostEnv` and `Slot` are boxed and stay where they are for the life of the
-//!   instance, which holds raw pointers to them; `vm` is dropped before all of them.
-//! - a host function is bound only after its signature was compared with the import's.
-//! - no guest code runs before [`Instance::run`]: start functions run there too.
+//! - `StoreObjects`, `HostEnv` and `Slot` are boxed and do not move while the instance exists, which
+//!   holds raw pointers to them. `vm` is dropped before them.
+//! - A host function is bound only after its signature was compared with that of the import.
+//! - No guest code runs before [`Instance::run`], which runs start functions, too.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ptr::NonNull;
@@ -34,10 +34,10 @@ use crate::slot::{self, Slot, SlotError, WASM_PAGE};
 use crate::state::{InitialState, PassiveSegment, State, Table};
 use crate::stop::{Stop, TrapKind};
 
-/// What a run has used, and which of its [`Limits`](crate::link::Limits) it met.
+/// Resources that a run used, and the [`Limits`](crate::link::Limits) that it reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of its linear memories at their largest: they never shrink.
+    /// Maximum size of its linear memories in bytes.
     pub memory: u64,
     /// `memory.grow` was refused because of [`Limits::memory`](crate::link::Limits::memory).
     pub memory_limited: bool,
@@ -45,32 +45,32 @@ pub struct Usage {
     pub table_limited: bool,
 }
 
-/// Why no instance could be made.
+/// Why an instance could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
-    /// No memory for it.
+    /// The system refused memory.
     #[error(transparent)]
     Slot(#[from] SlotError),
     /// An element segment does not fit its table: the module can never run.
     #[error("an element segment of the module does not fit its table")]
     Elements,
-    /// No stack for guests.
+    /// The system refused a stack.
     #[error("the system refused a guest's stack of {size} bytes (wasm_stack_size): {source}")]
     Stack {
-        /// Its size, with what the host needs at its end.
+        /// The size in bytes, including the red zone.
         size: usize,
-        /// What the system says.
+        /// The error of the system.
         source: rustix::io::Errno,
     },
     /// wasmer-vm refused.
     #[error("could not make an instance: {0}")]
     Vm(String),
-    /// No thread for the monitor.
+    /// The system refused the monitor's thread.
     #[error("could not start the thread that watches deadlines: {0}")]
     Monitor(std::io::Error),
 }
 
-/// The linear memories of an instance that is being used or waits to be.
+/// The linear memories of an instance that is in use or ready.
 pub(crate) type Slots = Box<[Slot]>;
 
 /// Reserves the slots for instances of a module.
@@ -84,7 +84,7 @@ pub(crate) fn reserve(module: &Module) -> Result<Slots, SlotError> {
     Ok(slots)
 }
 
-/// Sees to it that this thread has a stack for guests, which it then keeps.
+/// Ensures that this thread has a stack for guests. The thread keeps the stack.
 ///
 /// # Errors
 ///
@@ -92,12 +92,12 @@ pub(crate) fn reserve(module: &Module) -> Result<Slots, SlotError> {
 pub(crate) fn reserve_stack<T>(linked: &Linked<T>) -> Result<(), InstanceError> {
     let size = linked.limits.stack + RED_ZONE;
     let refused = |source| InstanceError::Stack { size, source };
-    // wasmer-vm panics where it gets no stack: try first whether there is room for it.
+    // wasmer-vm panics if it gets no stack, so check first whether the system grants the memory.
     slot::try_reserve(size + WASM_PAGE).map_err(refused)?;
     let config = VMConfig {
         wasm_stack_size: Some(size),
     };
-    // SAFETY: the closure does nothing, so nothing in it traps.
+    // SAFETY: the closure does nothing, so it cannot trap.
     let entered = std::panic::catch_unwind(|| unsafe { catch_traps(None, &config, || ()) });
     match entered {
         Ok(Ok(())) => Ok(()),
@@ -105,25 +105,24 @@ pub(crate) fn reserve_stack<T>(linked: &Linked<T>) -> Result<(), InstanceError> 
     }
 }
 
-/// One instance. Made ahead of its run and run once; then it is made new again ([`renew`]) or
-/// dropped.
+/// One instance. It is created before its run and runs once. Then it is reset ([`renew`]) or dropped.
 ///
 /// [`renew`]: Instance::renew
 pub(crate) struct Instance<T> {
-    // Dropped in this order: `vm` points into all that follows.
+    // Dropped in this order: `vm` points into all fields that follow.
     vm: VMInstance,
     store: Box<StoreObjects>,
     env: Box<HostEnv<T>>,
     state: State,
     initial: Option<InitialState>,
-    /// It is as it was made, or its guest has returned or exited.
+    /// Whether the instance has not run yet, or its guest has returned or exited.
     in_order: bool,
     slots: Slots,
     linked: Arc<Linked<T>>,
 }
 
 impl<T: 'static> Instance<T> {
-    /// Makes an instance over `slots`, which are as new. No guest code runs yet.
+    /// Creates an instance over `slots`, which must be in their initial state. No guest code runs yet.
     ///
     /// # Errors
     ///
@@ -153,7 +152,7 @@ impl<T: 'static> Instance<T> {
                         call_trampoline: module.trampolines[signature],
                     },
                 ))),
-                // Only read when a function is exported to another instance.
+                // wasmer-vm reads it only when a function is exported to another instance.
                 signature: wasmer_types::FunctionType::new(vec![], vec![]),
                 kind: VMFunctionKind::Static,
                 host_data: Box::new(()),
@@ -191,7 +190,7 @@ impl<T: 'static> Instance<T> {
         }
         let mut tables = PrimaryMap::<LocalTableIndex, _>::new();
         for (place, ty) in table_places.iter().zip(info.tables.values()) {
-            // SAFETY: the allocator says that a table definition belongs there.
+            // SAFETY: the allocator reserved this place for a table definition.
             let table =
                 unsafe { VMTable::from_definition(ty, &TableStyle::CallerChecksSignature, *place) };
             let table = table.map_err(InstanceError::Vm)?;
@@ -199,7 +198,7 @@ impl<T: 'static> Instance<T> {
         }
         let mut globals = PrimaryMap::<LocalGlobalIndex, _>::new();
         for (place, ty) in global_places.iter().zip(info.globals.values()) {
-            // SAFETY: the allocator says that a global definition belongs there.
+            // SAFETY: the allocator reserved this place for a global definition.
             let global = unsafe { VMGlobal::new_instance(*ty, *place) };
             globals.push(InternalStoreHandle::new(&mut store, global));
         }
@@ -215,8 +214,8 @@ impl<T: 'static> Instance<T> {
         env.memory = memory_places
             .get(module.host_memory())
             .map_or(std::ptr::null(), |place| place.as_ptr().cast_const());
-        // SAFETY: all definitions were written above; the offsets are this module's; the store is
-        // boxed and lives as long as the instance.
+        // SAFETY: all definitions were written above, the offsets are those of this module, and the
+        // boxed store lives as long as the instance.
         let mut vm = unsafe {
             VMInstance::new(
                 allocator,
@@ -241,8 +240,8 @@ impl<T: 'static> Instance<T> {
                 word.write(address);
             }
         }
-        // SAFETY: called once, right after `new`. There is no start function in `info`, so no
-        // guest code runs.
+        // SAFETY: called once, directly after `new`. `info` has no start function, so no guest code
+        // runs.
         unsafe {
             vm.finish_instantiation(
                 &VMConfig {
@@ -258,7 +257,7 @@ impl<T: 'static> Instance<T> {
         let tables = table_places.into_iter().enumerate().map(|(index, place)| {
             let index = LocalTableIndex::new(index);
             let offset = module.offsets.vmctx_fixed_funcref_table_anyfuncs(index);
-            // SAFETY: the offset lies in the instance's context.
+            // SAFETY: the offset is inside the instance's context.
             let records = offset
                 .map(|offset| unsafe { vm.vmctx_ptr().cast::<u8>().add(offset as usize).cast() });
             Table {
@@ -294,7 +293,7 @@ impl<T: 'static> Instance<T> {
     ///
     /// # Errors
     ///
-    /// Why it ended other than by returning.
+    /// The reason why the guest did not return.
     pub(crate) fn run(
         &mut self,
         watched: &Watched,
@@ -320,14 +319,14 @@ impl<T: 'static> Instance<T> {
         let result = libcalls::with_active(&self.state, || {
             for function in &self.linked.calls {
                 let Some(local) = module.info.local_func_index(*function) else {
-                    continue; // `link` has checked that it is local.
+                    continue; // `link` has checked that the function is local.
                 };
                 let body = module.functions[local].0;
                 let trampoline = module.trampolines[module.info.functions[*function]];
                 // SAFETY: the trampoline is that of the function's type, which has neither
-                // parameters nor results, so the value array is not touched; the context is this
-                // instance's and complete. Nothing in the closure has a destructor that a trap
-                // would skip. `thread` outlives the call.
+                // parameters nor results, so it does not access the value array. The context is
+                // that of this instance and complete. No value in the closure has a destructor
+                // that a trap would skip. `thread` outlives the call.
                 unsafe {
                     catch_traps(None, &config, move || {
                         (*thread).enter_stack(stack_size);
@@ -345,12 +344,12 @@ impl<T: 'static> Instance<T> {
         result
     }
 
-    /// Whether an address lies in one of the memories' reservations.
+    /// Whether an address is inside the reservation of one of the memories.
     pub(crate) fn owns(&self, address: usize) -> bool {
         self.slots.iter().any(|slot| slot.contains(address))
     }
 
-    /// What the run has used, and which limits it met.
+    /// Resources that the run used, and the limits that it reached.
     pub(crate) fn usage(&self) -> Usage {
         Usage {
             memory: self.slots.iter().map(|slot| slot.size() as u64).sum(),
@@ -359,11 +358,11 @@ impl<T: 'static> Instance<T> {
         }
     }
 
-    /// Makes the instance what it was before its run, or ends it and gives back its slots as new.
+    /// Resets the instance, or drops it and returns its slots in their initial state.
     ///
     /// # Errors
     ///
-    /// [`SlotError`] if the slots cannot be reset; they are unmapped then.
+    /// [`SlotError`] if the slots cannot be reset. They are unmapped then.
     pub(crate) fn renew(mut self) -> Result<Renewed<T>, SlotError> {
         let initial = self.initial.as_ref().filter(|_| self.in_order);
         if initial.is_none_or(|initial| !initial.restore(&self.state, &self.linked.module.info)) {
@@ -390,18 +389,18 @@ impl<T: 'static> Instance<T> {
     }
 }
 
-/// What is left of an instance for the next run.
+/// The reusable part of an instance.
 pub(crate) enum Renewed<T> {
-    /// All of it.
+    /// The whole instance.
     Instance(Instance<T>),
-    /// Its memories.
+    /// Only its memories.
     Slots(Slots),
 }
 
 fn passive_data(module: &Module) -> Box<[PassiveSegment]> {
     let file = module.file();
     let segments = module.metadata.passive_data.iter().map(|data| {
-        // The range lies in the file (`Artifact::parse`).
+        // The range is inside the file (`Artifact::parse`).
         let bytes = data
             .bytes
             .within(file.len())
@@ -427,17 +426,17 @@ fn passive_elements(module: &Module) -> Box<[PassiveSegment]> {
     segments.collect()
 }
 
-/// Tells compiled code where a memory is and how long.
+/// Writes a memory's base and length to where compiled code reads them.
 fn publish(slot: &Slot, place: NonNull<VMMemoryDefinition>) {
     let definition = VMMemoryDefinition {
         base: slot.base(),
         current_length: slot.size(),
     };
-    // SAFETY: the place is this memory's in its instance's context, and no guest runs.
+    // SAFETY: the place is that of this memory in the context of its instance, and no guest runs.
     unsafe { place.as_ptr().write(definition) };
 }
 
-/// Translates the end of a run from wasmer-vm's terms.
+/// Translates wasmer-vm's reason for the end of a run.
 fn stop(trap: VmTrap) -> Stop {
     match trap {
         VmTrap::User(error) => match error.downcast::<Stop>() {
@@ -451,10 +450,10 @@ fn stop(trap: VmTrap) -> Stop {
     }
 }
 
-/// A slot as wasmer-vm wants to see a memory.
+/// Adapts a slot to wasmer-vm's interface of a memory.
 #[derive(Debug)]
 struct SlotMemory {
-    /// Those of all memories of the instance, which share one limit.
+    /// The slots of all memories of the instance, which share one limit.
     slots: NonNull<[Slot]>,
     index: usize,
     definition: NonNull<VMMemoryDefinition>,
@@ -462,15 +461,15 @@ struct SlotMemory {
     limit: usize,
 }
 
-// SAFETY: used by the thread that runs the instance only; wasmer-vm asks for it all the same.
+// SAFETY: only the thread that runs the instance uses it, although wasmer-vm requires `Send`.
 unsafe impl Send for SlotMemory {}
 // SAFETY: as above.
 unsafe impl Sync for SlotMemory {}
 
 impl SlotMemory {
     fn slots(&self) -> &[Slot] {
-        // SAFETY: the slots are boxed by the instance, which outlives its memories; nobody else
-        // holds a reference to them meanwhile.
+        // SAFETY: the instance boxes the slots and outlives its memories. No other reference to the
+        // slots exists meanwhile.
         unsafe { self.slots.as_ref() }
     }
 
@@ -507,7 +506,7 @@ impl LinearMemory for SlotMemory {
         let all: usize = self.slots().iter().map(Slot::size).sum();
         let others = all - self.slot().size();
         let allowed = self.limit.saturating_sub(others);
-        // SAFETY: as in `slots`; the guest is suspended in this call.
+        // SAFETY: as in `slots`. The guest is suspended in this call.
         let slot = &mut unsafe { self.slots.as_mut() }[self.index];
         let additional = delta.0 as usize * WASM_PAGE;
         if !slot.grow(additional, allowed.min(maximum)) {

@@ -1,20 +1,21 @@
 //! Maps artifacts and runs them: modules, instances, memory slots, traps and deadlines.
 //!
 //! ```text
-//! Module::load          an artifact, checked and mapped; shared by all
-//! Linker::link          its imports resolved to host functions, limits set
-//! Replica::new          on a worker thread: slots and a spare instance
-//! Replica::run          one request in a fresh instance, until it ends or its deadline passes
+//! Module::load          checks and maps an artifact, which all threads share
+//! Linker::link          resolves imports to host functions and sets limits
+//! Replica::new          creates slots and a spare instance on a worker thread
+//! Replica::run          runs one request in a fresh instance, at most until its deadline
 //! ```
 //!
-//! The engine knows neither HTTP nor WASI nor CUDA: crates above give guests their imports through
-//! [`Linker`] and plain functions over checked memory views ([`host`]). All unsafe code of running
-//! guests is in this crate, in the modules `atomics`, `caller`, `host`, `image`, `instance`,
-//! `libcalls`, `map`, `memory`, `module`, `pagemap`, `sched`, `signal`, `slot` and `state`; each says what it assumes.
+//! The engine knows neither HTTP nor WASI nor CUDA. Crates above it provide imports through
+//! [`Linker`], as plain functions over checked memory views ([`host`]). All unsafe code that runs
+//! guests is in this crate, in the modules `host`, `image`, `instance`, `libcalls`, `map`, `memory`,
+//! `module`, `pagemap`, `sched`, `signal`, `slot`, `state`, `unwind` and `write_protect`. Each states
+//! its assumptions.
 //!
-//! One guest runs on a thread at a time. An instance of a hostile guest can end its own run and
-//! nothing else: memory accesses stay in its slot by address arithmetic (`slot`), its stack is its
-//! own and ends in a red zone (`signal`), and every run ends at its deadline (`deadline`).
+//! One guest runs on a thread at a time. A hostile guest can end only its own run: address arithmetic
+//! keeps memory accesses in its slot (`slot`), its separate stack ends in a red zone (`signal`), and
+//! every run ends at its deadline (`deadline`).
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod host;

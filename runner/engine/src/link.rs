@@ -1,7 +1,7 @@
-//! Linking: a module, the host functions that it imports, and what its instances may use.
+//! Linking: combines a module with the host functions that it imports and the limits of its instances.
 //!
-//! Everything that can keep a module from running at all is found here, once; what is left for an
-//! instance to fail for is the system's doing.
+//! Linking finds every reason why a module cannot run. Creating an instance afterwards fails only if the
+//! system refuses a resource.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::slot::WASM_PAGE;
 /// The export that a run calls.
 const ENTRY: &str = "_start";
 
-/// What an instance may use.
+/// Limits of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of linear memory, all memories of an instance together.
@@ -28,7 +28,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// What `settings.md` of the runner gives as defaults.
+    /// The defaults of the runner's settings (`runner/CONFIGURATION.md`).
     fn default() -> Self {
         Self {
             memory: 4 << 30,
@@ -41,7 +41,7 @@ impl Default for Limits {
 /// Why a module cannot run with these host functions and limits.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// Nobody provides a function.
+    /// No host function has this name.
     #[error("the module imports `{module}.{field}` ({ty}), which nobody provides")]
     Missing {
         /// Module name.
@@ -51,7 +51,7 @@ pub enum LinkError {
         /// Its type.
         ty: String,
     },
-    /// It is provided with another type.
+    /// The host function has another type.
     #[error("the module imports `{module}.{field}` as {wanted}, but it is {provided}")]
     Signature {
         /// Module name.
@@ -63,7 +63,7 @@ pub enum LinkError {
         /// The type of the host function.
         provided: String,
     },
-    /// It imports a memory, table, global or tag.
+    /// The module imports a memory, table, global or tag.
     #[error(
         "the module imports `{module}.{field}`, which is no function; only functions are provided"
     )]
@@ -73,10 +73,10 @@ pub enum LinkError {
         /// Field name.
         field: String,
     },
-    /// There is nothing to call.
+    /// The module has no entry function.
     #[error("the module exports no function `{ENTRY}` without parameters and results")]
     NoEntry,
-    /// The initial memory, or all of them together, is larger than allowed.
+    /// The initial memories together are larger than allowed.
     #[error(
         "the module's memory begins with {initial} bytes, more than the limit of {limit} (wasm_memory_limit)"
     )]
@@ -86,7 +86,7 @@ pub enum LinkError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The initial table, or all of them together, is larger than allowed.
+    /// The initial tables together are larger than allowed.
     #[error(
         "the module's table begins with {initial} elements, more than the limit of {limit} (wasm_table_limit)"
     )]
@@ -98,7 +98,7 @@ pub enum LinkError {
     },
 }
 
-/// A module whose imports are resolved: what instances are made of.
+/// A module with resolved imports, from which instances are created.
 pub struct Linked<T> {
     pub(crate) module: Arc<Module>,
     pub(crate) imports: Box<[Entry]>,
@@ -108,9 +108,9 @@ pub struct Linked<T> {
     data: std::marker::PhantomData<fn(&mut T)>,
 }
 
-// SAFETY: the entries are addresses of functions; everything else is `Send` by itself.
+// SAFETY: the entries are addresses of functions; all other fields are `Send`.
 unsafe impl<T> Send for Linked<T> {}
-// SAFETY: as above, and nothing in it changes.
+// SAFETY: as above, and it is immutable.
 unsafe impl<T> Sync for Linked<T> {}
 
 impl<T> std::fmt::Debug for Linked<T> {
@@ -133,7 +133,7 @@ impl<T: 'static> Linker<T> {
     ///
     /// # Errors
     ///
-    /// [`LinkError`] for the first thing that keeps the module from running.
+    /// [`LinkError`] for the first reason why the module cannot run.
     pub fn link(&self, module: Arc<Module>, limits: Limits) -> Result<Arc<Linked<T>>, LinkError> {
         let metadata = &module.metadata;
         let mut imports = Vec::new();

@@ -1,7 +1,7 @@
-//! Mappings of an artifact: the whole file for reading, and its code for running.
+//! Mappings of an artifact: the whole file for reading, and its code for execution.
 //!
-//! Both are owner types that unmap on drop. Unsafe here assumes that the file neither shrinks nor
-//! changes while it is mapped; [`crate::Module::load`] passes that on to its caller.
+//! Both are owner types that unmap on drop. Unsafe code here assumes that the file neither shrinks nor
+//! changes while it is mapped; [`crate::Module::load`] requires that from its caller.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -29,13 +29,13 @@ impl FileMapping {
     ///
     /// # Errors
     ///
-    /// What the system says; an empty file cannot be mapped.
+    /// The error of `mmap`. An empty file cannot be mapped.
     ///
     /// # Safety
     ///
-    /// The file must not shrink or change while the mapping lives.
+    /// The file must not shrink or change while the mapping exists.
     pub(crate) unsafe fn new(file: File, length: usize) -> Result<Self, Errno> {
-        // SAFETY: a new mapping; the caller promises that the file stays as it is.
+        // SAFETY: creates a new mapping. The file does not change, by this function's contract.
         let base = unsafe {
             mm::mmap(
                 std::ptr::null_mut(),
@@ -51,7 +51,7 @@ impl FileMapping {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped readable for the life of `self`, and unchanging as `new` was promised.
+        // SAFETY: mapped readable while `self` exists, and unchanging by the contract of `new`.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) }
     }
 
@@ -62,7 +62,7 @@ impl FileMapping {
 
 impl Drop for FileMapping {
     fn drop(&mut self) {
-        // SAFETY: our own mapping, borrowed by nobody any more.
+        // SAFETY: unmaps our mapping, to which no borrow exists any more.
         let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.length) };
     }
 }
@@ -80,31 +80,31 @@ impl From<Errno> for MapError {
     }
 }
 
-/// The loaded segments of an artifact. Code and constants are shared with everybody who maps the
-/// same file; only the few pages with relocated words are private, and read-only afterwards.
+/// The loaded segments of an artifact. All processes that map the file share code and constants. Only
+/// the few pages with relocated words are private; they are read-only after loading.
 #[derive(Debug)]
 pub(crate) struct CodeMapping {
     base: NonNull<u8>,
     length: usize,
 }
 
-// SAFETY: nothing writes the mapping once `new` has returned.
+// SAFETY: nothing writes the mapping after `new` has returned.
 unsafe impl Send for CodeMapping {}
 // SAFETY: as above.
 unsafe impl Sync for CodeMapping {}
 
 impl CodeMapping {
-    /// Maps the segments and fills in the relocated words; `libcall` gives the address of a
-    /// library call by name.
+    /// Maps the segments and writes the relocated words. `libcall` returns the address of a library call
+    /// by name.
     ///
     /// # Errors
     ///
-    /// [`MapError`]; nothing stays mapped then.
+    /// [`MapError`]. Nothing remains mapped then.
     ///
     /// # Safety
     ///
-    /// The plan must have been checked against the file (`Artifact::parse`), which must stay as it
-    /// is while the mapping lives. The code in it will be trusted.
+    /// The plan must have been checked against the file (`Artifact::parse`). The file must not change while
+    /// the mapping exists, and its code is trusted.
     pub(crate) unsafe fn new(
         plan: &LoadPlan,
         file: &FileMapping,
@@ -114,7 +114,7 @@ impl CodeMapping {
         let end = |segment: &faas_wasm_artifact::Segment| segment.address + segment.memory_size;
         let length = plan.segments.iter().map(end).max().unwrap_or(0);
         let length = length.next_multiple_of(page) as usize;
-        // SAFETY: a new reservation that no other mapping overlaps.
+        // SAFETY: creates a new mapping, which overlaps no other.
         let base = unsafe {
             mm::mmap_anonymous(
                 std::ptr::null_mut(),
@@ -126,7 +126,7 @@ impl CodeMapping {
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
         let mapping = Self { base, length };
         for segment in &plan.segments {
-            // SAFETY: as this function's.
+            // SAFETY: this function's contract.
             unsafe { mapping.map(segment, file, page)? };
         }
         for relocation in &plan.relocations {
@@ -145,7 +145,7 @@ impl CodeMapping {
                     mapping.address(0).wrapping_add_signed(*addend as isize),
                 ),
             };
-            // SAFETY: the plan's words lie in writable segments, which are mapped by now.
+            // SAFETY: the plan's words are inside writable segments, which are mapped now.
             unsafe {
                 let word = mapping.base.as_ptr().add(address as usize).cast::<usize>();
                 word.write_unaligned(value);
@@ -155,7 +155,7 @@ impl CodeMapping {
             if segment.protection == Protection::ReadWrite {
                 let start = segment.address - segment.address % page;
                 let length = end(segment).next_multiple_of(page) - start;
-                // SAFETY: pages of our own mapping that nobody writes from here on.
+                // SAFETY: pages of our mapping that nothing writes from here on.
                 unsafe {
                     let start = mapping.base.as_ptr().add(start as usize);
                     mm::mprotect(start.cast(), length as usize, MprotectFlags::READ)?;
@@ -183,14 +183,14 @@ impl CodeMapping {
         };
         let slack = segment.address % page;
         if segment.bytes.offset % page != slack {
-            // Linked for smaller pages than this host's.
+            // The artifact was linked for smaller pages than this host has.
             return Err(Errno::INVAL.into());
         }
-        // SAFETY: addresses lie inside of the reservation, as its length was computed from them.
+        // SAFETY: the address is inside the reservation, whose length was computed from the segments.
         let start = unsafe { self.base.as_ptr().add((segment.address - slack) as usize) };
         let from_file = segment.bytes.length + slack;
         if segment.bytes.length > 0 {
-            // SAFETY: replaces pages of our own reservation.
+            // SAFETY: replaces pages of our reservation.
             unsafe {
                 mm::mmap(
                     start.cast(),
@@ -207,11 +207,11 @@ impl CodeMapping {
         if segment.protection == Protection::ReadWrite && segment.memory_size > segment.bytes.length
         {
             let rest = mapped.min(segment.memory_size + slack) - from_file;
-            // SAFETY: the end of the last mapped page, which is private and writable.
+            // SAFETY: writes the rest of the last mapped page, which is private and writable.
             unsafe { start.add(from_file as usize).write_bytes(0, rest as usize) };
         }
         if wanted > mapped {
-            // SAFETY: zero pages of our own reservation behind the file's.
+            // SAFETY: replaces pages of our reservation after those of the file.
             unsafe {
                 let start = start.add(mapped as usize).cast();
                 let flags = MapFlags::PRIVATE | MapFlags::FIXED;
@@ -221,47 +221,47 @@ impl CodeMapping {
         Ok(())
     }
 
-    /// A range of the plan that lies in a readable segment.
+    /// A range of the plan, which must be inside a readable segment.
     pub(crate) fn bytes(&self, range: Range) -> &[u8] {
         let Some(range) = range.within(self.length) else {
             return &[];
         };
-        // SAFETY: inside of the mapping; `Artifact::parse` has checked that unwind information,
-        // the only thing that is asked for, lies in a mapped, read-only segment.
+        // SAFETY: inside the mapping. Callers ask only for the unwind information, and
+        // `Artifact::parse` has checked that it is inside a mapped, read-only segment.
         unsafe {
             let start = self.base.as_ptr().add(range.start);
             std::slice::from_raw_parts(start, range.len())
         }
     }
 
-    /// Where something at this address of the plan lies in memory.
+    /// Translates an address of the plan to an address in memory.
     pub(crate) fn address(&self, address: u32) -> usize {
         self.base.addr().get() + address as usize
     }
 }
 
-/// Unwind information that is known to the platform's unwinder, for modules that throw.
+/// Unwind information registered with the platform's unwinder, for modules that throw.
 #[derive(Debug)]
 pub(crate) struct UnwindTables(Vec<*const u8>);
 
-// SAFETY: addresses in a mapping that is never written.
+// SAFETY: addresses in a read-only mapping.
 unsafe impl Send for UnwindTables {}
 // SAFETY: as above.
 unsafe impl Sync for UnwindTables {}
 
 unsafe extern "C" {
-    // libgcc: takes a list of records that ends with a zero length.
+    // libgcc: both take a list of records that ends with a zero length.
     fn __register_frame(list: *const u8);
     fn __deregister_frame(list: *const u8);
 }
 
 impl UnwindTables {
-    /// Registers an `.eh_frame` section: lists of records, each ended by a zero length. A list that
-    /// is cut off is left out, so that exceptions of its functions end the run as uncaught.
+    /// Registers an `.eh_frame` section: lists of records, each terminated by a zero length. A truncated
+    /// list is omitted, so exceptions of its functions end the run as uncaught.
     ///
     /// # Safety
     ///
-    /// The records must be the code's own, and stay mapped while the result lives.
+    /// The records must describe the code and remain mapped while the result exists.
     pub(crate) unsafe fn register(section: &[u8]) -> Self {
         let mut lists = Vec::new();
         let mut rest = section;
@@ -273,7 +273,7 @@ impl UnwindTables {
             };
             if length == 0 {
                 if list.len() > rest.len() {
-                    // SAFETY: the list is complete, and the caller vouches for its records.
+                    // SAFETY: the list is complete, and its records are valid by this function's contract.
                     unsafe { __register_frame(list.as_ptr()) };
                     lists.push(list.as_ptr());
                 }
@@ -288,7 +288,7 @@ impl UnwindTables {
 impl Drop for UnwindTables {
     fn drop(&mut self) {
         for list in &self.0 {
-            // SAFETY: registered by `register`, and still mapped.
+            // SAFETY: `register` registered it, and it is still mapped.
             unsafe { __deregister_frame(*list) };
         }
     }
@@ -296,7 +296,7 @@ impl Drop for UnwindTables {
 
 impl Drop for CodeMapping {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; whoever runs code in it holds the module that owns it.
+        // SAFETY: unmaps our mapping. Code that runs in it holds the module, which owns the mapping.
         let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.length) };
     }
 }

@@ -1,16 +1,16 @@
-//! The checked view of a guest's linear memory that host functions get.
+//! The checked view of a guest's linear memory for host functions.
 //!
-//! Every guest pointer passes through here: a pointer is a `u32` offset, a range is checked
-//! against the memory's current length, and the borrow ends before the guest runs again. The
-//! guest is single-threaded while a host function runs, so a view cannot change under its reader.
+//! Every guest pointer passes through this view. A pointer is a `u32` offset, a range is checked against
+//! the memory's current length, and the borrow ends before the guest runs again. No guest code runs
+//! while a host function does, so the memory does not change during a borrow.
 
 use std::marker::PhantomData;
 
 use crate::signal;
 
-/// A range that the guest named and that does not lie in its linear memory.
+/// A range from the guest that is not inside its linear memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("guest range {offset:#x}+{length:#x} lies outside of a memory of {size:#x} bytes")]
+#[error("guest range {offset:#x}+{length:#x} is outside a memory of {size:#x} bytes")]
 pub struct MemoryFault {
     /// First byte of the range.
     pub offset: u32,
@@ -20,8 +20,8 @@ pub struct MemoryFault {
     pub size: usize,
 }
 
-/// A little-endian number of fixed size, the only thing that is read from or written to guest
-/// memory by value.
+/// A little-endian number of fixed size. Only such numbers are read from or written to guest memory by
+/// value.
 pub trait Number: Copy {
     /// Size in bytes.
     const SIZE: usize;
@@ -57,7 +57,7 @@ pub struct GuestMemory<'a> {
 }
 
 impl<'a> GuestMemory<'a> {
-    /// Makes a view of `length` bytes at `base`.
+    /// Creates a view of `length` bytes at `base`.
     ///
     /// # Safety
     ///
@@ -71,7 +71,7 @@ impl<'a> GuestMemory<'a> {
         }
     }
 
-    /// A view of a host buffer, for tests of host functions.
+    /// Creates a view of a host buffer, for tests of host functions.
     pub fn from_slice(bytes: &'a mut [u8]) -> Self {
         Self {
             base: bytes.as_mut_ptr(),
@@ -101,12 +101,12 @@ impl<'a> GuestMemory<'a> {
     ///
     /// # Errors
     ///
-    /// [`MemoryFault`] if any byte of the range is outside of the memory; an empty range must
-    /// still begin inside or at the end.
+    /// [`MemoryFault`] if any byte of the range is outside the memory. An empty range must start inside or
+    /// at the end.
     pub fn slice(&self, offset: u32, length: u32) -> Result<&[u8], MemoryFault> {
         let start = self.check(offset, u64::from(length))?;
-        // SAFETY: the range was checked against the length, `new` promises that it is mapped and
-        // that nobody else writes it while `self` lives; the borrow is tied to `self`.
+        // SAFETY: the range was checked against the length. By the contract of `new` the memory is
+        // mapped and nothing else writes it while `self` exists, to which the borrow is tied.
         Ok(unsafe { std::slice::from_raw_parts(self.base.add(start), length as usize) })
     }
 
@@ -120,7 +120,7 @@ impl<'a> GuestMemory<'a> {
         // SAFETY: the range was checked.
         let first = unsafe { self.base.add(start) };
         if !signal::allow_write(first, length as usize) {
-            // The system has no memory for its own tables.
+            // The system refused to make the pages writable.
             let (length, size) = (u64::from(length), self.length);
             return Err(MemoryFault {
                 offset,
@@ -136,7 +136,7 @@ impl<'a> GuestMemory<'a> {
     ///
     /// # Errors
     ///
-    /// [`MemoryFault`] if it does not lie in the memory.
+    /// [`MemoryFault`] if it is not inside the memory.
     pub fn read<N: Number>(&self, offset: u32) -> Result<N, MemoryFault> {
         Ok(N::from_le(self.slice(offset, N::SIZE as u32)?))
     }
@@ -145,7 +145,7 @@ impl<'a> GuestMemory<'a> {
     ///
     /// # Errors
     ///
-    /// [`MemoryFault`] if it does not lie in the memory.
+    /// [`MemoryFault`] if it is not inside the memory.
     pub fn write<N: Number>(&mut self, offset: u32, value: N) -> Result<(), MemoryFault> {
         value.to_le(self.slice_mut(offset, N::SIZE as u32)?);
         Ok(())

@@ -1,16 +1,15 @@
-//! Which pages of a private mapping are the process's own: what a reset has to look at.
+//! Finds the private pages of a private mapping, which a reset must restore.
 //!
-//! The kernel knows it exactly. It is asked by the ioctl `PAGEMAP_SCAN` (Linux 6.7), which walks
-//! page tables only where there are any and costs less than a page fault, or else by reading
-//! `/proc/self/pagemap`, which has a number for every page. Where neither is to be had (no
-//! `/proc`, a sandbox that emulates it), [`Pagemap::get`] says so, and whoever resets memory drops
-//! all of it instead.
+//! The kernel has this information. It is read with the ioctl `PAGEMAP_SCAN` (Linux 6.7), which walks
+//! only existing page tables and costs less than a page fault, or else from `/proc/self/pagemap`, which
+//! has a word for every page. If neither works (no `/proc`, or a sandbox that emulates it),
+//! [`Pagemap::get`] returns `None`, and a reset drops all pages instead.
 //!
-//! A wrong answer would let one request read what another has written. So before the first use the
-//! kernel is asked about pages whose state is known, and only a right answer counts.
+//! A wrong answer would let one request read what another has written. Before the first use, the kernel
+//! is therefore asked about pages whose state is known, and a method is used only if its answer is right.
 //!
-//! Unsafe here assumes nothing of others: it maps two small areas of its own for the question
-//! above, and hands the kernel buffers that live as long as the call.
+//! Unsafe code here assumes nothing about other code: it maps two small areas for that check, and
+//! passes the kernel buffers that outlive the call.
 
 use std::fs::File;
 use std::ops::Range;
@@ -63,19 +62,19 @@ mod uapi {
     pub(super) const ENTRY_FILE: u64 = 1 << 61;
 }
 
-/// Regions that one question can be answered with.
-const MOST_REGIONS: usize = 64;
-/// Words of `/proc/self/pagemap` that are read at once.
+/// Maximum number of regions in one answer.
+const MAX_REGIONS: usize = 64;
+/// Words of `/proc/self/pagemap` to read at once.
 const WORDS: usize = 512;
-/// Memory beyond which reading a word for every page costs more than it saves.
+/// Size in bytes of a memory beyond which reading a word for every page costs more than it saves.
 const LARGEST_READ: usize = 16 << 20;
 
-/// Consecutive pages of the process's own: written ones, or zeros that it was given to write.
+/// Consecutive private pages: written ones, or zero pages that the kernel allocated for a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnPages {
-    /// Addresses.
+    /// Their addresses.
     pub(crate) range: Range<usize>,
-    /// They would have to be read from the swap area first.
+    /// Whether they are swapped out.
     pub(crate) swapped: bool,
 }
 
@@ -85,7 +84,7 @@ enum Method {
     Read,
 }
 
-/// A way to ask the kernel. See the module's documentation.
+/// A verified method to ask the kernel. See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Pagemap {
     file: File,
@@ -94,8 +93,8 @@ pub(crate) struct Pagemap {
 }
 
 thread_local! {
-    /// This thread's descriptor: the kernel counts users of an open file, and threads that count in the same
-    /// place wait for each other. Without one the common descriptor does.
+    /// This thread's descriptor. The kernel counts the users of an open file, and threads that share one
+    /// contend for the counter. A thread without its own descriptor uses the common one.
     static OWN_FILE: Option<File> = open().ok();
 }
 
@@ -104,7 +103,7 @@ fn open() -> std::io::Result<File> {
 }
 
 impl Pagemap {
-    /// The process's, unless the kernel gives no right answers.
+    /// The process's pagemap, or `None` if no method gives right answers.
     pub(crate) fn get() -> Option<&'static Self> {
         static PAGEMAP: OnceLock<Option<Pagemap>> = OnceLock::new();
         let found =
@@ -112,7 +111,7 @@ impl Pagemap {
         found.as_ref()
     }
 
-    /// One that has proved to work.
+    /// A pagemap with this method, if the method proves to work.
     fn tried(method: Method) -> Option<Self> {
         let pagemap = Self {
             file: open().ok()?,
@@ -126,9 +125,8 @@ impl Pagemap {
         OWN_FILE.with(|own| use_it(own.as_ref().unwrap_or(&self.file)))
     }
 
-    /// Appends the process's own pages in `range`, in ascending order, to `found` until these are
-    /// `most` pages or more than fit. Returns up to which address it has looked, or `None` if that
-    /// cannot be told.
+    /// Appends the private pages in `range` to `found`, in ascending order, up to `most` pages. Returns
+    /// the address up to which it has looked, or `None` if the kernel gave no answer.
     pub(crate) fn own_pages(
         &self,
         range: Range<usize>,
@@ -143,8 +141,8 @@ impl Pagemap {
     }
 
     fn scan(&self, range: Range<usize>, most: usize, found: &mut Vec<OwnPages>) -> Option<usize> {
-        let mut regions = [uapi::PageRegion::default(); MOST_REGIONS];
-        // What is there and neither a clean page of a file nor the kernel's page of zeros.
+        let mut regions = [uapi::PageRegion::default(); MAX_REGIONS];
+        // Present or swapped pages that are neither clean pages of a file nor the kernel's zero page.
         let clean = uapi::PAGE_IS_FILE | uapi::PAGE_IS_PFNZERO;
         let mut arguments = uapi::ScanArguments {
             size: size_of::<uapi::ScanArguments>() as u64,
@@ -159,8 +157,8 @@ impl Pagemap {
             return_mask: uapi::PAGE_IS_SWAPPED,
             ..Default::default()
         };
-        // SAFETY: the arguments have the kernel's layout and say their size; `regions` lives, and
-        // has room for as many as they say. Without flags nothing but these is written.
+        // SAFETY: the arguments have the kernel's layout and state their size. `regions` outlives the
+        // call and has as many entries as the arguments say. Without flags the kernel writes only these.
         let count = self.with_file(|file| unsafe {
             libc::ioctl(file.as_raw_fd(), uapi::PAGEMAP_SCAN, &raw mut arguments)
         });
@@ -170,7 +168,7 @@ impl Pagemap {
             swapped: region.categories & uapi::PAGE_IS_SWAPPED != 0,
         }));
         let end = arguments.walk_end as usize;
-        // Something must come of each call, or a caller would ask for ever.
+        // Each call must make progress, or the caller would loop forever.
         (end > range.start && end <= range.end).then_some(end)
     }
 
@@ -210,7 +208,7 @@ impl Pagemap {
         Some(range.end)
     }
 
-    /// Asks about pages whose state is known, without a file behind them and with one.
+    /// Asks about pages whose state is known, in an anonymous mapping and in one of a file.
     fn tells_the_truth(&self) -> bool {
         let Some(anonymous) = Probe::new(None, self.page) else {
             return false;
@@ -245,7 +243,7 @@ impl Pagemap {
                 .flat_map(|own| own.range.clone().step_by(self.page))
                 .map(|address| (address - probe.range().start) / self.page)
                 .collect();
-            // The reading method takes the kernel's page of zeros for one of ours, which is harmless.
+            // Reading reports the kernel's zero page as private, which is harmless.
             let harmless = |page: &usize| self.method == Method::Read && Probe::READ.contains(page);
             Probe::WRITTEN.iter().all(|page| own.contains(page))
                 && own
@@ -255,13 +253,13 @@ impl Pagemap {
     }
 }
 
-/// The words as the bytes that a file gives.
+/// The words as bytes, to read into.
 fn bytes_of(words: &mut [u64]) -> &mut [u8] {
-    // SAFETY: any bytes are valid words and the other way round; the borrow is passed on.
+    // SAFETY: all bytes are valid words and vice versa, and the lifetime stays that of the borrow.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
 }
 
-/// A private mapping that is written here and there.
+/// A private mapping of which some pages are written.
 struct Probe {
     base: *mut u8,
     page: usize,
@@ -275,7 +273,7 @@ impl Probe {
     fn new(file: Option<&File>, page: usize) -> Option<Self> {
         let (length, access) = (Self::PAGES * page, ProtFlags::READ | ProtFlags::WRITE);
         let anywhere = std::ptr::null_mut();
-        // SAFETY: a new mapping, which no other overlaps.
+        // SAFETY: creates a new mapping, which overlaps no other.
         let base = unsafe {
             match file {
                 Some(file) => mm::mmap(anywhere, length, access, MapFlags::PRIVATE, file, 0),
@@ -292,7 +290,7 @@ impl Probe {
     }
 
     fn read(&self, page: usize) -> u8 {
-        // SAFETY: inside of the mapping, which is ours.
+        // SAFETY: inside the mapping, which is ours.
         unsafe { self.base.add(page * self.page).read_volatile() }
     }
 
@@ -304,7 +302,7 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        // SAFETY: our own mapping, to which nothing refers any more.
+        // SAFETY: unmaps our mapping, to which nothing refers any more.
         let _ = unsafe { mm::munmap(self.base.cast(), Self::PAGES * self.page) };
     }
 }
@@ -313,12 +311,12 @@ impl Drop for Probe {
 mod tests {
     use super::*;
 
-    /// Both ways give the same pages, as one answer or as several.
+    /// Both methods find the same pages, in one answer or in several.
     #[test]
-    fn own_pages_are_found_by_either_method() {
+    fn private_pages_are_found_by_either_method() {
         for method in [Method::Scan, Method::Read] {
             let Some(pagemap) = Pagemap::tried(method) else {
-                // Not this kernel's; the next method or none is used then.
+                // This kernel does not support it.
                 assert_ne!(method, Method::Read, "/proc/self/pagemap can be read");
                 continue;
             };

@@ -1,12 +1,12 @@
-//! Replicas: a worker thread's slots and the spare instance that waits for the next run.
+//! Replicas: a worker thread's slots and the spare instance for the next run.
 //!
 //! ```text
 //!            prepare                 run                     prepare
 //! (nothing) ---------> spare ready ------> used instance -----------> spare ready
 //! ```
 //!
-//! What a request pays is `run` alone: ending its instance, resetting the slots and making the
-//! next instance happen in `prepare`, after the answer went out.
+//! A request pays only for `run`. Dropping its instance, resetting the slots and making the next
+//! instance happen in `prepare`, after the response was sent.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::link::Linked;
 use crate::signal;
 use crate::trap::RunOutcome;
 
-/// Runs guests on the thread that made it, one after the other, each in a fresh instance.
+/// Runs guests on the thread that created it, one after another, each in a fresh instance.
 pub struct Replica<T> {
     spare: Option<Instance<T>>,
     used: Option<Instance<T>>,
@@ -25,7 +25,7 @@ pub struct Replica<T> {
     registration: Registration,
     linked: Arc<Linked<T>>,
     runs: u64,
-    /// The thread has a stack for guests.
+    /// Whether the thread has a stack for guests.
     has_stack: bool,
     /// Signals are sent to the thread that runs guests, so a replica must not move.
     not_send: PhantomData<*const ()>,
@@ -40,7 +40,7 @@ impl<T> std::fmt::Debug for Replica<T> {
 }
 
 impl<T: 'static> Replica<T> {
-    /// Makes a replica for this thread. It reserves nothing yet.
+    /// Creates a replica for this thread. It reserves nothing yet.
     ///
     /// # Errors
     ///
@@ -60,11 +60,11 @@ impl<T: 'static> Replica<T> {
         })
     }
 
-    /// Makes the instance for the next run, of that of the last one or anew, unless it stands ready.
+    /// Makes the instance for the next run ready: resets the last one or creates a new one.
     ///
     /// # Errors
     ///
-    /// [`InstanceError`]; the replica can be used again all the same.
+    /// [`InstanceError`]; the replica remains usable.
     pub fn prepare(&mut self) -> Result<(), InstanceError> {
         if let Some(used) = self.used.take() {
             match used.renew()? {
@@ -86,17 +86,17 @@ impl<T: 'static> Replica<T> {
         Ok(())
     }
 
-    /// A handle that ends the next run from another thread.
+    /// Returns a handle with which another thread can end the next run.
     pub fn canceler(&self) -> Canceler {
         Canceler::new(&self.registration.0, self.runs + 1)
     }
 
-    /// Runs the module once. Its host functions see `data`; it ends at its limits at the latest.
+    /// Runs the module once. Its host functions see `data`. The run ends at its limits at the latest.
     ///
     /// # Errors
     ///
-    /// [`InstanceError`] if there was no spare instance and none could be made. How the guest
-    /// ended is no error of this call.
+    /// [`InstanceError`] if no instance was ready and none could be created. A guest's failure is an
+    /// outcome, not an error of this call.
     pub fn run(&mut self, data: &mut T, limits: RunLimits) -> Result<RunOutcome, InstanceError> {
         self.prepare()?;
         self.runs += 1;
@@ -106,17 +106,17 @@ impl<T: 'static> Replica<T> {
         let watched = &self.registration.0;
         let result = instance.run(watched, self.runs, data, limits);
         let in_memory = |address| instance.owns(address);
-        let ending = RunOutcome::new(result, &self.linked.module, &watched.thread, in_memory);
+        let outcome = RunOutcome::new(result, &self.linked.module, &watched.thread, in_memory);
         self.used = Some(instance);
-        Ok(ending)
+        Ok(outcome)
     }
 
-    /// What the last run has used, until the next [`prepare`](Replica::prepare).
+    /// Resources that the last run used. Valid until the next [`prepare`](Replica::prepare).
     pub fn usage(&self) -> Usage {
         self.used.as_ref().map(Instance::usage).unwrap_or_default()
     }
 
-    /// The module that it runs.
+    /// The module that the replica runs.
     pub fn linked(&self) -> &Arc<Linked<T>> {
         &self.linked
     }

@@ -1,23 +1,23 @@
-//! The state of an instance besides the contents of its memories: what library calls work on, and
-//! what a run can change.
+//! The state of an instance except for the contents of its memories: the data of library calls, and
+//! everything that a run can change.
 //!
 //! ```text
-//! changed by a run        made new again by
-//! mutable globals         their first values
-//! elements of tables      the first elements, unless compiled code cannot change the table
-//! passive data segments   their first lengths: the bytes lie in the artifact
+//! changed by a run        restored by
+//! mutable globals         their initial values
+//! elements of tables      the initial elements, unless compiled code cannot change the table
+//! passive data segments   their initial lengths: the bytes are in the artifact
 //! size of a memory        `slot.rs`, and `publish` in `instance.rs`
 //! size of a table         a new instance
 //! element segments        a new instance
 //! exceptions              a new instance
 //! ```
 //!
-//! So an instance whose run did nothing of the last three can be used for the next run, at the cost
-//! of a few words instead of some ten allocations ([`InitialState`]).
+//! An instance whose run did none of the last three can be reused for the next run. That copies a few
+//! words and saves about ten allocations ([`InitialState`]).
 //!
-//! Unsafe here assumes that the definitions and records that [`State`] points to lie in the context
-//! of an instance, or belong to it, and that `State` is used no longer than the instance lives and
-//! by no other thread than the one that runs it.
+//! Unsafe code here assumes that the definitions and records that [`State`] points to are in the context
+//! of an instance or belong to it, and that only the thread that runs the instance uses `State`, no
+//! longer than the instance exists.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -31,20 +31,20 @@ use wasmer_vm::{
 use crate::fault_injection::{self, Fault};
 use crate::signal;
 
-/// About what an exception without parameters costs the host (measured: 244 bytes).
+/// Approximate host memory of an exception without parameters (measured: 244 bytes).
 const EXCEPTION_BYTES: u64 = 256;
-/// What each parameter of its tag adds, whatever its type (`wasmer_types::RawValue`).
+/// Additional bytes for each parameter of its tag, of any type (`wasmer_types::RawValue`).
 const PARAMETER_BYTES: u64 = 16;
 
 /// A passive segment of one instance.
 #[derive(Debug)]
 pub(crate) struct PassiveSegment {
     pub(crate) index: u32,
-    /// First byte in the artifact's mapping; unused for element segments.
+    /// First byte in the artifact's mapping. Unused for element segments.
     pub(crate) bytes: *const u8,
-    /// Bytes or elements.
+    /// Initial number of bytes or elements.
     pub(crate) whole: usize,
-    /// The same, or 0 once dropped.
+    /// Current number: `whole`, or 0 after the segment was dropped.
     pub(crate) length: Cell<usize>,
 }
 
@@ -52,8 +52,8 @@ pub(crate) struct PassiveSegment {
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) definition: NonNull<VMTableDefinition>,
-    /// The records that compiled code calls through, where it does not follow the elements: of
-    /// function tables that cannot grow.
+    /// Copies of the function records, through which compiled code calls. Only function tables that
+    /// cannot grow have them.
     pub(crate) records: Option<NonNull<VMCallerCheckedAnyfunc>>,
 }
 
@@ -61,33 +61,34 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) memories: Box<[NonNull<VMMemoryDefinition>]>,
-    /// The module that the memories, tables and globals are declared in.
+    /// The module that declares the memories, tables and globals.
     pub(crate) info: Arc<ModuleInfo>,
     pub(crate) tables: Box<[Table]>,
     pub(crate) globals: Box<[NonNull<VMGlobalDefinition>]>,
     pub(crate) data: Box<[PassiveSegment]>,
     pub(crate) elements: Box<[PassiveSegment]>,
-    /// Largest number of elements of all tables together.
+    /// Maximum number of elements of all tables together.
     pub(crate) table_limit: u32,
-    /// Whether that has kept a table from growing.
+    /// Whether this limit has prevented a growth.
     pub(crate) table_limited: Cell<bool>,
-    /// Bytes of the host that the run may still use up by exceptions. Each is kept until the run ends, so
-    /// that a guest which throws without end would use up the host's memory: the limit of linear memory
-    /// bounds that, too.
+    /// Bytes of host memory that the run may still use for exceptions. Exceptions live until the run ends,
+    /// so a guest that throws endlessly would exhaust the host's memory. The limit of linear memory
+    /// bounds them, too.
     pub(crate) exception_bytes_left: Cell<u64>,
 }
 
 impl State {
-    /// A memory's base and length as they are now.
+    /// A memory's current base and length.
     pub(crate) fn memory(&self, index: u32) -> Option<(*mut u8, u64)> {
         let definition = self.memories.get(index as usize)?;
-        // SAFETY: definitions live in the instance's context; nobody writes them while the guest
+        // SAFETY: definitions are in the instance's context, and nothing writes them while the guest
         // is in a library call.
         let definition = unsafe { definition.as_ref() };
         Some((definition.base, definition.current_length as u64))
     }
 
-    /// The same, where these bytes of it, as far as they lie in it, can be written now.
+    /// As [`memory`](State::memory), after making the given range of the memory writable. A range
+    /// outside the memory is left to the caller's bounds check.
     pub(crate) fn memory_to_write(
         &self,
         index: u32,
@@ -101,23 +102,23 @@ impl State {
         })
     }
 
-    /// Whether a memory is declared for several threads.
+    /// Whether a memory is declared as shared.
     pub(crate) fn is_shared(&self, index: u32) -> bool {
         let mut memories = self.info.memories.values();
         memories.nth(index as usize).is_some_and(|ty| ty.shared)
     }
 
-    /// A table's elements and their number as they are now.
+    /// A table's current elements and their number.
     pub(crate) fn table(&self, index: u32) -> Option<(*mut usize, u64)> {
         self.tables.get(index as usize).map(Table::elements)
     }
 
-    /// The number of elements of all tables as it is now.
+    /// The current number of elements of all tables.
     pub(crate) fn table_elements(&self) -> u64 {
         self.tables.iter().map(|table| table.elements().1).sum()
     }
 
-    /// Notes that one more exception of this tag is made; `false` if it must not be.
+    /// Charges an exception of this tag to the limit. Returns `false` if the limit is exhausted.
     pub(crate) fn count_exception(&self, tag: u32) -> bool {
         let signature = self.info.tags.get(TagIndex::from_u32(tag));
         let signature = signature.and_then(|ty| self.info.signatures.get(*ty));
@@ -130,7 +131,7 @@ impl State {
         })
     }
 
-    /// To be called when library calls have written elements of a table.
+    /// Must be called after a library call has written elements of a table.
     pub(crate) fn table_written(&self, index: u32, start: usize, length: usize) {
         if let Some(table) = self.tables.get(index as usize) {
             table.update_records(start, length);
@@ -140,7 +141,7 @@ impl State {
 
 impl Table {
     fn elements(&self) -> (*mut usize, u64) {
-        // SAFETY: as for memories. Elements are pointers (`wasmer_vm::RawTableElement`).
+        // SAFETY: as in `State::memory`. Elements are pointers (`wasmer_vm::RawTableElement`).
         let definition = unsafe { self.definition.as_ref() };
         let size = u64::from(definition.current_elements);
         (definition.base.cast(), size)
@@ -151,8 +152,8 @@ impl Table {
         let (elements, size) = self.elements();
         let end = start.saturating_add(length).min(size as usize);
         for index in start..end {
-            // SAFETY: inside of the table, and there are as many records as elements. Elements of
-            // a function table are null or point to records of the instance's functions.
+            // SAFETY: the index is inside the table, and there are as many records as elements.
+            // Elements of a function table are null or point to records of the instance's functions.
             unsafe {
                 let element = *elements.add(index).cast::<*const VMCallerCheckedAnyfunc>();
                 let record = element.as_ref().copied();
@@ -163,25 +164,25 @@ impl Table {
     }
 }
 
-/// What an instance began with, of what its run can change and what can be put back.
+/// The initial values of everything that a run can change and a reset can restore.
 #[derive(Debug)]
 pub(crate) struct InitialState {
     globals: Box<[(NonNull<VMGlobalDefinition>, VMGlobalDefinition)]>,
-    /// By table; nothing for those that cannot change.
+    /// By table; empty for tables that cannot change.
     tables: Box<[Box<[usize]>]>,
 }
 
 impl InitialState {
-    /// Notes the state of an instance that has not run yet. `None` if instances of this module
-    /// cannot be made new again.
+    /// Records the state of an instance that has not run yet. Returns `None` if instances of this module
+    /// cannot be restored.
     pub(crate) fn of(state: &State, info: &ModuleInfo) -> Option<Self> {
-        // Exceptions live in the store, which has no end of them but its own.
+        // Exceptions live in the store, which frees them only when it is dropped.
         if !info.tags.is_empty() {
             return None;
         }
         let globals = state.globals.iter().zip(info.globals.values());
         let globals = globals.filter(|(_, ty)| ty.mutability == Mutability::Var);
-        // SAFETY: definitions live in the instance's context and were initialized with it.
+        // SAFETY: definitions are in the instance's context and were initialized with it.
         let globals = globals.map(|(place, _)| (*place, unsafe { place.as_ref() }.clone()));
         let tables = state.tables.iter().zip(info.tables.values());
         let tables = tables.map(|(table, ty)| match ty.readonly {
@@ -191,7 +192,7 @@ impl InitialState {
                 if size == 0 {
                     return Box::default();
                 }
-                // SAFETY: a table's elements are so many initialized words.
+                // SAFETY: a table has `size` initialized words as elements.
                 unsafe { std::slice::from_raw_parts(elements, size as usize) }.into()
             }
         });
@@ -201,7 +202,7 @@ impl InitialState {
         })
     }
 
-    /// Puts the state back; `false` if that cannot be, and a new instance is needed.
+    /// Restores the state. Returns `false` if that is impossible and a new instance is needed.
     pub(crate) fn restore(&self, state: &State, info: &ModuleInfo) -> bool {
         let tables = || state.tables.iter().zip(info.tables.values());
         let same_sizes = tables().all(|(table, ty)| table.elements().1 == u64::from(ty.minimum));
@@ -210,14 +211,14 @@ impl InitialState {
             return false;
         }
         for (place, value) in &self.globals {
-            // SAFETY: the place is in the instance's context, whose guest has ended.
+            // SAFETY: the place is in the context of the instance, whose guest has ended.
             unsafe { place.as_ptr().write(value.clone()) };
         }
         let skipped = usize::from(fault_injection::is(Fault::TableEntry));
         for (table, first) in state.tables.iter().zip(&self.tables) {
             if let Some(first) = first.get(skipped..).filter(|first| !first.is_empty()) {
-                // SAFETY: the table has as many elements as at the beginning (`same_sizes`), and
-                // they are its own.
+                // SAFETY: the table has as many elements as initially (`same_sizes`), and nothing
+                // else refers to them.
                 unsafe {
                     let elements = table.elements().0.add(skipped);
                     ptr::copy_nonoverlapping(first.as_ptr(), elements, first.len());

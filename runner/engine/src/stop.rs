@@ -1,18 +1,18 @@
-//! Why a run ended before its guest returned.
+//! Reasons for a run to end before its guest returns.
 
-/// What a host function returns to end the run of the guest that called it.
+/// A host function returns this to end the run of the guest that called it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// The guest asked to end with this status (`proc_exit`).
+    /// The guest exited with this status (`proc_exit`).
     #[error("exit status {0}")]
     Exit(u32),
-    /// The embedder or a limit of it ended the run.
+    /// The embedder or one of its limits ended the run.
     #[error("{0}")]
     Interrupted(Interruption),
-    /// The guest did what traps.
+    /// The guest trapped.
     #[error("{0}")]
     Trap(TrapKind),
-    /// A host function panicked; the message is for the log, never for the client.
+    /// A host function panicked. The message is for the log, never for the client.
     #[error("a host function panicked: {0}")]
     HostPanic(String),
 }
@@ -22,19 +22,19 @@ impl Stop {
     pub const DEADLINE: Self = Self::Interrupted(Interruption::Deadline);
 }
 
-/// Which limit, or who, ended a run from outside.
+/// The limit or event that ended a run from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Interruption {
-    /// Its wall-clock time was used up.
+    /// The wall-clock time of the run was exhausted.
     #[error("the deadline has passed")]
     Deadline,
-    /// Its CPU time was used up.
+    /// The CPU time of the run was exhausted.
     #[error("the CPU time is used up")]
     CpuTime,
-    /// The client is gone or the embedder gave up.
+    /// The client left or the embedder canceled the run.
     #[error("the request was canceled")]
     Canceled,
-    /// It wrote more output than allowed.
+    /// The guest wrote more output than allowed.
     #[error("the output limit is reached")]
     OutputLimit,
 }
@@ -54,19 +54,19 @@ impl Interruption {
 /// The kinds of trap of the WebAssembly specification, and stack exhaustion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum TrapKind {
-    /// The guest's stack is used up.
+    /// The guest's stack is exhausted.
     #[error("call stack exhausted")]
     StackOverflow,
-    /// A load, store or bulk operation outside of the linear memory.
+    /// A load, store or bulk operation outside the linear memory.
     #[error("out of bounds memory access")]
     MemoryOutOfBounds,
     /// An atomic access that is not aligned.
     #[error("unaligned atomic access")]
     UnalignedAtomic,
-    /// A wait for another thread, which nobody could end.
+    /// A wait for another thread on unshared memory, which no thread could end.
     #[error("atomic wait on memory that is not shared")]
     WaitOnUnshared,
-    /// An access outside of a table or an element segment.
+    /// An access outside a table or an element segment.
     #[error("out of bounds table access")]
     TableOutOfBounds,
     /// An indirect call through an empty table entry.
@@ -81,16 +81,16 @@ pub enum TrapKind {
     /// A division by zero.
     #[error("integer divide by zero")]
     IntegerDivisionByZero,
-    /// A float that has no integer value.
+    /// A conversion of a float that has no value of the integer type.
     #[error("invalid conversion to integer")]
     BadConversionToInteger,
     /// The instruction `unreachable`.
     #[error("unreachable instruction executed")]
     Unreachable,
-    /// An exception that nobody caught.
+    /// An exception without a handler.
     #[error("uncaught exception")]
     UncaughtException,
-    /// The host had no memory for what the guest asked.
+    /// The host has no memory for the guest's request.
     #[error("the host is out of memory")]
     OutOfMemory,
     /// A fault in the artifact's code that is none of the above.

@@ -1,7 +1,8 @@
-//! What became of a run, and where in the guest a trap happened.
+//! The outcome of a run, and the position in the guest at which it trapped.
 //!
-//! A trap keeps raw addresses only. Turning them into names reads lazy sections of the artifact
-//! and is done when somebody wants to print it ([`Trap::report`]), off the request's path.
+//! A trap holds raw addresses only. Translating them to names reads sections of the artifact that a load
+//! does not touch, so it happens only when a trap is printed ([`Trap::report`]), outside the
+//! request's path.
 
 use std::fmt::Write as _;
 
@@ -12,37 +13,37 @@ use crate::names::{function_name, printable};
 use crate::signal::{GuestFrame, Thread};
 use crate::stop::{Interruption, Stop, TrapKind};
 
-/// Most frames that a backtrace keeps.
-const MOST_FRAMES: usize = 64;
+/// Maximum number of frames in a backtrace.
+const MAX_FRAMES: usize = 64;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunOutcome {
-    /// The entry returned: exit status 0.
+    /// The entry function returned: exit status 0.
     Returned,
-    /// The guest ended itself with this status.
+    /// The guest exited with this status.
     Exited(u32),
-    /// It was ended from outside.
+    /// A limit or the embedder ended the run.
     Interrupted(Interruption, Backtrace),
-    /// It trapped.
+    /// The guest trapped.
     Trapped(Trap),
     /// A host function panicked; the message is for the log.
     HostPanicked(String),
 }
 
-/// Where a guest was: addresses of instructions as the artifact counts them, innermost first.
-/// Empty if it was in a host function.
+/// Addresses of the guest's active instructions, relative to the artifact's load address, innermost
+/// first. Empty if the position in guest code is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Backtrace {
     frames: Vec<u32>,
 }
 
-/// A trap and its place.
+/// A trap and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trap {
-    /// What went wrong.
+    /// The kind of trap.
     pub kind: TrapKind,
-    /// Where.
+    /// The position.
     pub backtrace: Backtrace,
 }
 
@@ -74,7 +75,7 @@ impl RunOutcome {
     }
 }
 
-/// Finds out what a fault in compiled code was.
+/// Determines the kind of trap that a fault in compiled code means.
 fn classify(module: &Module, thread: &Thread, in_memory: impl Fn(usize) -> bool) -> TrapKind {
     use faas_wasm_artifact::TrapCode;
     let frame = thread.last_frame();
@@ -111,18 +112,18 @@ impl Backtrace {
             return Self { frames };
         }
         thread.walk_frames(fp, |return_address| {
-            // A return address points behind its call, which may end the function.
+            // A return address is after its call, which may be the last instruction of the function.
             let Some(address) = module.relative(return_address.wrapping_sub(1)) else {
                 return false;
             };
             frames.push(address);
-            frames.len() < MOST_FRAMES
+            frames.len() < MAX_FRAMES
         });
         Self { frames }
     }
 
-    /// The backtrace with function names and source lines where the artifact has them, one frame a
-    /// line.
+    /// The backtrace as text, one frame per line, with the function names and source lines that the
+    /// artifact has.
     pub fn report(&self, module: &Module) -> String {
         let bytes = |range: Range| {
             let range = range.within(module.file().len());
