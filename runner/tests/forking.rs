@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 
 use support::{Runner, start, wait_until};
 
@@ -214,6 +215,32 @@ fn a_client_that_leaves_does_not_stop_the_function() {
             runner.directory().join("finished").exists()
         });
         runner.wait_for_log("GET / - 200 - ContentLength: 2B");
+    }
+}
+
+#[test]
+fn clients_may_close_their_sending_side() {
+    for mode in [STREAMING, SERIALIZING] {
+        let runner = start(
+            &[("fprocess", "sh f.sh"), mode],
+            &[("f.sh", "sleep 0.1; cat")],
+        );
+        let bodies = ["some".to_owned(), "x".repeat(300_000)];
+        for body in &bodies {
+            let mut connection = runner.connect();
+            let length = body.len();
+            write!(
+                connection,
+                "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .expect("sent");
+            connection.shutdown(Shutdown::Write).expect("shut down");
+            let mut answer = Vec::new();
+            connection.read_to_end(&mut answer).expect("read");
+            let answer = support::parse(&answer);
+            assert_eq!(answer.status, 200);
+            assert!(answer.text() == *body, "{} bytes", answer.body.len());
+        }
     }
 }
 

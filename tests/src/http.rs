@@ -118,6 +118,13 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Closes a connection so that the other side is told at once: by a reset.
+pub fn reset(stream: TcpStream) {
+    let linger = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    linger.expect("a socket has this option");
+    drop(stream);
+}
+
 /// Reads the response to a request that was begun before.
 ///
 /// # Panics

@@ -26,6 +26,8 @@ pub struct RunnerCommand {
     work: Work,
     environment: BTreeMap<String, OsString>,
     log_to_file: bool,
+    /// KiB.
+    address_space: Option<u64>,
 }
 
 impl RunnerCommand {
@@ -46,6 +48,7 @@ impl RunnerCommand {
             work,
             environment,
             log_to_file: false,
+            address_space: None,
         }
     }
 
@@ -71,8 +74,23 @@ impl RunnerCommand {
         self
     }
 
+    /// Limits its address space to so many KiB, as `ulimit -v` does.
+    #[must_use]
+    pub fn address_space(mut self, kibibytes: u64) -> Self {
+        self.address_space = Some(kibibytes);
+        self
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(runner_program());
+        let mut command = match self.address_space {
+            None => Command::new(runner_program()),
+            Some(kibibytes) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -v {kibibytes}; exec \"$0\"");
+                shell.args(["-c", &script]).arg(runner_program());
+                shell
+            }
+        };
         command
             .env_clear()
             .envs(&self.environment)
@@ -149,6 +167,11 @@ impl Runner {
     /// Where it serves.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves its metrics.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
     }
 
     /// Its temporary directory, which is also its working directory.

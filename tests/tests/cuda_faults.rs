@@ -1,6 +1,7 @@
 //! What happens when a guest or its kernel misbehaves: nothing stays behind, others go on, and a lost device ends the
 //! process in order.
 
+use faas_wasm_tests::http::reset;
 use faas_wasm_tests::{Backend, FakeCuda, Gpu, Guest, RunnerCommand, cuda_fixtures};
 
 fn guest(name: &str) -> Guest {
@@ -169,7 +170,7 @@ fn a_client_that_leaves_ends_the_wait() {
     std::io::Write::write_all(&mut connection, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         .expect("it reads");
     runner.wait_for_metric("wasm_instances_running", 1.0);
-    drop(connection);
+    reset(connection);
     runner.wait_for_metric("wasm_instances_running", 0.0);
     gpu.is_empty_but_for(1);
     runner.stop();

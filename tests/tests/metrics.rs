@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Write as _};
 use std::net::TcpStream;
 
-use faas_wasm_tests::http::{Request, Response, connect};
+use faas_wasm_tests::http::{Request, Response, connect, reset};
 use faas_wasm_tests::{Guest, Runner, RunnerCommand};
 
 /// What does not change while a process lives, and is above zero.
@@ -160,7 +160,7 @@ fn drive(seen: &mut Seen) {
     assert_eq!(runner.get("/ok").status, 429);
     assert_eq!(answer(waiting), 504);
     // This client leaves.
-    drop(running);
+    reset(running);
     runner.wait_for_metric("wasm_instances_ended_total{cause=\"canceled\"}", 1.0);
     // And this one stops in the middle of its body.
     let mut slow = begin(&runner, "POST /read/1");

@@ -1,6 +1,6 @@
 //! Wasm mode: every limit has its outcome, counts under its name, and is one line of the log.
 
-use faas_wasm_tests::http::{Request, answer};
+use faas_wasm_tests::http::{Request, answer, reset};
 use faas_wasm_tests::{Guest, Runner};
 
 fn series(limit: &str) -> String {
@@ -202,7 +202,9 @@ fn a_client_that_leaves_the_queue() {
     let runner = obey(&[("max_scale", "1"), ("wasm_queue_limit", "1")]);
     let running = runner.begin("/sleep/3000", "");
     runner.wait_for_metric("wasm_instances_running", 1.0);
-    drop(runner.begin("/ok", ""));
+    let leaving = runner.begin("/ok", "");
+    runner.wait_for_metric("wasm_queue_length", 1.0);
+    reset(leaving);
     runner.wait_for_metric("wasm_queue_length", 0.0);
     runner.wait_for_metric("http_requests_in_flight", 1.0);
     let waiting = runner.begin("/ok", "");

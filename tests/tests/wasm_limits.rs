@@ -3,7 +3,7 @@
 use std::io::{BufReader, Write as _};
 use std::time::{Duration, Instant};
 
-use faas_wasm_tests::http::{Request, Response, connect};
+use faas_wasm_tests::http::{Request, Response, connect, reset};
 use faas_wasm_tests::{Backend, Guest, Runner, RunnerCommand, Work};
 
 /// Long enough to tell a stopped guest from one that ended by itself, short enough to wait for.
@@ -344,7 +344,7 @@ fn a_guest_that_waits_for_the_log_ends_with_its_client() {
     let unread = runner.leave_log_unread();
     let stream = runner.begin("/", "");
     runner.wait_for_metric("wasm_instances_running", 1.0);
-    drop(stream);
+    reset(stream);
     runner.wait_for_metric("wasm_instances_running", 0.0);
     drop(unread);
 }

@@ -3,7 +3,7 @@
 
 use std::io::BufReader;
 
-use faas_wasm_tests::http::{Request, Response, answer};
+use faas_wasm_tests::http::{Request, Response, answer, reset};
 use faas_wasm_tests::{Guest, Runner, Work};
 
 const REPEATED: &str = "wasm_trials_total{outcome=\"repeated\"}";
@@ -99,7 +99,7 @@ fn others_are_served_while_a_guest_spins() {
             assert_eq!(runner.send(&Request::get("/_/health")).status, 200);
         }
         assert_eq!(runner.metric("wasm_instances_running"), Some(1.0));
-        drop(spinning);
+        reset(spinning);
         runner.wait_for_metric("wasm_instances_running", 0.0);
     });
 }

@@ -113,9 +113,10 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// line, as their forms differ.
 ///
 /// # Cancellation
-/// A client that leaves drops the future of [`handle`](Mode::handle), or after it the response's body. With
-/// [`survives_disconnect`](Mode::survives_disconnect) the connection is not watched while the function runs, so that
-/// this happens only when a write fails. Work that must outlive the client belongs into a task of its own that keeps
+/// The end of a connection drops the future of [`handle`](Mode::handle), or after it the response's body. A connection
+/// ends when it fails, as by a reset, or when it is closed within a request; a client that closes only its sending
+/// side behind a complete request is still answered. With [`survives_disconnect`](Mode::survives_disconnect) the
+/// connection is not watched while the function runs, so that it ends only when a write fails. Work that must outlive the client belongs into a task of its own that keeps
 /// a clone of the request's `ticket`, which keeps the request counted and its place under the limit taken. The
 /// request's body gives an error when the client breaks off or `read_timeout` runs out.
 pub trait Mode: Send + Sync + 'static {
@@ -128,7 +129,7 @@ pub trait Mode: Send + Sync + 'static {
     /// so that the client sees a cut stream; the error itself is not logged, that is the mode's part.
     fn handle(&'static self, request: Request) -> BoxFuture<Response>;
 
-    /// Whether a client that closes its sending side, or leaves, is still answered to.
+    /// Whether the function goes on when its client's connection fails.
     fn survives_disconnect(&self) -> bool {
         false
     }

@@ -66,7 +66,7 @@ impl ConnectionState {
     /// Begins the next request; gives what its target was disguised with.
     pub(super) fn begin_request(&self, received: Instant) -> Option<Disguise> {
         self.serving.store(true, Ordering::Relaxed);
-        let number = self.begun() + 1;
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         self.renew_write_deadline(received);
         if !self.disguised.load(Ordering::Relaxed) {
             return None;
@@ -81,11 +81,6 @@ impl ConnectionState {
         let deadline = |timeout| self.nanos(now + timeout).max(1);
         let deadline = self.write_timeout.map_or(0, deadline);
         self.write_deadline.store(deadline, Ordering::Relaxed);
-    }
-
-    /// The current request is handed on, when somebody has begun to answer it.
-    pub(super) fn hand_on(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     fn lock_disguises(&self) -> MutexGuard<'_, Vec<(u64, Disguise)>> {
@@ -104,7 +99,7 @@ impl ConnectionState {
         self.serving.load(Ordering::Relaxed)
     }
 
-    /// How many requests have been handed on.
+    /// How many requests have begun.
     pub(super) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }

@@ -35,6 +35,8 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, logger: Logg
             let state = &Arc::new(ConnectionState::new(Some(TIMEOUT)));
             let transport = Transport::new(stream, permit, Arc::clone(state), Some(TIMEOUT), None);
             let _ = hyper::server::conn::http1::Builder::new()
+                // An answer is written at once, whether or not the scraper has closed its sending side.
+                .half_close(true)
                 .header_read_timeout(None)
                 .title_case_headers(true)
                 .serve_connection(
@@ -43,10 +45,7 @@ pub async fn serve_metrics(listener: TcpListener, metrics: Metrics, logger: Logg
                         state.begin_request(std::time::Instant::now());
                         let response = respond(&request, metrics);
                         state.end_request(std::time::Instant::now());
-                        async move {
-                            state.hand_on();
-                            Ok::<_, Infallible>(response)
-                        }
+                        async move { Ok::<_, Infallible>(response) }
                     }),
                 )
                 .await;

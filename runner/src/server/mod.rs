@@ -10,6 +10,7 @@ mod connection;
 mod disguise;
 mod framing;
 mod health;
+mod input;
 mod listen;
 mod metrics_endpoint;
 mod path;

@@ -99,8 +99,6 @@ impl Service {
         let version = request.version();
         let (answer, ticket) = self.route(request, &connection, peer, local);
         async move {
-            // Not before: a client that closes its sending side until then is still answered to.
-            connection.hand_on();
             let response = match answer {
                 Answer::Now(response) => *response,
                 Answer::Later(response) => response.await,

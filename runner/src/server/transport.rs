@@ -5,6 +5,10 @@
 //! with a parser for as many as are usual. When a head comes that has more, or does not come in one piece, the
 //! transport keeps it back and ends that parser, between two requests; the next parser takes as many as are allowed. The
 //! same is done before a request for another protocol: a parser that has had one can only be ended for that.
+//!
+//! A client may close its sending side behind a complete request and wait for the answer. To the parser the end of the
+//! input is the end of the client, so the transport withholds it until every complete request is answered. Until then
+//! only a failure of the connection, such as a reset, shows that the client is gone.
 
 use std::future::Future as _;
 use std::io;
@@ -15,11 +19,13 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use super::connection::ConnectionState;
 use super::framing::{FramingTracker, Phase};
+use super::input::Input;
 use super::timer::LazyTimer;
 
 /// How long a connection with unread request bytes is kept half-open after the response, as in Go's server.
@@ -30,7 +36,8 @@ const SMALL: usize = 1024;
 /// A client connection.
 #[derive(Debug)]
 pub(super) struct Transport {
-    stream: TcpStream,
+    input: Input,
+    output: OwnedWriteHalf,
     /// To be open, also as a raw one.
     _permit: OwnedSemaphorePermit,
     state: Arc<ConnectionState>,
@@ -47,8 +54,6 @@ pub(super) struct Transport {
     read_timeout: Option<Duration>,
     /// When the request that is being read began.
     request_began: Instant,
-    /// The request for which an end of the client's side has been held back.
-    end_held_for: u64,
     read_timer: LazyTimer,
     write_timer: LazyTimer,
     linger: Option<Pin<Box<Sleep>>>,
@@ -62,8 +67,10 @@ impl Transport {
         read_timeout: Option<Duration>,
         most_lines: Option<u32>,
     ) -> Self {
+        let (input, output) = stream.into_split();
         Self {
-            stream,
+            input: Input::new(input),
+            output,
             _permit: permit,
             state,
             framing: FramingTracker::new(),
@@ -73,7 +80,6 @@ impl Transport {
             write_waits: false,
             read_timeout,
             request_began: Instant::now(),
-            end_held_for: 0,
             read_timer: LazyTimer::default(),
             write_timer: LazyTimer::default(),
             linger: None,
@@ -137,11 +143,24 @@ impl Transport {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.kept.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+            return self.input.poll_read(cx, buf);
         }
         let length = self.kept.len().min(buf.remaining());
         buf.put_slice(&self.kept[..length]);
         self.kept.drain(..length);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what the client sends; nothing is its end, which is withheld from a client that waits for an answer.
+    fn poll_input(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(self.input.poll_read(cx, buf))?;
+        let has_ended = buf.filled().len() == before;
+        if has_ended && self.framing.phase() != Phase::Body && !self.is_answered() {
+            // Once that is answered, `written` makes the parser look again.
+            ready!(self.input.poll_failure(cx));
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -167,7 +186,8 @@ impl Transport {
                 .poll_write_deadline(cx)
                 .map(|()| Err(io::ErrorKind::TimedOut.into()));
         }
-        if !self.kept.is_empty() {
+        if !self.kept.is_empty() || self.input.is_watched() {
+            // The parser waits for more input, of which the socket has nothing to tell.
             cx.waker().wake_by_ref();
         }
         result
@@ -232,7 +252,7 @@ impl AsyncRead for Transport {
                 .read_deadline()
                 .is_some_and(|deadline| deadline <= Instant::now());
         let before = buf.filled().len();
-        if expired || Pin::new(&mut this.stream).poll_read(cx, buf)?.is_pending() {
+        if expired || this.poll_input(cx, buf)?.is_pending() {
             if !expired {
                 ready!(this.poll_read_deadline(cx));
             }
@@ -243,20 +263,11 @@ impl AsyncRead for Transport {
             });
         }
         let data = &mut buf.filled_mut()[before..];
-        let heads = this.framing.complete_heads();
-        if data.is_empty() && heads > this.state.begun() && heads != this.end_held_for {
-            // The parser would take a client that only closes its sending side for one that has left, even before it
-            // has handed the request on. What can be answered at once is answered first.
-            this.end_held_for = heads;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         match phase {
             Phase::Idle if !data.is_empty() => this.begin_request(),
             Phase::Head => this.expect_error(Instant::now()),
             _ => {}
         }
-        let data = &mut buf.filled_mut()[before..];
         let handed_on = this.inspect(data);
         if phase == Phase::Body && this.framing.phase() == Phase::Head {
             // Bytes of the next request came along with the end of this one.
@@ -280,7 +291,7 @@ impl AsyncWrite for Transport {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check_write_deadline()?;
-        let result = Pin::new(&mut self.stream).poll_write(cx, data);
+        let result = Pin::new(&mut self.output).poll_write(cx, data);
         self.written(result, cx)
     }
 
@@ -290,7 +301,7 @@ impl AsyncWrite for Transport {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_write_deadline()?;
-        let stream = Pin::new(&mut self.stream);
+        let output = Pin::new(&mut self.output);
         let result = if data.iter().map(|piece| piece.len()).sum::<usize>() <= SMALL {
             let mut whole = [0; SMALL];
             let mut length = 0;
@@ -298,19 +309,19 @@ impl AsyncWrite for Transport {
                 whole[length..length + piece.len()].copy_from_slice(piece);
                 length += piece.len();
             }
-            stream.poll_write(cx, &whole[..length])
+            output.poll_write(cx, &whole[..length])
         } else {
-            stream.poll_write_vectored(cx, data)
+            output.poll_write_vectored(cx, data)
         };
         self.written(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.output.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.output).poll_flush(cx)
     }
 
     /// Closes our side; where the client is in the middle of a request, reads on for a while, since closing with
@@ -322,7 +333,7 @@ impl AsyncWrite for Transport {
             return Poll::Ready(Ok(()));
         }
         if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            ready!(Pin::new(&mut this.output).poll_shutdown(cx))?;
             if matches!(this.framing.phase(), Phase::Idle | Phase::Opaque) {
                 return Poll::Ready(Ok(()));
             }
@@ -336,7 +347,7 @@ impl AsyncWrite for Transport {
                 return Poll::Ready(Ok(()));
             }
             let mut buf = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
+            match ready!(this.input.poll_read(cx, &mut buf)) {
                 Ok(()) if !buf.filled().is_empty() => {}
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }

@@ -293,6 +293,13 @@ pub fn connect(port: u16) -> TcpStream {
     stream
 }
 
+/// Closes a connection so that the other side is told at once: by a reset.
+pub fn reset(stream: TcpStream) {
+    let linger = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    linger.expect("a socket has this option");
+    drop(stream);
+}
+
 pub fn exchange(port: u16, request: &[u8]) -> Vec<u8> {
     let mut stream = connect(port);
     let mut writer = stream.try_clone().expect("cloned");

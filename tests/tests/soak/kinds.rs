@@ -4,7 +4,7 @@ use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use faas_wasm_tests::RunnerCommand;
-use faas_wasm_tests::http::{Response, connect};
+use faas_wasm_tests::http::{Response, connect, reset};
 
 /// What a guest may be stopped after.
 const TIMEOUT: &str = "3ms";
@@ -234,6 +234,7 @@ impl Client {
             stream.read_exact(&mut some).expect("a response begins");
             assert!(some.starts_with(b"HTTP/1.1 200 OK\r\n"), "{some:?}");
         }
+        reset(stream);
     }
 }
 

@@ -70,6 +70,8 @@ use crate::threads::{self, PerThread};
 const FAILED: &str = "the function failed\n";
 /// What the client sees of a run that took too long.
 const TIMED_OUT: &str = "the function timed out\n";
+/// What a client sees that closes its sending side within a request.
+const CUT_OFF: &str = "the request ended before its body did\n";
 
 /// Threads of the runtime, which do I/O: one for every two cores, as most guests have threads of their own. Each more must
 /// be woken by another when there is work for it, which costs more than what it takes over.
@@ -180,7 +182,12 @@ impl Wasm {
                 self.log_unserved(&head, StatusCode::BAD_REQUEST);
                 return malformed();
             }
-            Err(_) => exchange.end_input(true),
+            // The rest of the request will never come, so that there is nothing to run.
+            Err(BodyError::CutOff) => {
+                self.log_unserved(&head, StatusCode::GATEWAY_TIMEOUT);
+                return response::text(StatusCode::GATEWAY_TIMEOUT, CUT_OFF);
+            }
+            Err(BodyError::Timeout { .. }) => exchange.end_input(true),
         }
         let time = TimeLimit::of(&head, self.exec_timeout);
         let job = Job {
@@ -343,6 +350,10 @@ async fn feed(exchange: Arc<Exchange>, mut body: RequestBody, is_malformed: Arc<
                 let is_error = matches!(end, Some(Err(BodyError::Malformed)));
                 is_malformed.store(is_error, Ordering::Relaxed);
                 exchange.end_input(end.is_some());
+                if let Some(Err(BodyError::CutOff)) = end {
+                    // Also a guest that does not read for a while must not go on for a client that is gone.
+                    exchange.abandon();
+                }
                 return;
             }
         }
