@@ -41,6 +41,26 @@ fn a_runner_that_gets_no_address_space_says_so_and_ends() {
     assert!(outcome.stderr.contains("8 GiB"), "{}", outcome.stderr);
 }
 
+/// Without `min_scale` one replica is enough to start, and load adds those that fit.
+#[test]
+fn a_runner_that_starts_with_little_address_space_serves_with_the_replicas_that_fit() {
+    let guest = Guest::fixture("sleep");
+    // Room for one and for two.
+    for (gibibytes, most) in [(12_u64, 1.0), (20, 2.0)] {
+        let command = guest.serve_with(&["50"]).env("max_scale", "8");
+        let mut runner = command.address_space(gibibytes << 20).start();
+        for _ in 0..3 {
+            send_many(&runner);
+        }
+        runner.wait_for_log("the system refused 8 GiB of address space");
+        runner.wait_for_metric("wasm_replicas", most);
+        send_many(&runner);
+        assert_eq!(runner.get("/_/ready").status, 200);
+        let log = runner.stop();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
 #[test]
 fn a_guests_stack_that_cannot_be_had_is_an_error_too() {
     let guest = Guest::fixture("hello");
