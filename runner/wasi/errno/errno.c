@@ -228,6 +228,18 @@ void _start(void) {
     CASE("readlink missing", path_readlink(ROOT, P("missing"), space, 100, &result));
     CASE("readlink short", path_readlink(ROOT, P("link"), space, 2, &result));
     CASE("symlink existing", path_symlink(P("x"), ROOT, P("file")));
+    CASE("symlink file/", path_symlink(P("x"), ROOT, P("file/")));
+    CASE("symlink dir/", path_symlink(P("x"), ROOT, P("dir/")));
+    CASE("symlink link/", path_symlink(P("x"), ROOT, P("link/")));
+    CASE("symlink dangling/", path_symlink(P("x"), ROOT, P("dangling/")));
+    CASE("symlink loop/", path_symlink(P("x"), ROOT, P("loop/")));
+    CASE("symlink dir/.", path_symlink(P("x"), ROOT, P("dir/.")));
+    CASE("symlink file/.", path_symlink(P("x"), ROOT, P("file/.")));
+    CASE("symlink file/x", path_symlink(P("x"), ROOT, P("file/x")));
+    CASE("symlink .", path_symlink(P("x"), ROOT, P(".")));
+    CASE("symlink dir/..", path_symlink(P("x"), ROOT, P("dir/..")));
+    CASE("symlink new/.", path_symlink(P("x"), ROOT, P("new/.")));
+    CASE("symlink nothing", path_symlink(P("x"), ROOT, P("")));
     CASE("symlink absolute", path_symlink(P("/x"), ROOT, P("new")));
     CASE("symlink empty", path_symlink(P(""), ROOT, P("new")));
     CASE("symlink new/", path_symlink(P("x"), ROOT, P("new/")));

@@ -52,11 +52,13 @@ impl FileSystem {
             Some(_) => {}
         }
         let target = self.walk_to_name(base, path)?;
-        if target.entry.is_some() {
+        if target.slash {
+            // It must be a directory, which is there then. Linux says EEXIST of anything; wasmtime looks first.
+            self.walk(base, path, true)?.found()?;
             return Err(Errno::Exist);
         }
-        if target.slash {
-            return Err(Errno::Noent);
+        if target.entry.is_some() {
+            return Err(Errno::Exist);
         }
         if self.writable(target.parent.tree)? == Access::ReadWrite {
             return self.symlink_direct(content, &target.parent, &target.name);

@@ -409,6 +409,10 @@ impl Host {
                 rustix::fs::linkat(old, &*from.path, new, &*to.path, flags).map(nothing)
             }
             Step::Symlink(target, from) => {
+                if from.path.ends_with('/') {
+                    // As wasmtime does; see `symlink`.
+                    rustix::fs::statat(self.base(from), &*from.path, AtFlags::empty())?;
+                }
                 rustix::fs::symlinkat(*target, self.base(from), &*from.path).map(nothing)
             }
             Step::ReadLink(from) => {
