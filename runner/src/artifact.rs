@@ -1,11 +1,14 @@
 //! Finds the artifact that `fprocess` names.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use faas_wasm_artifact::HEADER_SIZE;
+
+use crate::process::io_error_text;
 
 /// What the first word of `fprocess` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,48 @@ pub fn find(fprocess: &str) -> Found {
         .map(PathBuf::from)
         .find(|path| starts_with(path, b"\0asm"))
         .map_or(Found::Nothing, Found::ModuleOnly)
+}
+
+/// Why a command cannot be run if its first word has the name of an artifact or a module but [`find`] has found
+/// neither. `None` if the word has another name, or is that of a program.
+#[must_use]
+pub fn complaint(fprocess: &str, search_path: &OsStr) -> Option<String> {
+    let word = fprocess.split(' ').next().unwrap_or_default();
+    let path = Path::new(word);
+    let is_module = word.ends_with(".wasm");
+    if !is_module && !word.ends_with(".so") {
+        return None;
+    }
+    let is_program = if word.contains('/') {
+        is_executable(path)
+    } else {
+        std::env::split_paths(search_path).any(|directory| is_executable(&directory.join(word)))
+    };
+    if is_program {
+        return None;
+    }
+    let problem = match File::open(path) {
+        Ok(_) => "it is neither an artifact nor a WebAssembly module".to_owned(),
+        Err(error) => io_error_text(&error),
+    };
+    let place = match std::env::current_dir() {
+        Ok(directory) if path.is_relative() => format!(" in {}", directory.display()),
+        _ => String::new(),
+    };
+    let module = path.with_extension("wasm");
+    let hint = if !is_module && module.is_file() {
+        format!("run `faas-wasm build {}`", module.display())
+    } else {
+        "build it with `faas-wasm build MODULE.wasm`, or correct the path in fprocess".to_owned()
+    };
+    Some(format!(
+        "no artifact \"{word}\"{place}: {problem}\nhint: {hint}"
+    ))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
 }
 
 /// The message that says how to get an artifact for a module.

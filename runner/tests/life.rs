@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -353,6 +354,57 @@ fn interrupts_are_not_handled() {
     runner.signal("INT");
     assert_eq!(runner.wait(), None);
     assert!(runner.lock_file().exists());
+}
+
+/// Without `mode`, a command that has the name of an artifact and is none would be run as a program at each request.
+#[test]
+fn a_missing_artifact_is_told_at_the_start() {
+    let unset = [
+        ("./a.so", "no artifact \"./a.so\" in "),
+        ("a.so --flag", "no such file or directory"),
+        (
+            "./missing.wasm",
+            "hint: build it with `faas-wasm build MODULE.wasm`",
+        ),
+        ("./built.so", "hint: run `faas-wasm build ./built.wasm`"),
+        ("./built.wasm", "hint: run `faas-wasm build ./built.wasm`"),
+        (
+            "./text.so",
+            "it is neither an artifact nor a WebAssembly module",
+        ),
+        (
+            "./text.wasm",
+            "it is neither an artifact nor a WebAssembly module",
+        ),
+        (
+            "/nonexistent/a.wasm",
+            "no artifact \"/nonexistent/a.wasm\": ",
+        ),
+    ];
+    let files = [
+        ("built.wasm", "\0asm\x01\0\0\0"),
+        ("text.so", "x"),
+        ("text.wasm", "x"),
+    ];
+    for (fprocess, told) in unset {
+        let mut runner = launch(&[("fprocess", fprocess)], &files);
+        assert_eq!(runner.wait(), Some(1), "{}", runner.log());
+        assert!(runner.log().contains(told), "{told}: {}", runner.log());
+        assert!(!runner.lock_file().exists());
+    }
+    // Who asks for streaming mode gets it, and a program may have any name.
+    let runner = start(&[("fprocess", "./a.so"), ("mode", "streaming")], &[]);
+    assert_eq!(runner.get("/").status, 200);
+    let programs = tempfile::tempdir().expect("a directory");
+    let program = programs.path().join("program.so");
+    std::fs::write(&program, "#!/bin/sh\necho ran\n").expect("written");
+    let rights = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, rights).expect("set");
+    let search_path = format!("{}:/usr/bin:/bin", programs.path().display());
+    for fprocess in [program.to_str().expect("text"), "program.so"] {
+        let runner = start(&[("fprocess", fprocess), ("PATH", &search_path)], &[]);
+        assert_eq!(runner.get("/").text(), "ran\n", "{}", runner.log());
+    }
 }
 
 /// With `log_format=json` not even a start that fails leaves JSON.

@@ -92,7 +92,7 @@ macro_rules! variables {
 variables! {
     Watchdog {
         FPROCESS = "fprocess" | "function_process", "command", "",
-            "The function: a command split at every single space, or in wasm mode the artifact and its arguments. `function_process` wins whenever it is present, even empty. Required except in static mode.";
+            "The function: a command split at every single space, or in wasm mode the artifact and its arguments. `function_process` wins whenever it is present, even empty. Required except in static mode. Without `mode`, a first word that ends in `.so` or `.wasm` must exist.";
         MODE = "mode", "name", "" ("`wasm` if the first word of the command names an artifact, else `streaming`"),
             "`streaming`, `serializing`, `http`, `static` or `wasm`. `inproc` and `afterburn` are refused.";
         PORT = "port", "integer", "8080",

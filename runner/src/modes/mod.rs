@@ -76,6 +76,13 @@ pub fn start(
         None | Some(ModeName::Wasm) => artifact::find(&config.fprocess),
         Some(_) => Found::Nothing,
     };
+    if (config.mode, &found) == (None, &Found::Nothing) {
+        // A streaming watchdog would start, be healthy, and fail each request.
+        let search_path = std::env::var_os("PATH").unwrap_or_default();
+        if let Some(complaint) = artifact::complaint(&config.fprocess, &search_path) {
+            return Err(StartError::new(complaint));
+        }
+    }
     match (config.mode, found) {
         (None | Some(ModeName::Wasm), Found::ModuleOnly(module)) => {
             Err(StartError::new(artifact::build_hint(&module)))
