@@ -1,5 +1,5 @@
-//! The stand-in for the CUDA driver: how a test steers it, and what it has seen. Its README says
-//! what each setting and each part of the census means.
+//! Control of the stand-in CUDA driver: how a test configures it and reads what it recorded. Its README documents
+//! each setting and each field of the census.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,22 +11,22 @@ use crate::Work;
 use crate::runner::RunnerCommand;
 use crate::surroundings::fake_cuda;
 
-/// No step of a test takes that long on a machine that works.
+/// Far longer than any step of a test takes on a working machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A driver for one test: settings, and the files through which it is read.
+/// A driver for one test: its settings and the files that it writes its records to.
 #[derive(Debug)]
 pub struct FakeCuda {
     work: Work,
     settings: Vec<(String, OsString)>,
 }
 
-/// What the driver has seen up to a call.
+/// A snapshot of what the driver has recorded so far.
 #[derive(Debug)]
 pub struct Census(Value);
 
 impl FakeCuda {
-    /// A driver with one device that does what it is asked.
+    /// A driver with one device and no injected failures.
     #[expect(clippy::new_without_default, reason = "it makes a directory")]
     pub fn new() -> Self {
         let work = Work::new();
@@ -40,7 +40,7 @@ impl FakeCuda {
         }
     }
 
-    /// Sets a key for good: `FAKE_CUDA_` and its name in capitals.
+    /// Sets a key permanently, as the variable `FAKE_CUDA_` plus the key in capitals.
     #[must_use]
     pub fn with(mut self, key: &str, value: &str) -> Self {
         let variable = format!("FAKE_CUDA_{}", key.to_uppercase());
@@ -48,18 +48,18 @@ impl FakeCuda {
         self
     }
 
-    /// Sets keys while a program runs, `key = value` a line. What was set so before is gone.
+    /// Sets keys while a program runs, one `key = value` per line. Replaces all keys that an earlier call set.
     pub fn control(&self, lines: &str) {
         let new = self.work.write("control.new", lines);
         std::fs::rename(new, self.work.join("control")).expect("the file can be renamed");
     }
 
-    /// Variables for the program that loads the driver.
+    /// Environment variables for the program that loads the driver.
     pub fn variables(&self) -> &[(String, OsString)] {
         &self.settings
     }
 
-    /// A runner whose guests have this driver.
+    /// A runner whose guests use this driver.
     #[must_use]
     pub fn give_to(&self, runner: RunnerCommand) -> RunnerCommand {
         let runner = runner
@@ -70,14 +70,14 @@ impl FakeCuda {
             .fold(runner, |runner, (name, value)| runner.env(name, value))
     }
 
-    /// What there is now. The driver must have been called.
+    /// Reads the current census. Fails unless the driver has been called at least once.
     pub fn census(&self) -> Census {
         let text = std::fs::read(self.work.join("census"));
         let text = text.expect("the driver has been called, and has written its census");
         Census(serde_json::from_slice(&text).expect("the census is JSON"))
     }
 
-    /// Waits for something that happens soon.
+    /// Polls until the census satisfies a condition that must hold soon.
     #[track_caller]
     pub fn wait_for(&self, what: &str, reached: impl Fn(&Census) -> bool) -> Census {
         let begin = Instant::now();
@@ -94,20 +94,20 @@ impl FakeCuda {
         }
     }
 
-    /// Waits until nothing of any guest is left, and asserts that nothing was done that must not be.
-    /// A host may keep contexts ready, at most so many.
+    /// Waits until no guest has any object left, and asserts that the driver saw no forbidden call. The host may keep
+    /// up to this many contexts ready.
     #[track_caller]
     pub fn assert_empty(&self, contexts: u64) {
         let census = self.wait_for("empty driver", |census| census.is_empty(contexts));
         assert_eq!(census.violations(), [""; 0]);
     }
 
-    /// One line a call.
+    /// The trace of calls, one per line.
     pub fn trace(&self) -> String {
         std::fs::read_to_string(self.work.join("trace")).unwrap_or_default()
     }
 
-    /// A copy of the driver that lacks functions, as older ones do.
+    /// Makes a copy of the driver without these functions, as in older drivers.
     pub fn lacking(&self, functions: &[&str]) -> PathBuf {
         let mut bytes = std::fs::read(fake_cuda()).expect("the driver can be read");
         for function in functions {
@@ -128,14 +128,14 @@ impl FakeCuda {
 }
 
 impl Census {
-    /// Live objects of a kind.
+    /// Number of live objects of a kind.
     #[track_caller]
     pub fn live(&self, kind: &str) -> u64 {
         let count = self.0["live"][kind].as_u64();
         count.unwrap_or_else(|| panic!("no kind {kind} in {:#}", self.0))
     }
 
-    /// Whether nothing is live but so many contexts, each with the stream and the staging buffer that it is made with.
+    /// Whether the only live objects are up to this many contexts, each with its own stream and staging buffer.
     pub fn is_empty(&self, contexts: u64) -> bool {
         let live = self.0["live"].as_object().expect("an object");
         live.iter().all(|(kind, count)| {
@@ -145,28 +145,28 @@ impl Census {
         })
     }
 
-    /// Calls of a function.
+    /// Number of calls to a function.
     pub fn calls(&self, function: &str) -> u64 {
         self.0["calls"][function].as_u64().unwrap_or(0)
     }
 
-    /// The functions that have been called.
+    /// Names of the functions that have been called.
     pub fn called(&self) -> Vec<String> {
         let calls = self.0["calls"].as_object().expect("an object");
         calls.keys().cloned().collect()
     }
 
-    /// A count of kernels: `launched`, `finished`, `faulted`, `cancelled`, `instructions`.
+    /// A kernel counter: `launched`, `finished`, `faulted`, `cancelled`, or `instructions`.
     pub fn kernels(&self, what: &str) -> u64 {
         self.0["kernels"][what].as_u64().expect("a count")
     }
 
-    /// Objects that `cuCtxDestroy` had to free.
+    /// Number of objects that `cuCtxDestroy` had to free.
     pub fn left_to_context(&self) -> u64 {
         self.0["left_to_context"].as_u64().expect("a count")
     }
 
-    /// What must not have been done, in words.
+    /// Descriptions of the forbidden calls that the driver saw.
     pub fn violations(&self) -> Vec<String> {
         let violations = self.0["violations"].as_array().expect("a list");
         let texts = violations

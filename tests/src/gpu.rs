@@ -1,4 +1,4 @@
-//! Guests over the stand-in for the driver: variables of the runner beside those of the stand-in, and single runs.
+//! Guests that run over the stand-in CUDA driver, either in a runner or as a single run.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::surroundings::fake_cuda;
 use crate::{Census, FakeCuda, Outcome, RunnerCommand, runner_program, tool};
 
-/// The stand-in, with what the runner is told besides.
+/// The stand-in driver, together with variables for the runner.
 #[derive(Debug)]
 pub struct Gpu {
     driver: FakeCuda,
@@ -14,12 +14,12 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// One device that does what it is asked, and `use_cuda=true`.
+    /// A driver with one device and no injected failures, and `use_cuda=true`.
     pub fn new() -> Self {
         Self::of(FakeCuda::new())
     }
 
-    /// The same over a driver that was told something.
+    /// The same with a driver that the test configured.
     pub fn of(driver: FakeCuda) -> Self {
         let environment = vec![
             ("cuda_driver_library".into(), fake_cuda().into()),
@@ -42,14 +42,14 @@ impl Gpu {
         self.driver.variables().iter().chain(&self.environment)
     }
 
-    /// A runner that serves a guest with it.
+    /// A runner that serves a guest with this driver.
     #[must_use]
     pub fn runner(&self, command: RunnerCommand) -> RunnerCommand {
         self.variables()
             .fold(command, |command, (name, value)| command.env(name, value))
     }
 
-    /// Runs an artifact once, with this directory as its root.
+    /// Runs an artifact once, with `root` as the guest's root directory.
     pub fn run(&self, artifact: &Path, root: Option<&Path>, arguments: &[&str]) -> Outcome {
         let mut command = tool();
         command.arg("run").env("FAAS_WASM_RUNNER", runner_program());
@@ -65,31 +65,31 @@ impl Gpu {
         Outcome::of(&mut command)
     }
 
-    /// What the stand-in has counted so far.
+    /// The driver's current census.
     pub fn census(&self) -> Census {
         self.driver.census()
     }
 
-    /// How often a function of the driver was called.
+    /// Number of calls to a function of the driver.
     pub fn calls(&self, function: &str) -> u64 {
         self.census().calls(function)
     }
 
-    /// Waits until nothing of guests is left but what this many contexts that the host keeps are made with, and
-    /// requires that the host has done nothing that it must not.
+    /// Waits until only the objects of this many ready contexts are left, and asserts that the driver saw no
+    /// forbidden call.
     #[track_caller]
     pub fn is_empty_but_for(&self, warm: u64) {
         self.driver.assert_empty(warm);
     }
 
-    /// Waits until there are as many contexts as the host is to keep.
+    /// Waits until the driver has exactly this many contexts.
     #[track_caller]
     pub fn wait_for_contexts(&self, count: u64) {
         self.driver
             .wait_for("contexts", |census| census.live("contexts") == count);
     }
 
-    /// Requires that the host has asked the driver for nothing that it must not.
+    /// Asserts that the driver saw no forbidden call.
     #[track_caller]
     pub fn has_no_violations(&self) {
         assert_eq!(self.census().violations(), [""; 0]);

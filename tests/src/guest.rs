@@ -1,4 +1,4 @@
-//! Artifacts for tests, each in a directory of its own.
+//! Artifacts for tests, each in a separate temporary directory.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,23 +9,23 @@ use crate::Outcome;
 use crate::runner::RunnerCommand;
 use crate::surroundings::{fixture, skip, tool, tool_at, tool_program};
 
-/// A code generator of the tool.
+/// A backend of the tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
-    /// The quick one: where the backend does not matter.
+    /// The fast backend, for tests in which the backend does not matter.
     Cranelift,
-    /// The default one.
+    /// The default backend.
     Llvm,
 }
 
 impl Backend {
-    /// Those of the tool, the quick one first: a build without LLVM passes the same tests.
+    /// All backends of the tool, Cranelift first. A build without LLVM passes the same tests.
     pub fn all() -> Vec<Self> {
         static ALL: OnceLock<Vec<Backend>> = OnceLock::new();
         ALL.get_or_init(|| Self::of(&tool_program())).clone()
     }
 
-    /// Those of another build of the tool.
+    /// All backends of another build of the tool.
     pub fn of(tool: &Path) -> Vec<Self> {
         let mut version = tool_at(tool);
         let version = Outcome::of(version.args(["--version", "--verbose"])).success();
@@ -38,7 +38,7 @@ impl Backend {
         both.filter(is_there).collect()
     }
 
-    /// Whether the tool has LLVM. If not, the test is left out, and that is told.
+    /// Whether the tool has LLVM. If it does not, records that the test is skipped.
     pub fn llvm_or_skip(test: &str) -> bool {
         let is_there = Self::all().contains(&Self::Llvm);
         if !is_there {
@@ -47,7 +47,7 @@ impl Backend {
         is_there
     }
 
-    /// What `--backend` calls it.
+    /// The backend's name for `--backend`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cranelift => "cranelift",
@@ -56,35 +56,35 @@ impl Backend {
     }
 }
 
-/// A directory for one test, removed at its end.
+/// A directory for one test, removed on drop.
 #[derive(Debug)]
 pub struct Work(TempDir);
 
 impl Work {
-    /// An empty directory.
+    /// Creates an empty directory.
     #[expect(clippy::new_without_default, reason = "it makes a directory")]
     pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a directory can be made"))
     }
 
-    /// The directory.
+    /// The directory's path.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// A path in it.
+    /// The path of an entry in the directory.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
 
-    /// Writes a file in it.
+    /// Writes a file into the directory.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.join(name);
         std::fs::write(&path, content).expect("the file can be written");
         path
     }
 
-    /// The names of what is in it, in order.
+    /// The sorted names of the directory's entries.
     pub fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.path()).expect("the directory is there");
         let mut names: Vec<_> = entries
@@ -95,7 +95,7 @@ impl Work {
         names
     }
 
-    /// Copies a fixture's module into it.
+    /// Copies a fixture's module into the directory.
     pub fn fixture(&self, name: &str) -> PathBuf {
         let path = self.join(&format!("{name}.wasm"));
         std::fs::copy(fixture(name), &path).expect("the module can be copied");
@@ -111,17 +111,17 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A fixture, compiled by the quick backend.
+    /// Compiles a fixture with the fast backend.
     pub fn fixture(name: &str) -> Self {
         Self::compiled(&fixture(name), Backend::Cranelift)
     }
 
-    /// A fixture, compiled by this backend.
+    /// Compiles a fixture with the given backend.
     pub fn fixture_by(name: &str, backend: Backend) -> Self {
         Self::compiled(&fixture(name), backend)
     }
 
-    /// A module, compiled by this backend.
+    /// Compiles a module with the given backend.
     pub fn compiled(module: &Path, backend: Backend) -> Self {
         let work = Work::new();
         let stem = module.file_stem().expect("a module has a name");
@@ -135,22 +135,22 @@ impl Guest {
         Self { work, artifact }
     }
 
-    /// The artifact.
+    /// The artifact's path.
     pub fn artifact(&self) -> &Path {
         &self.artifact
     }
 
-    /// The directory in which the artifact lies.
+    /// The directory that holds the artifact.
     pub fn work(&self) -> &Work {
         &self.work
     }
 
-    /// A runner that will serve it.
+    /// A runner that will serve the artifact.
     pub fn serve(&self) -> RunnerCommand {
         self.serve_with(&[])
     }
 
-    /// A runner that will serve it with these arguments.
+    /// A runner that will serve the artifact with these arguments.
     pub fn serve_with(&self, arguments: &[&str]) -> RunnerCommand {
         let mut fprocess = self.artifact.display().to_string();
         for argument in arguments {

@@ -1,11 +1,11 @@
-//! A plain HTTP/1.1 client that shows what a library hides: how a response was framed, and whether
-//! it was cut.
+//! A minimal HTTP/1.1 client that exposes what a library hides: how a response was framed, and whether it was cut
+//! off.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A server that says nothing for so long has hung.
+/// A server that stays silent for this long has hung.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request.
@@ -41,12 +41,12 @@ impl Request {
         }
     }
 
-    /// GET.
+    /// A GET request.
     pub fn get(target: &str) -> Self {
         Self::new("GET", target)
     }
 
-    /// POST with a body whose length is announced.
+    /// A POST request with a `Content-Length`.
     pub fn post(target: &str, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
         let mut request =
@@ -55,7 +55,7 @@ impl Request {
         request
     }
 
-    /// POST with a body in chunks.
+    /// A POST request with a chunked body.
     pub fn post_chunks(target: &str, chunks: Vec<Vec<u8>>) -> Self {
         let mut request = Self::new("POST", target).header("Transfer-Encoding", "chunked");
         request.body = Body::Chunked(chunks);
@@ -69,22 +69,22 @@ impl Request {
         self
     }
 
-    /// Sends it on a new connection, and reads the response while the body is still being sent.
+    /// Sends the request on a new connection, and reads the response while the body is still being sent.
     ///
     /// # Errors
     ///
-    /// If there is no response head, or not a proper one.
+    /// If the response has no head or a malformed one.
     pub fn send(&self, address: SocketAddr) -> io::Result<Response> {
         let stream = connect(address)?;
         let mut writer = stream.try_clone()?;
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                // The server may answer without reading it all.
+                // The server may respond without reading the whole body.
                 let _ = self.write(&mut writer);
             });
             let mut reader = BufReader::new(&stream);
             let response = Response::read(&mut reader, self.head.starts_with("HEAD "));
-            // Wakes the writer if it is still at it.
+            // Wakes the writer if it is still writing.
             let _ = stream.shutdown(Shutdown::Both);
             response
         })
@@ -105,11 +105,11 @@ impl Request {
     }
 }
 
-/// Opens a connection for a test that writes and reads by itself.
+/// Opens a connection for a test that reads and writes the bytes itself.
 ///
 /// # Errors
 ///
-/// If nobody listens.
+/// If no server listens at the address.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -118,28 +118,28 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Closes a connection so that the other side is told at once: by a reset.
+/// Closes a connection with a reset, so that the other side notices at once.
 pub fn reset(stream: TcpStream) {
     let linger = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
     linger.expect("a socket has this option");
     drop(stream);
 }
 
-/// Reads the response to a request that was begun before.
+/// Reads the response to a request that the caller has already sent.
 ///
 /// # Panics
 ///
-/// If there is none.
+/// If there is no valid response.
 #[track_caller]
 pub fn answer(stream: TcpStream) -> Response {
     Response::read(&mut BufReader::new(stream), false).expect("it is answered")
 }
 
-/// Writes one chunk of a chunked body; an empty one is left out, it would be the last.
+/// Writes one chunk of a chunked body. Skips an empty chunk, because it would end the body.
 ///
 /// # Errors
 ///
-/// If the connection is gone.
+/// If the connection is closed.
 pub fn write_chunk(stream: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     if bytes.is_empty() {
         return Ok(());
@@ -154,20 +154,20 @@ pub fn write_chunk(stream: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 pub struct Response {
     /// Status code.
     pub status: u16,
-    /// Names as they were sent, and values.
+    /// Names as they were sent, with their values.
     pub headers: Vec<(String, String)>,
-    /// What has come of the body.
+    /// The part of the body that arrived.
     pub body: Vec<u8>,
-    /// Whether the body came to its announced end. A client must be able to see that it was cut.
+    /// Whether the body reached its announced end. A client must be able to see that a body was cut off.
     pub complete: bool,
 }
 
 impl Response {
-    /// Reads a response to its end, or to where the connection ends.
+    /// Reads a response up to its end, or to where the connection ends.
     ///
     /// # Errors
     ///
-    /// If there is no response head, or not a proper one.
+    /// If the response has no head or a malformed one.
     pub fn read(reader: &mut impl BufRead, without_body: bool) -> io::Result<Self> {
         let mut response = Self::read_head(reader)?;
         let complete = if without_body || matches!(response.status, 204 | 304) {
@@ -183,18 +183,18 @@ impl Response {
         };
         response.complete = match complete {
             Ok(complete) => complete,
-            // That is how a server cuts a response.
+            // A server cuts off a response this way.
             Err(error) if is_cut(&error) => false,
             Err(error) => return Err(error),
         };
         Ok(response)
     }
 
-    /// Reads a response's head; the body is left to the caller.
+    /// Reads a response's head and leaves the body to the caller.
     ///
     /// # Errors
     ///
-    /// If it is not a proper one.
+    /// If the head is missing or malformed.
     pub fn read_head(reader: &mut impl BufRead) -> io::Result<Self> {
         let line = read_line(reader)?;
         let status = line
@@ -219,7 +219,7 @@ impl Response {
         })
     }
 
-    /// The first header of this name.
+    /// The first header with this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -245,7 +245,7 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<String> {
     }
 }
 
-/// Reads chunks to the last one; whether that came.
+/// Reads chunks up to the last one. Returns whether the last one arrived.
 fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         let line = read_line(reader)?;
@@ -255,7 +255,7 @@ fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<bool
         if (read as u64) < size {
             return Ok(false);
         }
-        // The end of the chunk, or of the trailer.
+        // Reads the line end after a chunk, or the trailer.
         while !read_line(reader)?.is_empty() {}
         if size == 0 {
             return Ok(true);

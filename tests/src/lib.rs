@@ -1,9 +1,8 @@
-//! Harness of the black-box tests: the two programs as a user has them, nothing of their insides.
+//! Harness of the black-box tests, which use only the two programs and not their internals.
 //!
-//! The programs, the fixtures and other inputs are made by the Makefile, which passes their places
-//! by environment variables; `make test` is the way to run the tests. Every test has a directory of
-//! its own, a runner of its own on ports that the kernel picks, and waits for what it needs instead
-//! of sleeping. A runner ends when its handle is dropped.
+//! The Makefile builds the programs, fixtures and other inputs, and passes their paths in environment variables; run
+//! the tests with `make test`. Every test has a separate directory and a separate runner on ports that the kernel
+//! picks, and waits for conditions instead of sleeping. A runner ends when its handle is dropped.
 
 mod cuda;
 mod gpu;

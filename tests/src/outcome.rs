@@ -1,4 +1,4 @@
-//! What a program that ended has left behind.
+//! The outcome of a program that has ended.
 
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -7,11 +7,11 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 /// Exit status and output of a program.
 #[derive(Debug)]
 pub struct Outcome {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it wrote on standard output.
+    /// Standard output.
     pub stdout: Vec<u8>,
-    /// What it wrote on standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
@@ -26,7 +26,7 @@ impl From<Output> for Outcome {
 }
 
 impl Outcome {
-    /// Runs a program to its end, without input.
+    /// Runs a program to its end with empty standard input.
     pub fn of(command: &mut Command) -> Self {
         let output = command.stdin(Stdio::null()).output();
         output
@@ -34,7 +34,7 @@ impl Outcome {
             .into()
     }
 
-    /// Runs a program to its end with this on standard input.
+    /// Runs a program to its end with `input` on standard input.
     pub fn with_input(command: &mut Command, input: &[u8]) -> Self {
         let child = command
             .stdin(Stdio::piped())
@@ -44,14 +44,14 @@ impl Outcome {
         let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut stdin = child.stdin.take().expect("it is a pipe");
         let output = std::thread::scope(|scope| {
-            // The program may end without reading it all.
+            // The program may end before it has read all of the input.
             scope.spawn(move || stdin.write_all(input).ok());
             child.wait_with_output()
         });
         output.expect("the program can be waited for").into()
     }
 
-    /// Its exit code. A program that was ended by a signal fails the test.
+    /// The exit code. Fails the test if a signal ended the program.
     #[track_caller]
     pub fn code(&self) -> i32 {
         assert_eq!(self.status.signal(), None, "killed by a signal: {self:#?}");
@@ -63,15 +63,14 @@ impl Outcome {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Requires success; gives standard output.
+    /// Asserts success and returns standard output.
     #[track_caller]
     pub fn success(&self) -> String {
         assert_eq!(self.code(), 0, "{}", self.stderr);
         self.text()
     }
 
-    /// Requires this exit code, nothing on standard output, and these parts on standard error in
-    /// this order.
+    /// Asserts this exit code, an empty standard output, and these substrings on standard error in this order.
     #[track_caller]
     pub fn fails(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code(), code, "{}", self.stderr);

@@ -1,27 +1,27 @@
-//! Random numbers that are the same in every run, and how many rounds of them tests are to do.
+//! Reproducible random numbers, and the number of rounds that randomized tests run.
 //!
-//! A few rounds with every test run, many with `make fuzz-smoke`. The rounds are the same in every run unless
-//! `FAAS_WASM_FUZZ_SEED` says otherwise; a failure names its seed.
+//! Every test run does a few rounds, and `make fuzz-smoke` does many. The rounds are the same in every run unless
+//! `FAAS_WASM_FUZZ_SEED` changes them. A failing test prints its seed.
 
 fn variable(name: &str, default: u64) -> u64 {
     let text = std::env::var(name).ok();
     text.map_or(default, |text| text.parse().expect("it is a number"))
 }
 
-/// Rounds of a test, each with the seed that it is to name if it fails.
+/// The rounds of a test, as seeds. A test must name the seed when it fails.
 pub fn rounds() -> impl Iterator<Item = u64> {
     let first = variable("FAAS_WASM_FUZZ_SEED", 1);
     first..first + variable("FAAS_WASM_FUZZ_ROUNDS", 25)
 }
 
-/// A generator of numbers that need not be good, only the same each time (xorshift64*).
+/// A generator that only has to be reproducible, not of high quality (xorshift64*).
 #[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of a seed.
+    /// The generator for a seed.
     pub fn new(seed: u64) -> Self {
-        // Neighboring seeds must not begin alike, and zero would stay zero.
+        // Neighboring seeds must not start with similar numbers, and a state of zero would stay zero.
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
@@ -39,7 +39,7 @@ impl Random {
         self.below(256).to_le_bytes()[0]
     }
 
-    /// Changes some bytes, and at times moves, repeats or drops a stretch.
+    /// Changes some bytes, and sometimes moves, repeats or drops a range.
     pub fn damage(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..=self.below(8) {
             let place = self.below(bytes.len());

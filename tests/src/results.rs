@@ -1,9 +1,9 @@
-//! What a benchmark found: printed for who runs it, and kept as a file for `BENCHMARKS.md`.
+//! Results of a benchmark, printed to the terminal and stored in a file for `BENCHMARKS.md`.
 //!
-//! Each benchmark makes one [`Results`] and [`conclude`](Results::conclude)s it. If the Makefile names
-//! a directory (variable `FAAS_WASM_RESULTS`), they are written there as `NAME.json`; the benchmark
-//! `report` puts all such files into the document and its chart. Ratios decide whether a benchmark
-//! passes, absolute numbers are for reading: they depend on the machine.
+//! Each benchmark builds one [`Results`] and calls [`conclude`](Results::conclude) on it. If the variable
+//! `FAAS_WASM_RESULTS` names a directory, `conclude` writes the results there as `NAME.json`. The benchmark `report`
+//! collects these files into the document and its chart. Ratios decide whether a benchmark passes. Absolute numbers
+//! are only reported, because they depend on the machine.
 
 pub mod chart;
 pub mod document;
@@ -15,40 +15,40 @@ use std::{env, fs, io};
 
 use serde::{Deserialize, Serialize};
 
-/// Environment variable with the directory in which results are kept.
+/// Environment variable that names the directory for stored results.
 const DIRECTORY: &str = "FAAS_WASM_RESULTS";
 
-/// What one benchmark found.
+/// The results of one benchmark.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Results {
-    /// Name of the benchmark, which is also the file's: `instances`.
+    /// Name of the benchmark and of its file, such as `instances`.
     pub name: String,
     /// Heading in the document.
     pub title: String,
-    /// How it was measured, against what, with which settings: one sentence or two each.
+    /// How the benchmark measured, against which rivals, and with which settings; one or two sentences each.
     pub about: Vec<String>,
-    /// What was measured.
+    /// The measurements.
     pub tables: Vec<Table>,
-    /// What is promised of it.
+    /// The promises that the benchmark checks.
     pub rules: Vec<Rule>,
 }
 
-/// Results as they are kept.
+/// Results as stored in a file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Kept {
-    /// Where and when they were found, as one line.
+    /// The machine and the date, in one line.
     pub machine: String,
-    /// What was found.
+    /// The results themselves.
     #[serde(flatten)]
     pub results: Results,
 }
 
 impl Kept {
-    /// All results that are kept, in the order of their names.
+    /// All stored results, sorted by name.
     ///
     /// # Errors
     ///
-    /// If there are none, or a file is not one of ours.
+    /// If there are no results, or a file is not valid.
     pub fn all() -> io::Result<Vec<Self>> {
         let directory = env::var_os(DIRECTORY)
             .ok_or_else(|| io::Error::other(format!("{DIRECTORY} is not set: run `make bench`")))?;
@@ -73,24 +73,24 @@ impl Kept {
     }
 }
 
-/// Numbers of one unit.
+/// A table of measurements in one unit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Table {
-    /// What the numbers are: `median time of a run`.
+    /// The measured quantity, such as `median time of a run`.
     pub title: String,
-    /// Their unit: `us`.
+    /// The unit, such as `us`.
     pub unit: String,
-    /// Which is better.
+    /// Whether lower or higher numbers are better.
     pub better: Better,
-    /// Who is measured. The first one is ours.
+    /// The contestants. The first one is this project.
     pub columns: Vec<String>,
-    /// What is measured.
+    /// The workloads.
     pub rows: Vec<Row>,
-    /// Whether it is in the chart too.
+    /// Whether the chart shows the table too.
     pub chart: bool,
 }
 
-/// Which numbers are good ones.
+/// The direction in which numbers are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
@@ -100,41 +100,40 @@ pub enum Better {
     Higher,
 }
 
-/// One line of a table.
+/// A row of a table.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
-    /// What was measured.
+    /// The workload.
     pub name: String,
-    /// One for each column; nothing where it does not apply.
+    /// One value per column, or `None` where the column does not apply.
     pub values: Vec<Option<f64>>,
 }
 
-/// A number that is promised.
+/// A promised number and its measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Rule {
-    /// What the number is.
+    /// What the number measures.
     pub what: String,
-    /// What it was.
+    /// The measured value.
     pub measured: Option<f64>,
-    /// What it shall be on a machine that does nothing else.
+    /// The bound that an otherwise idle machine must meet.
     pub target: Bound,
-    /// What fails the benchmark, on any machine. Nothing: the target is only shown, since the number
-    /// is an absolute one.
+    /// The bound that fails the benchmark on any machine. `None` for absolute numbers, whose target is only reported.
     pub gate: Option<Bound>,
 }
 
-/// A bound of a number.
+/// A bound on a number.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
-    /// Not more than this.
+    /// At most this.
     AtMost(f64),
-    /// Not less than this.
+    /// At least this.
     AtLeast(f64),
 }
 
 impl Bound {
-    /// Whether a number keeps to it. What was not measured does not.
+    /// Whether a value meets the bound. A missing value does not.
     pub fn holds(self, measured: Option<f64>) -> bool {
         measured.is_some_and(|measured| match self {
             Self::AtMost(bound) => measured <= bound,
@@ -153,7 +152,7 @@ impl std::fmt::Display for Bound {
 }
 
 impl Rule {
-    /// `missed` is not `FAILED`: a busy machine misses targets.
+    /// `missed` differs from `FAILED`, because a busy machine misses targets.
     pub fn verdict(&self) -> &'static str {
         if self.gate.is_some_and(|gate| !gate.holds(self.measured)) {
             "FAILED"
@@ -165,7 +164,7 @@ impl Rule {
     }
 }
 
-/// A number with as many digits as one reads.
+/// Formats a number with a readable count of digits.
 pub fn digits(value: f64) -> String {
     match value.abs() {
         large if large >= 100.0 => format!("{value:.0}"),
@@ -179,7 +178,7 @@ fn cell(value: Option<f64>) -> String {
 }
 
 impl Results {
-    /// Prints the results, keeps them, and says whether the benchmark has passed.
+    /// Prints and stores the results, and returns whether the benchmark passed.
     pub fn conclude(&self) -> ExitCode {
         self.print();
         if let Some(directory) = env::var_os(DIRECTORY) {

@@ -1,4 +1,4 @@
-//! A runner process: started on free ports, ready when the handle is there, ended when it is gone.
+//! A runner process: it listens on free ports, is ready when its handle exists, and ends when the handle is dropped.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,10 +17,10 @@ use crate::http::{Request, Response, connect};
 use crate::surroundings::runner_program;
 use crate::{Outcome, Work};
 
-/// No step of a test takes that long on a machine that works.
+/// Far longer than any step of a test takes on a working machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A runner before its start. It inherits nothing of the tests' environment but PATH.
+/// A runner that has not started. It inherits only PATH from the tests' environment.
 #[derive(Debug)]
 pub struct RunnerCommand {
     work: Work,
@@ -31,8 +31,7 @@ pub struct RunnerCommand {
 }
 
 impl RunnerCommand {
-    /// With this `fprocess`, on ports of the kernel's choice, with a directory of its own for the
-    /// lock file.
+    /// A runner with this `fprocess`, on ports that the kernel picks, with a separate directory for the lock file.
     pub fn new(fprocess: &str) -> Self {
         let work = Work::new();
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -66,8 +65,8 @@ impl RunnerCommand {
         self
     }
 
-    /// Sends the log to a file instead of a pipe, for a million requests: reading it along would be
-    /// a good part of the load.
+    /// Sends the log to a file instead of a pipe. With a million requests, reading a pipe would be a large part of
+    /// the load.
     #[must_use]
     pub fn log_to_file(mut self) -> Self {
         self.log_to_file = true;
@@ -99,7 +98,7 @@ impl RunnerCommand {
         command
     }
 
-    /// Starts it and waits until it is healthy.
+    /// Starts the runner and waits until it is healthy.
     pub fn start(self) -> Runner {
         let mut command = self.command();
         let file = self.log_to_file.then(|| self.work.join("log"));
@@ -131,19 +130,19 @@ impl RunnerCommand {
         };
         runner.metrics = runner.listening("Metrics listening on address: ");
         runner.address = runner.listening("Listening on address: ");
-        // It answers only when it is accepting.
+        // The runner responds only after it accepts connections.
         let health = runner.send(&Request::get("/_/health"));
         assert_eq!(health.status, 200, "{}", runner.log());
         runner
     }
 
-    /// Starts it and waits for its end, which it should find by itself.
+    /// Starts the runner and waits until it ends without being asked to.
     pub fn run_to_end(self) -> Outcome {
         Outcome::of(&mut self.command())
     }
 }
 
-/// A runner that serves.
+/// A running runner.
 #[derive(Debug)]
 pub struct Runner {
     child: Child,
@@ -158,33 +157,33 @@ impl Runner {
     fn listening(&mut self, before: &str) -> SocketAddr {
         let line = self.wait_for_log(before);
         let (_, address) = line.split_once(before).expect("the line has been found");
-        // In JSON more follows behind a quote.
+        // In a JSON log, a quote and more fields follow the address.
         let address = address.split('"').next().unwrap_or(address);
         let address: SocketAddr = address.trim().parse().expect("it is an address");
         (Ipv4Addr::LOCALHOST, address.port()).into()
     }
 
-    /// Where it serves.
+    /// The address that the runner listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it serves its metrics.
+    /// The address of its metrics listener.
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics
     }
 
-    /// Its temporary directory, which is also its working directory.
+    /// The runner's temporary directory, which is also its working directory.
     pub fn work(&self) -> &Work {
         &self.work
     }
 
-    /// Its process.
+    /// The runner's process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a request on a connection of its own and reads the response.
+    /// Sends a request on a new connection and reads the response.
     #[track_caller]
     pub fn send(&self, request: &Request) -> Response {
         request
@@ -192,7 +191,7 @@ impl Runner {
             .unwrap_or_else(|error| panic!("{request:?}: {error}\nlog:\n{}", self.log()))
     }
 
-    /// Sends a GET with these header lines and leaves its answer for later.
+    /// Sends a GET request with these header lines, and returns the connection without reading the response.
     #[track_caller]
     pub fn begin(&self, target: &str, headers: &str) -> TcpStream {
         let mut stream = connect(self.address).expect("it listens");
@@ -204,26 +203,26 @@ impl Runner {
         stream
     }
 
-    /// Sends a GET.
+    /// Sends a GET request.
     #[track_caller]
     pub fn get(&self, target: &str) -> Response {
         self.send(&Request::get(target))
     }
 
-    /// Sends a POST.
+    /// Sends a POST request.
     #[track_caller]
     pub fn post(&self, target: &str, body: impl Into<Vec<u8>>) -> Response {
         self.send(&Request::post(target, body))
     }
 
-    /// What `/metrics` says.
+    /// The text of `/metrics`.
     pub fn metrics(&self) -> String {
         let response = Request::get("/metrics").send(self.metrics);
         response.expect("metrics can be read").text()
     }
 
-    /// Waits until a metric has this value: a request is counted when it is over for the runner,
-    /// which may be after the client has its answer.
+    /// Waits until a metric has this value. The runner counts a request when it has finished with it, which may be
+    /// after the client has received the response.
     #[track_caller]
     pub fn wait_for_metric(&self, series: &str, value: f64) {
         let start = Instant::now();
@@ -236,8 +235,8 @@ impl Runner {
         }
     }
 
-    /// Sends requests for `target`, of which the runs are short, until it begins them on the thread that reads the
-    /// requests. On a busy machine no run looks short for a while.
+    /// Sends requests with short runs to `target` until the runner starts such runs on the I/O thread. On a busy
+    /// machine, no run looks short for a while.
     #[track_caller]
     pub fn warm_up(&self, target: &str) {
         let tried = || self.metric("wasm_trials_total{outcome=\"ended\"}");
@@ -262,44 +261,44 @@ impl Runner {
         value.parse().ok()
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.log.text()
     }
 
-    /// Leaves its log in the pipe, which fills up, until what this returns is dropped.
+    /// Stops reading the log, so that its pipe fills up, until the returned guard is dropped.
     pub fn leave_log_unread(&self) -> impl Drop {
         let (lines, _) = &*self.log.collected;
         lines.lock().expect("no thread panics")
     }
 
-    /// Waits for a line of its log that contains this.
+    /// Waits for a log line that contains this text.
     #[track_caller]
     pub fn wait_for_log(&mut self, part: &str) -> String {
         self.log.wait_for(part)
     }
 
-    /// Waits for a line on its standard output that contains this.
+    /// Waits for a line on standard output that contains this text.
     #[track_caller]
     pub fn wait_for_stdout(&mut self, part: &str) -> String {
         self.stdout.wait_for(part)
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the runner.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         rustix::process::kill_process(pid.expect("a child has a number"), signal)
             .expect("the runner is there");
     }
 
-    /// Waits until it has ended; gives its status and its whole log.
+    /// Waits until the runner has ended. Returns its status and the whole log.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().expect("the runner can be waited for");
         self.log.wait_for_end();
         (status, self.log.text())
     }
 
-    /// Asks it to stop, requires that it ends with 0, gives its whole log.
+    /// Asks the runner to stop, asserts that it exits with 0, and returns the whole log.
     #[track_caller]
     pub fn stop(self) -> String {
         self.signal(Signal::TERM);
@@ -311,13 +310,13 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Lines that a thread collects, or that lie in a file.
+/// Lines collected by a thread, or stored in a file.
 #[derive(Debug, Clone, Default)]
 struct Log {
     collected: Arc<(Mutex<Lines>, Condvar)>,
@@ -380,7 +379,7 @@ impl Log {
                 return line.trim_end().to_owned();
             }
             assert!(Instant::now() < deadline, "no line has `{part}`:\n{text}");
-            // A file tells nobody that it has grown.
+            // A file gives no notification when it grows, so poll it.
             std::thread::sleep(Duration::from_millis(1));
         }
     }

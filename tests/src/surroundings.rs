@@ -1,4 +1,4 @@
-//! Where the programs and inputs are, from the variables that the Makefile sets.
+//! Paths of the programs and inputs, from the environment variables that the Makefile sets.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -14,15 +14,15 @@ const RUNNER: &str = "FAAS_WASM_RUNNER";
 const FIXTURES: &str = "FAAS_WASM_FIXTURES";
 /// Environment variable with the path of esbuild's module.
 const ESBUILD: &str = "FAAS_WASM_ESBUILD";
-/// Environment variable with the directory of modules of others.
+/// Environment variable with the directory of third-party modules.
 const GUESTS: &str = "FAAS_WASM_GUESTS";
 /// Environment variable with the path of the stand-in for the CUDA driver.
 const FAKE_CUDA: &str = "FAAS_WASM_FAKE_CUDA";
 /// Environment variable with the path of cargo-deny.
 const CARGO_DENY: &str = "FAAS_WASM_CARGO_DENY";
-/// Environment variable with what to compile for, where the runner is for another architecture.
+/// Environment variable with the compilation target, for a runner of another architecture.
 const TARGET: &str = "FAAS_WASM_TARGET";
-/// Environment variable with the file that collects which tests were skipped.
+/// Environment variable with the file that records skipped tests.
 const SKIPPED: &str = "FAAS_WASM_SKIPPED";
 
 fn required(variable: &str) -> PathBuf {
@@ -48,18 +48,18 @@ pub fn runner_program() -> PathBuf {
     required(RUNNER)
 }
 
-/// `faas-wasm` without anything of the tests' environment that it would heed.
+/// `faas-wasm`, without any variables from the tests' environment that would change its behavior.
 pub fn tool() -> Command {
     tool_at(&tool_program())
 }
 
-/// Another build of `faas-wasm`, likewise.
+/// Another build of `faas-wasm`, with the same environment.
 pub fn tool_at(program: &Path) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
         .env("PATH", env::var_os("PATH").unwrap_or_default());
-    // Where the two do not lie in one directory.
+    // The two programs may be in different directories.
     if let Some(runner) = env::var_os(RUNNER) {
         command.env(RUNNER, runner);
     }
@@ -69,17 +69,17 @@ pub fn tool_at(program: &Path) -> Command {
     command
 }
 
-/// Whether the tool builds for this machine unless it is told otherwise.
+/// Whether the tool builds for this machine by default.
 pub fn builds_for_this_machine() -> bool {
     env::var_os(TARGET).is_none()
 }
 
-/// Directory of the CUDA guests.
+/// The directory of the CUDA guests.
 pub fn cuda_fixtures() -> PathBuf {
     required(FIXTURES).join("cuda")
 }
 
-/// The module of a fixture.
+/// The path of a fixture's module.
 pub fn fixture(name: &str) -> PathBuf {
     let path = required(FIXTURES).join(format!("{name}.wasm"));
     assert!(
@@ -90,12 +90,12 @@ pub fn fixture(name: &str) -> PathBuf {
     path
 }
 
-/// The stand-in for the CUDA driver, a `libcuda.so.1`.
+/// The path of the stand-in CUDA driver, a `libcuda.so.1`.
 pub fn fake_cuda() -> PathBuf {
     required(FAKE_CUDA)
 }
 
-/// A CUDA guest as a program of this machine.
+/// The path of a CUDA guest that is compiled as a native program.
 pub fn native_cuda_guest(name: &str) -> PathBuf {
     let path = required(FIXTURES).join("cuda/native").join(name);
     assert!(
@@ -106,36 +106,35 @@ pub fn native_cuda_guest(name: &str) -> PathBuf {
     path
 }
 
-/// esbuild's module, if it could be had.
+/// The path of esbuild's module, if it could be downloaded.
 pub fn esbuild() -> Option<PathBuf> {
     env::var_os(ESBUILD)
         .map(PathBuf::from)
         .filter(|path| path.exists())
 }
 
-/// The directory of modules of others, if they could be had.
+/// The directory of third-party modules, if they could be downloaded.
 pub fn guests() -> Option<PathBuf> {
     env::var_os(GUESTS)
         .map(PathBuf::from)
         .filter(|path| path.join("complete").exists())
 }
 
-/// The program cargo-deny, if the Makefile installed it.
+/// The path of cargo-deny, if the Makefile installed it.
 pub fn cargo_deny() -> Option<PathBuf> {
     env::var_os(CARGO_DENY)
         .map(PathBuf::from)
         .filter(|path| path.exists())
 }
 
-/// Source of the guest that prints the error number of every failing call, and what it prints
-/// under wasmtime.
+/// The guest that prints the error number of every failing call, and its output under wasmtime.
 pub fn wasi_errno_guest() -> (PathBuf, PathBuf) {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../runner/wasi/errno");
     (directory.join("errno.c"), directory.join("wasmtime.txt"))
 }
 
-/// Tells that a test is left out, and why; the Makefile counts these lines at the end.
-#[expect(clippy::print_stdout, reason = "for who runs a single test")]
+/// Records that a test is skipped, and why. The Makefile counts these records at the end.
+#[expect(clippy::print_stdout, reason = "shown when a single test runs")]
 pub fn skip(test: &str, reason: &str) {
     let line = format!("SKIP {test}: {reason}\n");
     print!("{line}");

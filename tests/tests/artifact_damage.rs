@@ -1,9 +1,9 @@
-//! Damaged artifacts: an error and a non-zero exit, never a crash, and never a run of what is not
-//! what was built.
+//! Damaged artifacts: the result must be an error and a non-zero exit code, never a crash and never a run of altered
+//! contents.
 //!
-//! What a load needs (the load set: ELF header and program headers, manifest, metadata with the
-//! loader's plan, tables, our header) is under a sum that is checked at every load; the rest (code,
-//! memory image, names) is under the sum that `verify` checks.
+//! A load reads the load set: the ELF header and program headers, the manifest, the metadata with the loader's plan,
+//! the tables, and the artifact header. Every load verifies its checksum. The rest (code, memory image, names) is
+//! covered by a second checksum, which `verify` checks.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use std::process::Command;
 
 use faas_wasm_tests::{Backend, Guest, Outcome, Work, runner_program, tool};
 
-/// Exit code of the one-shot mode for failures of ours.
+/// Exit code of the one-shot mode if the run could not start.
 const NOT_STARTED: i32 = 125;
 
 fn load(artifact: &Path) -> Outcome {
@@ -28,7 +28,7 @@ fn verify(artifact: &Path) -> Outcome {
     Outcome::of(tool().arg("verify").arg(artifact))
 }
 
-/// Byte ranges of sections, by name, from readelf.
+/// Byte ranges of the sections by name, from readelf.
 fn sections(artifact: &Path) -> Vec<(String, std::ops::Range<usize>)> {
     let text = Outcome::of(Command::new("readelf").args(["-SW"]).arg(artifact)).success();
     text.lines()
@@ -58,8 +58,7 @@ fn the_intact_artifact_runs() {
     }
 }
 
-/// Lengths worth trying: around every section's start and end, around powers of two, and a spread
-/// over the rest.
+/// Lengths worth testing: around every section's start and end, around powers of two, and samples in between.
 fn lengths(artifact: &Path, size: usize) -> BTreeSet<usize> {
     let mut edges: BTreeSet<usize> = (0..=200).collect();
     for (_, range) in sections(artifact) {
@@ -89,7 +88,7 @@ fn truncation_at_any_length_is_an_error() {
             "{length}: {}",
             outcome.stderr
         );
-        // The tool says the same; sampled, since it starts slowly.
+        // The tool must agree. Check only a sample, because the tool starts slowly.
         if length % 16 == 0 {
             assert_eq!(verify(&cut).code(), 1, "{length} bytes");
         }
@@ -108,7 +107,7 @@ fn bytes_appended_are_an_error() {
     }
 }
 
-/// All of the load set but our header, which has its own test.
+/// Covers the whole load set except the artifact header, which has a separate test.
 #[test]
 fn every_flipped_byte_of_the_load_set_is_an_error() {
     for backend in Backend::all() {
@@ -140,8 +139,8 @@ fn every_flipped_byte_of_the_load_set_is_an_error() {
     }
 }
 
-/// Header fields that a load uses, by offset: magic and format; file size and fast sum; then, behind
-/// the sha256, where the regions lie. The number of regions (12 to 16) is for other readers.
+/// Whether a load uses the header field at this offset: magic and format, file size and fast checksum, and, after the
+/// SHA-256, the locations of the regions. Only other readers use the number of regions (bytes 12 to 16).
 fn is_used_by_loads(offset: usize) -> bool {
     (0..12).contains(&offset) || (16..32).contains(&offset) || (64..320).contains(&offset)
 }

@@ -1,4 +1,4 @@
-//! `faas-wasm build`: what it makes, what it says, and how it fails.
+//! `faas-wasm build`: its output files, its messages, and its errors.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -168,7 +168,7 @@ fn readelf_understands_the_artifact() {
         ] {
             assert!(text.contains(part), "{backend:?}: no {part} in {text}");
         }
-        // Code that can be written, or data that can be executed, would be a gift to an attacker.
+        // Writable code or executable data would help an attacker.
         assert!(!text.contains("RWE"), "{text}");
     }
 }
@@ -255,7 +255,7 @@ fn rejects_bad_input_and_leaves_nothing_behind() {
     }
 }
 
-/// Shown if the test fails.
+/// Printed if the test fails.
 #[expect(clippy::print_stderr, reason = "tells which case failed")]
 fn eprintln_case(name: &str, outcome: &Outcome) {
     eprintln!("{name}:\n{}", outcome.stderr);
@@ -387,7 +387,7 @@ fn an_artifact_in_use_is_replaced_not_overwritten() {
     let old = fs::File::open(work.join("nop.so")).expect("it is there");
     let before = inode(&work.join("nop.so"));
     quick(&work, &["nop.wasm"]).success();
-    // Whoever has mapped the old file goes on with it.
+    // A process that has mapped the old file keeps using it.
     assert_ne!(before, inode(&work.join("nop.so")));
     assert_eq!(
         before,

@@ -1,5 +1,5 @@
-//! The cache of compiled functions: what an edit compiles again, and that nobody can tell from the
-//! artifact.
+//! The cache of compiled functions: an edit recompiles only what it changes, and the artifact does not reveal whether
+//! the build used the cache.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,10 +8,10 @@ use std::process::Command;
 
 use faas_wasm_tests::{Backend, Outcome, Work, tool};
 
-/// Functions of the module that is edited.
+/// Number of functions in the edited module.
 const FUNCTIONS: usize = 120;
 
-/// What has changed since the first build.
+/// The edit since the first build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Edit {
     None,
@@ -20,8 +20,8 @@ enum Edit {
     Data,
 }
 
-/// A module whose functions call each other, as text: each calls two before it, and a table and
-/// types are in use. Numbers of functions follow the text's order.
+/// The text of a module whose functions each call the two functions before it, and which also uses a table and types.
+/// Functions are numbered in the order of the text.
 fn module(edit: Edit) -> String {
     let mut text = String::from(
         r#"(module (type $binary (func (param i32 i32) (result i32)))
@@ -85,7 +85,7 @@ fn build(work: &Work, module: &Path, output: &str, backend: Backend) -> Command 
     command
 }
 
-/// Builds with the cache; gives the artifact and how many functions were reused.
+/// Builds with the cache. Returns the artifact and the number of reused functions.
 fn cached(work: &Work, module: &Path, backend: Backend) -> (Vec<u8>, usize) {
     let mut command = build(work, module, "cached.so", backend);
     let outcome = Outcome::of(command.args(["--cache-dir", "cache"]));
@@ -127,7 +127,7 @@ fn an_edit_compiles_what_it_changes_and_the_bytes_are_those_of_a_clean_build() {
             (Edit::None, 0),
             (Edit::None, all),
             (Edit::Body, all - 1),
-            // All numbers behind it move, and a new type comes before none that is in use.
+            // The indices of all later functions shift. The new type comes after all types in use.
             (Edit::FunctionAdded, all),
             (Edit::Data, all),
         ] {
@@ -209,7 +209,7 @@ fn builds_at_once_share_a_cache() {
         .map(|number| {
             let name = format!("{number}.so");
             let mut command = build(&work, &module, &name, Backend::Cranelift);
-            // Small enough that they prune what the others write.
+            // The limit is so small that each build prunes the entries of the others.
             command.args(["--cache-dir", "cache", "--cache-limit", "20Ki", "--quiet"]);
             (name, command.spawn().expect("it can be started"))
         })
@@ -255,7 +255,7 @@ fn a_cache_that_was_named_must_be_usable() {
         "hint: ",
     ];
     Outcome::of(&mut command).fails(1, &parts);
-    // One that nobody asked for is not missed.
+    // The build does without a default cache directory that is unusable.
     let mut command = build(&work, &module, "a.so", Backend::Cranelift);
     command.env("HOME", "/dev/null");
     assert!(!Outcome::of(&mut command).success().contains("cache "));

@@ -1,4 +1,4 @@
-//! `faas-wasm check`, text modules, imports that nobody provides, and what tools read.
+//! `faas-wasm check`, text modules, unresolved imports, and machine-readable output.
 
 use std::fs;
 use std::path::Path;
@@ -94,7 +94,7 @@ fn what_check_refuses_build_refuses() {
     assert!(!work.join("a.so").exists());
 }
 
-/// A reactor: `handle` prints what `_initialize` has put into its place.
+/// A reactor. `handle` prints the bytes that `_initialize` stored.
 const REACTOR: &str = r#"(module
     (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
     (memory (export "memory") 1)
@@ -135,7 +135,7 @@ fn a_reactor_runs_the_function_that_is_named() {
 
         with("build", &["--entry", "handle"]).success();
         assert_eq!(in_work(&work, &["run", "a.so"]).success(), "ok\n");
-        // Called once at build time, and not again.
+        // `_initialize` runs once, at build time.
         with("build", &["--entry", "handle", "--preinit=_initialize"]).success();
         assert_eq!(in_work(&work, &["run", "a.so"]).success(), "ok\n");
         assert_eq!(
@@ -296,7 +296,7 @@ fn programs_get_one_object_a_line() {
     assert!(error["hint"].is_string(), "{error}");
 }
 
-/// The properties of CycloneDX 1.5 that a reader relies on.
+/// Checks the CycloneDX 1.5 properties that a reader relies on.
 fn check_sbom(path: &Path, artifact: &Path) -> Value {
     let document = json(&fs::read_to_string(path).expect("it was written"));
     assert_eq!(document["bomFormat"], "CycloneDX");

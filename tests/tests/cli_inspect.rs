@@ -8,7 +8,7 @@ fn run(arguments: &[&str], work: &Work) -> Outcome {
     Outcome::of(tool().args(arguments).current_dir(work.path()))
 }
 
-/// Replaces what differs between builds of the tool and of the fixtures' toolchain.
+/// Masks the parts that differ between builds of the tool and of the fixtures' toolchain.
 fn masked(text: &str) -> String {
     let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
     let mut masked = String::new();

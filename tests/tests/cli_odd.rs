@@ -1,5 +1,5 @@
-//! `faas-wasm` with inputs, outputs and surroundings that nobody expects: modules made to mislead or
-//! to wear out, standard input, empty variables, outputs that meet, builds that are interrupted.
+//! `faas-wasm` with unusual inputs, outputs and environments: modules that try to mislead the user or exhaust
+//! resources, standard input, empty variables, colliding outputs, and interrupted builds.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -32,7 +32,7 @@ fn json(text: &str) -> Value {
 #[test]
 fn names_in_a_module_cannot_pass_for_output() {
     let work = Work::new();
-    // The screen is cleared, and a line of ours stands there.
+    // The name clears the screen and prints a line that looks like the tool's.
     let name = r"\1b[2J\0dx\0aresult     can be built and served\0a\e2\80\ae\c2\9b1m";
     let import = format!(r#"(import "wasi_unstable" "{name}" (func $f (param i32)))"#);
     let text = format!(r#"(module {import} (func (export "_start") (call $f (i32.const 1))))"#);
@@ -162,7 +162,7 @@ fn empty_variables_are_none() {
     }
     Outcome::of(&mut command).success();
     assert_eq!(work.names(), ["a.so", "a.wat"]);
-    // One that says something still does.
+    // A variable that is not empty still counts.
     Outcome::of(command.env("SOURCE_DATE_EPOCH", "soon")).fails(2, &["soon"]);
 }
 
@@ -175,7 +175,7 @@ fn two_outputs_are_two_files() {
         let option = format!("--emit-sbom={sbom}");
         quick(&work, &["a.wat", &option]).fails(2, &["error: two outputs are", sbom, "hint: "]);
     }
-    // Told before anything is built.
+    // The error comes before anything is built.
     quick(&work, &["a.wat", "--emit-sbom=none/a.json"]).fails(1, &["none/a.json", "hint: "]);
     assert_eq!(work.names(), ["a.wat", "d"]);
 }
@@ -209,7 +209,7 @@ fn builds_of_one_output_at_once_leave_one_of_them() {
     assert_eq!(work.names(), ["a.so", "cat.wasm", "expected.so"]);
 }
 
-/// An interrupted build ends with all of its processes: they hold its standard error open.
+/// An interrupted build ends together with all of its processes, because they hold its standard error open.
 #[test]
 fn an_interrupted_build_leaves_nothing() {
     const ENDLESS: &str = r#"(module
@@ -227,7 +227,7 @@ fn an_interrupted_build_leaves_nothing() {
         (Backend::Llvm, Signal::INT),
         (Backend::Llvm, Signal::TERM),
         (Backend::Llvm, Signal::HUP),
-        // Nothing in the process itself can clean up then.
+        // The killed process itself cannot clean up.
         (Backend::Llvm, Signal::KILL),
     ] {
         if !Backend::all().contains(&backend) {
@@ -266,7 +266,7 @@ fn an_interrupted_build_leaves_nothing() {
     }
 }
 
-/// A module with one function of this body, which has no parameters and results.
+/// A module with one function that has this body, no parameters and no results.
 fn module_of(body: &[u8]) -> Vec<u8> {
     let mut wasm = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0".to_vec();
     wasm.extend(b"\x07\x0a\x01\x06_start\0\0\x0a");
@@ -278,7 +278,7 @@ fn module_of(body: &[u8]) -> Vec<u8> {
     wasm
 }
 
-/// A number in LEB128.
+/// Encodes a number in LEB128.
 fn number(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -302,7 +302,7 @@ fn large_functions_are_built() {
     };
     let table = {
         let entries = number(100_000);
-        // All of them to the end of the block.
+        // Each of these branches goes to the end of the block.
         [
             &b"\0\x02\x40\x41\0\x0e"[..],
             &entries,
@@ -450,7 +450,7 @@ fn what_was_just_built_is_run_however_small_the_cache() {
 #[test]
 fn artifacts_of_run_count_for_the_limit_of_the_cache() {
     let work = Work::new();
-    // With --debug no functions are kept, only artifacts.
+    // With --debug, the cache keeps only artifacts and no functions.
     for number in 0..4 {
         let name = format!("{number}.wat");
         work.write(

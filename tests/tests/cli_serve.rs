@@ -1,4 +1,4 @@
-//! `faas-wasm serve`: builds, serves, watches, and ends with everything it has started.
+//! `faas-wasm serve`: it builds, serves, watches, and ends every process that it started.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -9,10 +9,10 @@ use faas_wasm_tests::http::Request;
 use faas_wasm_tests::{Work, runner_program, tool};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-/// What a runner says when it can be asked.
+/// The runner logs this when it accepts connections.
 const LISTENING: &str = " Listening on address: ";
 
-/// A guest that answers with `text`.
+/// A guest that responds with `text`.
 fn guest(text: &str) -> String {
     let length = text.len();
     format!(
@@ -51,7 +51,7 @@ impl Serve {
         }
     }
 
-    /// Reads on until a line has this part.
+    /// Reads lines until one contains this text.
     fn wait_for(&mut self, part: &str) -> String {
         loop {
             let mut line = String::new();
@@ -67,7 +67,7 @@ impl Serve {
     fn address(&mut self) -> SocketAddr {
         loop {
             let line = self.wait_for(LISTENING);
-            // The metrics' line is another.
+            // The metrics listener logs a similar line.
             if let Some((_, address)) = line.split_once(LISTENING)
                 && !line.contains("Metrics")
             {
@@ -81,7 +81,7 @@ impl Serve {
         kill_process(Pid::from_child(&self.child), signal).expect("it is there");
     }
 
-    /// The processes that it has started.
+    /// The child processes that it started.
     fn children(&self) -> Vec<Pid> {
         let id = self.child.id();
         let list = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
@@ -95,7 +95,7 @@ impl Serve {
 
 impl Drop for Serve {
     fn drop(&mut self) {
-        // A test that failed in between; otherwise it has ended.
+        // Still running only if a test failed.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let _ = self.child.wait();
     }
@@ -154,17 +154,17 @@ fn changes_are_served_and_mistakes_are_not() {
     let mut serve = Serve::start(&work, &["--watch", "--backend", "cranelift", "a.wat"]);
     let first = serve.address();
     assert_eq!(get(first), "one");
-    // Broken: the error is told, and what was there is still served.
+    // A broken module: the error is reported, and the old version is still served.
     fs::write(&path, "(module").expect("it can be written");
     serve.wait_for("error: the WebAssembly text of a.wat cannot be assembled");
     serve.wait_for("serve: the build failed; the version before is still served");
     assert_eq!(get(first), "one");
-    // As compilers do it: a new file that gets the name.
+    // As compilers do it: write a new file and rename it over the old one.
     let new = work.write("new", guest("two"));
     fs::rename(new, &path).expect("it can be renamed");
     let second = serve.address();
     assert_eq!(get(second), "two");
-    // A file that is written in two parts is read when it is whole.
+    // A file that is written in two parts is read only when it is complete.
     let text = guest("three");
     let (start, rest) = text.split_at(text.len() / 2);
     let mut file = fs::File::create(&path).expect("it can be opened");

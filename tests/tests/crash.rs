@@ -1,5 +1,4 @@
-//! Builds that end in the middle: a crash of the code generator is an error like any other, and
-//! nothing is left behind.
+//! Builds that end abnormally: a crash of the code generator is an ordinary error, and leaves nothing behind.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -7,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use faas_wasm_tests::{Backend, Work, esbuild, skip, tool};
 
-/// A build that takes minutes unless it is ended, and the process in which it runs.
+/// Starts a build that takes minutes unless it is ended. Returns it, and the process ID of its code generator.
 fn long_build(work: &Work, test: &str) -> Option<(Child, String)> {
     if !Backend::llvm_or_skip(test) {
         return None;
@@ -82,7 +81,7 @@ fn a_signal_ends_tool_and_code_generator() {
     kill("-TERM", &tool.id().to_string());
     let output = ended(tool);
     assert_eq!(output.status.signal(), Some(15), "{output:?}");
-    // It was waited for.
+    // The tool has reaped its child.
     assert!(!std::path::Path::new(&format!("/proc/{child}")).exists());
     assert_empty(&work);
 }

@@ -1,5 +1,5 @@
-//! What happens when a guest or its kernel misbehaves: nothing stays behind, others go on, and a lost device ends the
-//! process in order.
+//! Misbehaving guests and kernels: nothing stays behind, other guests continue, and a lost device ends the process
+//! cleanly.
 
 use faas_wasm_tests::http::reset;
 use faas_wasm_tests::{Backend, FakeCuda, Gpu, Guest, RunnerCommand, cuda_fixtures};
@@ -11,7 +11,7 @@ fn guest(name: &str) -> Guest {
     )
 }
 
-/// Serves a guest whose output is held back until it ends, so that the status says how that was.
+/// Serves a guest whose output is held back until it ends, so that the status reflects how it ended.
 fn serve(gpu: &Gpu, guest: &Guest, arguments: &[&str]) -> RunnerCommand {
     gpu.runner(guest.serve_with(arguments))
         .env("wasm_output_hold_time", "1m")
@@ -45,14 +45,14 @@ fn whatever_ends_a_guest_frees_what_it_had() {
 #[test]
 fn a_kernel_without_end_meets_the_deadline() {
     for how in ["context", "stream", "event", "copy", "free", "launches"] {
-        // A launch into a full stream waits in the driver.
+        // A launch into a full stream blocks in the driver.
         let gpu = Gpu::of(FakeCuda::new().with("queue", "1024"));
         let guest = guest("spin");
         let runner = serve(&gpu, &guest, &[how])
             .env("exec_timeout", "500ms")
             .start();
         assert_eq!(runner.get("/").status, 504, "{how}: {}", runner.log());
-        // The context was given up, another one works: the runner goes on.
+        // The runner gave up the context and continues with another one.
         gpu.is_empty_but_for(1);
         assert_eq!(runner.get("/_/health").status, 200);
         runner.stop();
@@ -179,7 +179,7 @@ fn a_client_that_leaves_ends_the_wait() {
 
 #[test]
 fn freed_memory_is_overwritten_where_others_may_get_it() {
-    // The guest sets its memory once and frees it.
+    // The guest itself sets its memory once before it frees it.
     for (isolation, overwritten) in [("context", 1), ("shared", 2)] {
         let gpu = Gpu::new().env("cuda_isolation", isolation);
         let runner = gpu.runner(guest("scrub").serve()).start();
@@ -205,7 +205,7 @@ fn a_fault_in_a_shared_context_is_not_the_next_ones() {
         for _ in 0..2 {
             let response = runner.get("/");
             assert_eq!(response.status, 200, "{how}: {}", response.text());
-            // The broken context is given up, and nobody gets it.
+            // The broken context is destroyed and never reused.
             gpu.is_empty_but_for(1);
         }
         assert_eq!(runner.get("/_/health").status, 200, "{}", runner.log());
@@ -224,7 +224,7 @@ fn compiling_meets_the_deadline() {
             .env("exec_timeout", "500ms")
             .start();
         assert_eq!(runner.get("/").status, 504, "{isolation}: {}", runner.log());
-        // What was compiled for nobody is unloaded before its context goes.
+        // A module that was compiled too late is unloaded before its context is destroyed.
         gpu.is_empty_but_for(1);
         assert_eq!(gpu.calls("cuModuleUnload"), 1, "{isolation}");
         assert_eq!(runner.get("/_/health").status, 200);
@@ -258,7 +258,7 @@ fn a_call_that_never_returns_loses_the_device() {
     let runner = serve(&gpu, &guest, &[])
         .env("exec_timeout", "500ms")
         .start();
-    // Nobody can answer it: the thread that would is in the driver.
+    // The runner cannot respond: the thread that would do it is blocked in the driver.
     let connection = std::net::TcpStream::connect(runner.address()).expect("it listens");
     std::io::Write::write_all(&mut &connection, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         .expect("it reads");
@@ -268,7 +268,7 @@ fn a_call_that_never_returns_loses_the_device() {
     gpu.has_no_violations();
 }
 
-/// Functions that give something back: where one of them fails, something may be left.
+/// Functions that release something. If one of them fails, something may be left.
 fn gives_back(function: &str) -> bool {
     ["Destroy", "Free", "Unload", "Complete", "SetCurrent"]
         .iter()

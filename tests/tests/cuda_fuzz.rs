@@ -1,8 +1,8 @@
-//! Guests that call the CUDA driver API at random, with values that are nearly right: whatever they ask, nothing crashes,
-//! nothing of anybody else is asked for of the driver, and nothing is left.
+//! Guests that call the CUDA driver API at random, with values that are almost right. Whatever they request, the
+//! runner must not crash, must not ask the driver for another guest's objects, and must leave nothing behind.
 //!
-//! Each round is a program of its own, made here, compiled and run over the stand-in for the driver, which knows what no
-//! host may do. What a launch passes on in eight bytes is the guest's affair; the kernel here looks at none of it.
+//! Each round generates, compiles and runs one program over the stand-in driver, which knows what no host may do. The
+//! eight-byte parameters of a launch are the guest's responsibility; the kernel here reads none of them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,27 +10,29 @@ use std::fs;
 use faas_wasm_tests::random::{Random, rounds};
 use faas_wasm_tests::{Backend, FakeCuda, Gpu, Guest, Work, fake_cuda};
 
-/// The driver's functions: name, and parameters in three data models.
+/// The driver's functions: name, and parameter types in three data models.
 const FUNCTIONS: &str = include_str!("../../compiler/src/cuda_functions.tsv");
 
-/// Where programs have their image, its kernel's name, and what they have been given, in places of eight bytes.
+/// Memory layout of a program: the module image, the kernel's name, and eight-byte slots for the values that calls
+/// returned.
 const IMAGE: usize = 4096;
 const NAME: usize = 8192;
 const GIVEN: usize = 64;
 const PLACES: usize = 48;
-/// Calls after which a program begins anew, as it will have destroyed what it had.
+/// Number of calls after which a program starts over, because it will have destroyed most of its objects.
 const PART: usize = 60;
 const PARTS: usize = 8;
 
 const PTX: &str = ".version 7.5\n.target sm_75\n.address_size 64\n.global .u32 v;\n.visible .entry k(.param .u64 .ptr a, .param .u64 .ptr b, .param .u64 c, .param .u32 d) { ret; }\n";
 
-/// Bytes to copy, pointers to a kernel's parameters, and structures: a kernel's node, a copy of rows.
+/// Addresses of the bytes to copy, the pointers to a kernel's parameters, and two structures: a kernel node and a 2D
+/// copy.
 const BYTES: u64 = 16_384;
 const PARAMETERS: u64 = 20_480;
 const KERNEL_NODE: u64 = 24_576;
 const ROWS: u64 = 25_600;
 
-/// What every part begins with: a context, a module, a kernel, memory, a stream, an event, graphs.
+/// The calls that start every part: they make a context, a module, a kernel, memory, a stream, an event, and graphs.
 const BEGINNING: &[(&str, &[Argument])] = &[
     ("cuInit", &[N(0)]),
     ("cuCtxCreate_v2", &[P(0), N(0), N(0)]),
@@ -47,7 +49,7 @@ const BEGINNING: &[(&str, &[Argument])] = &[
     ("cuDeviceGetDefaultMemPool", &[P(11), N(0)]),
 ];
 
-/// Calls that are right as they stand; one in eight of their arguments is replaced.
+/// Valid calls. The generator replaces one in eight of their arguments.
 const RIGHT: &[(&str, &[Argument])] = &[
     ("cuMemAlloc_v2", &[P(12), N(100)]),
     ("cuMemAllocFromPoolAsync", &[P(12), N(100), G(11), G(6)]),
@@ -149,15 +151,15 @@ const RIGHT: &[(&str, &[Argument])] = &[
 
 use Argument::{Given as G, Number as N, Place as P};
 
-/// What is passed for a parameter.
+/// An argument.
 #[derive(Debug, Clone, Copy)]
 enum Argument {
     Number(u64),
-    /// The address of a place.
+    /// The address of a slot.
     Place(usize),
-    /// What is in a place.
+    /// The contents of a slot.
     Given(usize),
-    /// The same, a little off.
+    /// The contents of a slot plus a small offset.
     Near(usize, u64),
 }
 
@@ -177,7 +179,7 @@ impl Argument {
         }
     }
 
-    /// Pushes it as a value of a type.
+    /// Pushes the argument as a value of this type.
     fn push(self, ty: &str, text: &mut String) {
         let at = |place: usize| GIVEN + place * 8;
         let number = |number: u64| match ty {
@@ -200,10 +202,10 @@ impl Argument {
     }
 }
 
-/// A function and its parameters' types in a data model.
+/// A function's name and its parameter types in one data model.
 type Function = (&'static str, Vec<&'static str>);
 
-/// The functions that the driver has.
+/// The functions of the driver API.
 fn functions(column: usize) -> Vec<Function> {
     let driver = fs::read(fake_cuda()).expect("the driver can be read");
     let names: std::collections::HashSet<_> = driver.split(|byte| *byte == 0).collect();
@@ -230,7 +232,7 @@ fn known<'a>(functions: &'a [Function], name: &str) -> &'a Function {
     function.unwrap_or_else(|| panic!("the driver has no {name}"))
 }
 
-/// Words as the text of a data segment has them.
+/// Formats words as text for a data segment.
 fn words(words: &[u64]) -> String {
     let bytes = words.iter().flat_map(|word| (*word as u32).to_le_bytes());
     bytes.map(|byte| format!("\\{byte:02x}")).collect()
@@ -254,7 +256,7 @@ fn program(random: &mut Random, functions: &[Function]) -> String {
     let place = |place: usize| (GIVEN + 8 * place) as u64;
     let parameters = [place(3), place(4), place(13), place(13)];
     let node = [0, 1, 1, 1, 1, 1, 1, 0, PARAMETERS, 0];
-    // From the device to the device: 8 bytes of each of 4 rows.
+    // From device to device: 8 bytes of each of 4 rows.
     let rows = [0, 0, 2, 0, 0, 0, 64, 0, 0, 2, 0, 0, 0, 32, 8, 4];
     for (at, content) in [
         (PARAMETERS, &parameters[..]),
@@ -268,7 +270,8 @@ fn program(random: &mut Random, functions: &[Function]) -> String {
         for (name, arguments) in BEGINNING {
             call(known(functions, name), arguments.iter().copied(), &mut text);
         }
-        // What structures hold, in the layout of narrow pointers; with wide ones it is as good as random.
+        // The structures use the layout for 4-byte pointers; for 8-byte pointers, their contents are effectively
+        // random.
         for (at, place) in [(KERNEL_NODE, 2), (ROWS + 16, 3), (ROWS + 44, 4)] {
             write!(text, "(i32.store (i32.const {at}) ").expect("text has room");
             G(place).push("i32", &mut text);
@@ -307,14 +310,14 @@ fn program(random: &mut Random, functions: &[Function]) -> String {
 fn runs(column: usize, isolation: &str) {
     let functions = functions(column);
     assert!(functions.len() > 150, "{}", functions.len());
-    // A round takes as long as five of the other tests of this kind.
+    // A round takes as long as five rounds of the other randomized tests.
     for seed in rounds().step_by(5) {
         let text = program(&mut Random::new(seed), &functions);
         let work = Work::new();
         let module = wat::parse_str(&text).expect("the text is correct");
         let module = work.write("a.wasm", module);
         let guest = Guest::compiled(&module, Backend::Cranelift);
-        // Some launches are of more blocks than anybody would wait for.
+        // Some launches have more blocks than the test can wait for.
         let driver = FakeCuda::new().with("launch_timeout", "200ms");
         let gpu = Gpu::of(driver)
             .env("cuda_isolation", isolation)
@@ -329,7 +332,7 @@ fn runs(column: usize, isolation: &str) {
         let census = gpu.census();
         assert_eq!(census.violations(), [""; 0], "seed {seed}");
         assert!(census.is_empty(0), "seed {seed}: {census:#?}");
-        // Most of what comes through at all does so in any program.
+        // Most functions that succeed at all succeed in any program.
         let called = census.called();
         assert!(called.len() > 40, "seed {seed}: {called:?}");
     }

@@ -1,11 +1,11 @@
-//! Guests that use a GPU, over the stand-in for the driver: they run real kernels, in three data models each.
+//! Guests that use a GPU, over the stand-in driver: they run real kernels, in three data models each.
 //!
-//! Every test ends with an empty census: nothing of a guest is left on the device, and the driver was asked for nothing
-//! that it must not be.
+//! Every test ends with an empty census: nothing of a guest is left on the device, and the driver saw no forbidden
+//! call.
 
 use faas_wasm_tests::{Backend, Gpu, Guest, Work, cuda_fixtures};
 
-/// 4-byte device pointers, 8-byte ones, and kernels whose text does not say which parameters are pointers.
+/// 4-byte device pointers, 8-byte ones, and kernels whose PTX does not mark which parameters are pointers.
 const MODELS: [&str; 3] = ["", "64", "-bare"];
 
 fn guest(name: &str) -> Guest {
@@ -16,7 +16,7 @@ fn guest_by(name: &str, backend: Backend) -> Guest {
     Guest::compiled(&cuda_fixtures().join(format!("{name}.wasm")), backend)
 }
 
-/// Runs a guest in each model and isolation; all of its own checks must pass.
+/// Runs a guest in each data model and isolation mode. All checks of the guest must pass.
 #[track_caller]
 fn passes(name: &str, arguments: &[&str]) {
     for isolation in ["context", "shared"] {
@@ -66,7 +66,7 @@ fn limits_of_a_shared_context_are_not_one_guests_to_set() {
     ];
     assert_eq!(failed, expected, "{text}");
     assert!(text.contains("gave 215, wanted 0"), "{text}");
-    // Each context gets a limit from the host, when it is made.
+    // The host sets a limit on each context when it creates it.
     assert_eq!(gpu.calls("cuCtxSetLimit"), gpu.calls("cuCtxCreate_v2"));
     gpu.is_empty_but_for(0);
 }
@@ -82,7 +82,7 @@ fn vectors_are_added() {
     passes("vecadd", &["kernels.ptx"]);
 }
 
-/// A fatbin with the text of kernels in it, not compressed: a header of 16 bytes and a part with one of 64.
+/// An uncompressed fatbin that contains PTX: a header of 16 bytes, and an entry with a header of 64.
 fn fatbin(text: &[u8]) -> Vec<u8> {
     let mut part = Vec::new();
     part.extend(1_u16.to_le_bytes());

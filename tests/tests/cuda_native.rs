@@ -1,5 +1,5 @@
-//! The CUDA guests as programs of this machine, on the stand-in for the driver: what fails here is
-//! a guest or the stand-in, and not the host.
+//! The CUDA guests as native programs on the stand-in driver. A failure here is a fault in a guest or in the
+//! stand-in, not in the host.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn command(guest: &str, arguments: &[&str], driver: &FakeCuda) -> Command {
     command
 }
 
-/// Runs a guest, all of whose checks must hold, and whose lines must say so.
+/// Runs a guest, and asserts that all of its checks pass and that it printed them.
 fn run(guest: &str, arguments: &[&str], driver: &FakeCuda) {
     let outcome = Outcome::of(&mut command(guest, arguments, driver));
     let text = String::from_utf8_lossy(&outcome.stdout).into_owned();

@@ -1,4 +1,4 @@
-//! `use_cuda` and `cuda_*`, as an operator meets them; and what the build says of CUDA imports.
+//! The settings `use_cuda` and `cuda_*` as an operator sees them, and the build's messages about CUDA imports.
 
 use faas_wasm_tests::{Backend, FakeCuda, Gpu, Guest, Outcome, Work, cuda_fixtures, tool};
 
@@ -139,7 +139,7 @@ fn strict_parameters_refuse_what_nothing_tells() {
         outcome.stderr
     );
     gpu.is_empty_but_for(0);
-    // What the kernel's text says needs no guess.
+    // A parameter that the PTX declares as a pointer needs no guess.
     let gpu = Gpu::new().env("cuda_strict_params", "true");
     let outcome = gpu.run(guest("vecadd").artifact(), None, &[]);
     assert_eq!(outcome.code(), 0, "{}", outcome.text());
@@ -229,7 +229,7 @@ fn the_build_reports_imports_that_contradict_each_other() {
     }
 }
 
-/// What a driver may lack, or say that it does not support: there is something else for it.
+/// Functions that a driver may lack or report as unsupported, because the host has a fallback.
 const DISPENSABLE: &[&str] = &[
     "cuFuncGetParamInfo",
     "cuLinkCreate_v2",
@@ -321,7 +321,7 @@ fn devices_are_chosen_and_numbered_anew() {
     let outcome = gpu.run(guest.artifact(), None, &[]);
     assert_eq!(outcome.code(), 0, "{}", outcome.text());
     gpu.is_empty_but_for(0);
-    // One that is not there: all calls fail, or the runner does not start.
+    // With a device that does not exist, all calls fail, or the runner does not start.
     let gpu = Gpu::of(two()).env("cuda_devices", "0,2");
     let outcome = gpu.run(guest.artifact(), None, &[]);
     assert!(
@@ -339,7 +339,7 @@ fn devices_are_chosen_and_numbered_anew() {
     let gpu = gpu.env("use_cuda", "required");
     let outcome = gpu.runner(guest.serve()).run_to_end();
     assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
-    // None at all.
+    // Without any device.
     let gpu = Gpu::of(FakeCuda::new().with("devices", "0"));
     let outcome = gpu.run(guest.artifact(), None, &[]);
     assert!(

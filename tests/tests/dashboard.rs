@@ -1,4 +1,4 @@
-//! The Grafana dashboard shows metrics that there are.
+//! The Grafana dashboard shows only metrics that exist.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,13 +13,13 @@ fn dashboard() -> Value {
     serde_json::from_str(&text).expect("it is JSON")
 }
 
-/// Names that stand before the `{` of a selector.
+/// Metric names: those that stand before the `{` of a selector.
 fn metrics_of(expression: &str) -> BTreeSet<String> {
     let named = expression.split('{').filter_map(|before| {
         let name = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         name.take(1).find(|name| !name.is_empty())
     });
-    // What follows the last selector is no name.
+    // The text after the last selector contains no name.
     let count = expression.matches('{').count();
     named.take(count).map(str::to_owned).collect()
 }
@@ -34,7 +34,7 @@ fn names_are_found_in_expressions() {
 fn the_dashboard_shows_metrics_that_the_runner_has() {
     let guest = Guest::fixture("hello");
     let runner = guest.serve().start();
-    // Series by status exist from the first request on.
+    // Series by status exist only after the first request.
     runner.get("/");
     runner.wait_for_metric("wasm_instances_started_total", 1.0);
     runner.wait_for_metric("http_requests_total{code=\"200\",method=\"get\"}", 1.0);

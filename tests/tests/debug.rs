@@ -1,4 +1,4 @@
-//! What helps to find a fault in a guest: source lines, symbols, sizes, names for profilers.
+//! Support for finding faults in a guest: source lines, symbols, sizes, and names for profilers.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use faas_wasm_tests::{
     Backend, Guest, Outcome, RunnerCommand, Work, fixture, runner_program, tool,
 };
 
-/// Builds the fixture that has DWARF.
+/// Builds the fixture that was compiled with DWARF.
 fn build(work: &Work, arguments: &[&str]) -> std::path::PathBuf {
     let artifact = work.join("trap.so");
     Outcome::of(
@@ -33,7 +33,7 @@ fn trap(artifact: &Path, kind: &str) -> String {
     outcome.stderr
 }
 
-/// Number of the line of the fixture's source that has this text.
+/// The number of the line in the fixture's source that contains this text.
 fn line(text: &str) -> usize {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/trap.c");
     let source = fs::read_to_string(source).expect("the source is there");
@@ -46,7 +46,7 @@ fn traps_have_file_and_line_with_debug_only() {
     for backend in Backend::all() {
         let work = Work::new();
         let artifact = build(&work, &["--backend", backend.name(), "--debug"]);
-        // Checked traps of one function share code in LLVM's output, and with it the line.
+        // In LLVM's output, checked traps of one function share code and therefore the source line.
         let divide = Some(("divide", "sink = one / zero"));
         let divide = divide.filter(|_| backend == Backend::Cranelift);
         for (kind, text) in [("bounds", "0xfffffff0u")].into_iter().chain(divide) {
@@ -66,7 +66,7 @@ fn traps_have_file_and_line_with_debug_only() {
             assert!(!report.contains("<module>"), "{report}");
         }
         Outcome::of(tool().arg("verify").arg(&artifact)).success();
-        // A rewritten module has them too.
+        // A rewritten module keeps its source lines.
         let same = build(
             &work,
             &["--backend", backend.name(), "--debug", "--entry", "_start"],
@@ -88,7 +88,7 @@ fn traps_have_file_and_line_with_debug_only() {
 #[test]
 fn lines_that_are_asked_for_in_vain_are_named() {
     let work = Work::new();
-    // One more function, and the code section's count of them takes a byte more.
+    // One more function makes the function count of the code section one byte longer.
     let functions = "(func)".repeat(125);
     let reactor = r#"(func (export "_initialize")) (func (export "a"))"#;
     let moved = format!(r#"(module {functions} {reactor} (@custom ".debug_info" "x"))"#);
@@ -133,7 +133,7 @@ fn debug_sections_are_for_tools_and_not_loaded() {
             .arg(&artifact),
     );
     assert!(lines.success().contains("trap.c"), "readelf finds no lines");
-    // Nothing of it belongs to a segment.
+    // The debug sections belong to no segment.
     let segments = Outcome::of(Command::new("readelf").args(["-lW"]).arg(&artifact)).success();
     assert!(!segments.contains(".debug_"), "{segments}");
 }
@@ -216,7 +216,7 @@ fn perf_gets_a_map_if_it_is_wanted() {
     );
 }
 
-/// A file for each function of the module, named by its index, and nothing else than was asked for.
+/// Each function of the module has one file, named by its index; only the requested kinds of file exist.
 #[test]
 fn what_the_backend_makes_on_its_way_can_be_kept() {
     if !Backend::llvm_or_skip("what_the_backend_makes_on_its_way_can_be_kept") {

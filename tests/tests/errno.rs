@@ -1,4 +1,4 @@
-//! Error numbers of WASI calls, against what the same guest printed under wasmtime.
+//! Error numbers of WASI calls, compared with the output of the same guest under wasmtime.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use faas_wasm_tests::{Backend, Guest, Outcome, Work, tool, wasi_errno_guest};
 
-/// Cases that differ on purpose; `runner/wasi/COMPATIBILITY.md` says why.
+/// Cases that differ deliberately; `runner/wasi/COMPATIBILITY.md` gives the reasons.
 const DELIBERATE: [&str; 3] = [
     "open symlink to /file",
     "open symlink to ../file",

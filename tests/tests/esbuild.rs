@@ -1,4 +1,4 @@
-//! A real module of others, 20 MB of WebAssembly: POST TypeScript, get JavaScript.
+//! A real third-party module with 20 MB of WebAssembly: the request is TypeScript, the response JavaScript.
 
 use faas_wasm_tests::{Backend, Guest, Outcome, Work, esbuild, skip, tool};
 
@@ -43,7 +43,7 @@ fn typescript_becomes_javascript() {
     assert_eq!(response.status, 500, "{}", response.text());
     runner.wait_for_log("Expected identifier");
 
-    // A program of several files, read from the root.
+    // A program of several files, which the guest reads from its root.
     root.write("a.ts", "import { b } from './b'; console.log(b as number);");
     root.write("b.ts", "export const b: number = 42;");
     let runner = guest

@@ -1,8 +1,7 @@
-//! Random damage: a smoke test of everything that reads hostile bytes. A few rounds with every test
-//! run, many with `make fuzz-smoke`. Whatever comes, it is answered; nothing crashes or hangs.
+//! Random damage: a smoke test of every parser of hostile bytes. Every test run does a few rounds, and `make
+//! fuzz-smoke` does many. Every input gets an answer, and nothing crashes or hangs.
 //!
-//! The rounds are the same in every run unless `FAAS_WASM_FUZZ_SEED` says otherwise; a failure names
-//! its seed.
+//! The rounds are the same in every run unless `FAAS_WASM_FUZZ_SEED` changes them; a failing test prints its seed.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -63,8 +62,8 @@ fn damaged_artifacts_are_rejected() {
             [0, 1].contains(&inspected.code()),
             "seed {seed}: {inspected:#?}"
         );
-        // What a load does not check is code and image; running damaged code is at one's own risk,
-        // so only what the load rejects is run.
+        // A load does not verify code and memory image, and running damaged code is not safe. So run only artifacts
+        // that the load must reject.
         if inspected.code() == 1 {
             let mut command = Command::new(runner_program());
             let outcome = Outcome::of(command.args(["--one-shot", "--"]).arg(&path));
@@ -89,7 +88,7 @@ fn damaged_requests_do_not_end_the_runner() {
         let mut request = originals[random.below(originals.len())].to_vec();
         random.damage(&mut request);
         let mut stream = connect(runner.address()).expect("it listens");
-        // It may close the connection at any byte.
+        // The runner may close the connection at any byte.
         let _ = stream.write_all(&request);
         let _ = stream.shutdown(Shutdown::Write);
         let mut answer = Vec::new();

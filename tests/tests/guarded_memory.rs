@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use faas_wasm_tests::{Backend, Guest, Runner, Work};
 
-/// Does what the first byte of its input says, to a page that it writes for nothing else, having found
-/// that page as it was at first.
+/// Writes, by the means that the first input byte selects, to a page that it writes for no other reason. First checks
+/// that the page is in its initial state.
 const GUEST: &str = r#"(module
   (import "wasi_snapshot_preview1" "fd_read"
     (func $fd_read (param i32 i32 i32 i32) (result i32)))
@@ -80,7 +80,7 @@ const GUEST: &str = r#"(module
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Whether a part of the image is mapped read-only.
+/// Whether part of the memory image is mapped read-only.
 fn is_guarded(runner: &Runner) -> bool {
     let maps = fs::read_to_string(format!("/proc/{}/maps", runner.pid())).expect("it runs");
     let mut images = (maps.lines()).filter(|line| line.contains("faas-wasm-image"));
@@ -121,7 +121,7 @@ fn a_run_may_write_what_no_run_has_written_before() {
         let guest = Guest::compiled(&module, backend);
         for what in 'a'..='j' {
             let what = what.to_string();
-            // In a replica, and on the thread that has read the request.
+            // Test both places where a run can happen: a replica, and the I/O thread that read the request.
             writes_elsewhere(&guest, &[("wasm_output_hold_time", "0")], &what);
             writes_elsewhere(&guest, &[], &what);
         }

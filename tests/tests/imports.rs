@@ -1,5 +1,5 @@
-//! Functions that several parts of the tree list must be the same everywhere: a function of WASI in the tool, the
-//! runner, and the test with hostile arguments; a function of the CUDA driver in the runner and the stand-in driver.
+//! Lists of functions that must agree across the tree: the WASI functions in the tool, the runner, and the test with
+//! hostile arguments; the CUDA driver's functions in the runner and the stand-in driver.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ fn source(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Name and parameters (`i` for i32, `I` for i64) of the functions that the tool lets a module import.
+/// Names and parameters (`i` for i32, `I` for i64) of the functions that the tool lets a module import.
 fn tool_functions() -> Vec<(String, String)> {
     let source = source("compiler/src/imports.rs");
     let (_, list) = source.split_once("const WASI_FUNCTIONS").expect("a list");
@@ -32,7 +32,7 @@ fn names(functions: &[(String, String)]) -> BTreeSet<&str> {
     functions.iter().map(|(name, _)| name.as_str()).collect()
 }
 
-/// A module that imports each of these from a module of WASI, and ends without a call.
+/// A module that imports these functions from a WASI module and calls none.
 fn importing(module: &str, functions: &[(String, String)]) -> String {
     let mut text = String::from("(module\n");
     for (name, parameters) in functions {
@@ -59,7 +59,7 @@ fn importing(module: &str, functions: &[(String, String)]) -> String {
 fn tool_and_runner_have_the_same_wasi_functions() {
     let all = tool_functions();
     let linker = source("runner/wasi/src/linker.rs");
-    // `NAME(ARGUMENTS) => PATH::NAME;`, and one that stands alone.
+    // Matches `NAME(ARGUMENTS) => PATH::NAME;`, and the one function that stands alone.
     let provided: BTreeSet<_> = linker
         .split("=> ")
         .skip(1)
@@ -71,7 +71,7 @@ fn tool_and_runner_have_the_same_wasi_functions() {
         .collect();
     assert_eq!(provided, names(&all));
 
-    // The runner starts a module only if it has each import with the same type.
+    // The runner starts a module only if it provides each import with the same type.
     let mut older = all.clone();
     older.retain(|(name, _)| name != "sock_accept");
     for (module, functions) in [("wasi_snapshot_preview1", &all), ("wasi_unstable", &older)] {
@@ -93,7 +93,7 @@ fn hostile_arguments_reach_every_wasi_function() {
         .skip(1)
         .filter_map(|rest| rest.split_once("(call"))
         .map(|(name, _)| name)
-        // It has no memory to damage and never returns.
+        // `proc_exit` has no pointer arguments and never returns.
         .chain(["proc_exit"])
         .collect();
     assert_eq!(called, names(&tool_functions()));

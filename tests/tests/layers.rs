@@ -1,6 +1,6 @@
-//! The layers of the workspace: which package may depend on which, and what `deny.toml` asks of the packages of
-//! others: no code generation in the runner, permissive licenses, and no source but the registry. `make check-layers`
-//! runs these.
+//! The layers of the workspace: which package may depend on which, and the rules of `deny.toml` for third-party
+//! packages: no code generation in the runner, permissive licenses, and no source except the registry. `make
+//! check-layers` runs these tests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::process::Command;
 use faas_wasm_tests::{Outcome, cargo_deny, skip};
 use serde_json::Value;
 
-/// What each package of ours may depend on. Dependencies point one way: format, engine, hosts, runner.
+/// The workspace packages that each package may depend on. Dependencies point one way: format, engine, hosts, runner.
 const LAYERS: [(&str, &[&str]); 8] = [
     ("faas-wasm-artifact", &[]),
     ("faas-wasm", &["faas-wasm-artifact"]),
@@ -36,7 +36,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// What `cargo tree` prints of each package, in this format.
+/// The output of `cargo tree`, with each package printed in this format.
 fn tree(format: &str, arguments: &[&str]) -> String {
     let outcome = Outcome::of(
         Command::new(env!("CARGO"))
@@ -48,15 +48,15 @@ fn tree(format: &str, arguments: &[&str]) -> String {
     outcome.success()
 }
 
-/// The names of the packages that one depends on directly.
+/// The names of a package's direct dependencies.
 fn dependencies(package: &str) -> BTreeSet<String> {
     let text = tree("{p}", &["-p", package, "--depth", "1"]);
     let names = text.lines().filter_map(|line| line.split(' ').next());
     names.map(str::to_owned).collect()
 }
 
-/// What the rules of `deny.toml` find in the package of a folder and all that it depends on: the rule's code and the
-/// name of the package. `None` if there is no cargo-deny.
+/// The violations of `deny.toml` in the package in `folder` and all of its dependencies, as pairs of the rule's code
+/// and the package's name. `None` if cargo-deny is not installed.
 fn denied(folder: &str, features: &[&str], rules: &[&str]) -> Option<BTreeSet<(String, String)>> {
     let Some(program) = cargo_deny() else {
         skip("denied", "there is no cargo-deny: run `make check-layers`");
@@ -96,7 +96,7 @@ fn denied(folder: &str, features: &[&str], rules: &[&str]) -> Option<BTreeSet<(S
     Some(errors)
 }
 
-/// The same, where nothing may be found.
+/// Asserts that there are no violations.
 #[track_caller]
 fn passes(folder: &str, features: &[&str], rules: &[&str]) {
     if let Some(errors) = denied(folder, features, rules) {
@@ -139,8 +139,8 @@ fn packages_of_others_come_from_the_registry() {
     passes("tests", &["--all-features"], &["sources"]);
 }
 
-/// The rules find what they are for: the tool has all that the runner must not have. Besides LLVM's backend nothing in
-/// it has a license that forbids use.
+/// Shows that the rules work: the tool contains everything that the runner must not. Only the LLVM backend has a
+/// license that restricts use.
 #[test]
 fn the_tools_own_tree_fails_the_rules() {
     let Some(errors) = denied("compiler", &[], &["bans", "licenses"]) else {
@@ -159,7 +159,7 @@ fn the_tools_own_tree_fails_the_rules() {
     assert_eq!(errors, BTreeSet::from(expected));
 }
 
-/// Packages of a tree that are compiled with ways to break a reset.
+/// Number of packages in a dependency tree that are compiled with support for breaking a reset.
 fn broken_resets(arguments: &[&str]) -> usize {
     let text = tree("{p}|{f}", arguments);
     assert!(text.contains("faas-wasm-engine"), "{text}");
@@ -173,7 +173,7 @@ fn the_runner_cannot_be_told_to_break_its_resets() {
         broken_resets(&["-p", "faas-wasm-runner", "--all-features"]),
         0
     );
-    // The test of isolation has what was looked for.
+    // The isolation test's tree does contain it, so the search works.
     let isolation = ["-p", "faas-wasm-tests", "--features", "isolation"];
     assert!(broken_resets(&isolation) > 0);
 }

@@ -1,4 +1,4 @@
-//! `/metrics`: everything that is declared moves, and a request is counted when its answer is there.
+//! `/metrics`: every declared metric changes, and a request is counted before its response ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Write as _};
@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use faas_wasm_tests::http::{Request, Response, connect, reset};
 use faas_wasm_tests::{Guest, Runner, RunnerCommand};
 
-/// What does not change while a process lives, and is above zero.
+/// Metrics above zero that do not change while a process lives.
 const CONSTANT: [&str; 4] = [
     "process_max_fds",
     "process_start_time_seconds",
@@ -15,7 +15,7 @@ const CONSTANT: [&str; 4] = [
     "wasm_artifact_load_seconds",
 ];
 
-/// Labels whose every value must have been seen.
+/// Labels for which every possible value must occur.
 const LABELED: [(&str, &str, &[&str]); 3] = [
     (
         "wasm_instances_ended_total",
@@ -52,7 +52,7 @@ const LABELED: [(&str, &str, &[&str]); 3] = [
     ("wasm_trials_total", "outcome", &["ended", "repeated"]),
 ];
 
-/// The values that each series has had over several looks.
+/// The values of each series over several scrapes.
 #[derive(Default)]
 struct Seen {
     series: BTreeMap<String, BTreeSet<String>>,
@@ -73,7 +73,7 @@ impl Seen {
         }
     }
 
-    /// Whether any series of a family has changed, or has come up above zero.
+    /// Whether any series of a family has changed, or has appeared with a value above zero.
     fn has_moved(&self, family: &str) -> bool {
         self.series.iter().any(|(series, values)| {
             let name = series.split('{').next().unwrap_or_default();
@@ -114,7 +114,7 @@ fn answer(stream: TcpStream) -> u16 {
     response.expect("it is answered").status
 }
 
-/// Runs into everything that one runner can run into.
+/// Triggers everything that one runner can count.
 fn drive(seen: &mut Seen) {
     let runner = obey(&[
         ("exec_timeout", "30s"),
@@ -138,7 +138,7 @@ fn drive(seen: &mut Seen) {
         ("/open/100", 200),
         ("/write/100", 200),
         ("/print/2000", 500),
-        // Spinning meets the limit of CPU time first.
+        // A spinning guest reaches the limit on CPU time first.
         ("/spin", 504),
     ] {
         assert_eq!(runner.get(target).status, status, "{target}");
@@ -147,7 +147,7 @@ fn drive(seen: &mut Seen) {
     let request = Request::get("/sleep/60000").header("X-Timeout", "50ms");
     assert_eq!(runner.send(&request).status, 504);
 
-    // One runs, one waits, one is too many, and the one that waits does so for too long.
+    // The first request runs, the second waits too long, and the third exceeds the queue.
     let mut running = begin(&runner, "GET /sleep/60000");
     running.write_all(b"\r\n").expect("written");
     runner.wait_for_metric("wasm_instances_running", 1.0);
@@ -159,10 +159,10 @@ fn drive(seen: &mut Seen) {
     seen.look(&runner);
     assert_eq!(runner.get("/ok").status, 429);
     assert_eq!(answer(waiting), 504);
-    // This client leaves.
+    // This client disconnects.
     reset(running);
     runner.wait_for_metric("wasm_instances_ended_total{cause=\"canceled\"}", 1.0);
-    // And this one stops in the middle of its body.
+    // This client stops in the middle of its body.
     let mut slow = begin(&runner, "POST /read/1");
     slow.write_all(b"Content-Length: 1000000\r\n\r\n")
         .and_then(|()| slow.write_all(&[b'x'; 100_000]))
@@ -189,7 +189,7 @@ fn every_declared_metric_moves() {
     assert_eq!(answer(running), 200);
     seen.look(&runner);
 
-    // Begun on the thread of the connection, and there not for long.
+    // Such a run starts on the I/O thread, and soon moves to a replica.
     for _ in 0..20 {
         runner.warm_up("/ok");
         assert_eq!(runner.get("/sleep/1").status, 200);
@@ -209,7 +209,7 @@ fn every_declared_metric_moves() {
     assert_eq!(runner.get("/").status, 504);
     seen.look(&runner);
 
-    // Memory that grows and processes that burn time do so in the long run; this is the long run.
+    // Resident memory and CPU time grow only over a longer time, so burn both.
     let burn = RunnerCommand::new("sh -c :").start();
     for _ in 0..50 {
         burn.get("/");
@@ -240,7 +240,7 @@ fn every_declared_metric_moves() {
     assert_eq!(declared, known, "a limit without a test");
 }
 
-/// Who has read the last byte of an answer finds the request counted, and nothing in flight.
+/// A client that has read the last byte of a response finds the request counted and no longer in flight.
 #[test]
 fn a_request_is_counted_when_its_answer_is_there() {
     let wasm = Guest::fixture("obey");

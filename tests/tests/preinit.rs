@@ -1,4 +1,4 @@
-//! `faas-wasm build --preinit`: what the initializer did is there in every request.
+//! `faas-wasm build --preinit`: every request starts from the state that the initializer left.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ fn build_module(
     (outcome, artifact)
 }
 
-/// What a run of the artifact prints.
+/// The output of one run of the artifact.
 fn prints(artifact: &Path) -> String {
     Outcome::of(tool().arg("run").arg(artifact)).success()
 }
@@ -152,7 +152,7 @@ fn what_cannot_be_kept_is_refused() {
         .fails(2, &["--preinit"]);
 }
 
-/// Modules whose state is in more than memory and globals, or not theirs.
+/// Modules with state outside memory and globals, or with imported memory or globals.
 #[test]
 fn modules_that_cannot_be_kept_are_refused() {
     for (text, part) in [
@@ -184,7 +184,7 @@ fn modules_that_cannot_be_kept_are_refused() {
     }
 }
 
-/// The initializer is compiled by the quick backend where that can do it.
+/// Cranelift compiles the initializer if it supports the module.
 #[test]
 fn what_the_quick_backend_lacks_is_left_to_the_other() {
     if !Backend::llvm_or_skip("what_the_quick_backend_lacks_is_left_to_the_other") {
@@ -209,8 +209,8 @@ fn what_the_quick_backend_lacks_is_left_to_the_other() {
     outcome.fails(1, &["uses tail calls", "hint: ", "--backend llvm"]);
 }
 
-/// Every kind of global, segments of every kind, a start function, growth, and an entry that
-/// replaces the first.
+/// Covers globals of every kind, segments of every kind, a start function, memory growth, and an entry that replaces
+/// the default one.
 #[test]
 fn everything_that_is_state_is_kept() {
     let wasm = wat::parse_str(

@@ -1,12 +1,12 @@
-//! The two programs as files.
+//! The two programs as files on disk.
 
 use std::fs;
 use std::process::Command;
 
 use faas_wasm_tests::{Outcome, runner_program, tool_program};
 
-/// What the runner may take, in bytes: it goes into every function's image. A fifth of it is CUDA:
-/// 220 calls whose arguments are checked one by one.
+/// Maximum size of the runner in bytes, because it is part of every function's image. CUDA takes a fifth: 220 calls,
+/// whose arguments are checked one by one.
 const RUNNER_LIMIT: u64 = 5_000_000;
 
 #[test]
@@ -60,7 +60,7 @@ fn runner_holds_no_code_generator() {
     let tool = fs::read(tool_program()).expect("it can be read");
     let has =
         |program: &[u8], name: &str| program.windows(name.len()).any(|w| w == name.as_bytes());
-    // Paths of source files, which panic messages carry.
+    // Panic messages contain paths of source files, so search for the crates' paths.
     for name in ["cranelift-codegen-", "wasmer-compiler-"] {
         assert!(has(&tool, name), "{name} is not how one sees it");
         assert!(!has(&runner, name), "{name}");

@@ -1,5 +1,5 @@
-//! `PROMISES.md` names tests and benchmarks. Each must exist and run: no test that is ignored or that CI never compiles,
-//! no benchmark without a target of the Makefile.
+//! `PROMISES.md` names tests and benchmarks. Each must exist and run: no test may be ignored or excluded from CI's
+//! builds, and each benchmark needs a target in the Makefile.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,16 @@ use faas_wasm_tests::Work;
 
 const NOT_YET: &str = "not yet tested";
 
-/// Conditions that hold where CI compiles tests: `make test` and `make test-image`.
+/// `cfg` conditions that hold where CI compiles tests, in `make test` and `make test-image`.
 const COMPILED: [&str; 4] = [
     "test",
-    // The tool enables the feature of the artifact crate.
+    // The tool enables this feature of the artifact crate.
     "all(test, feature = \"build\")",
     "feature = \"isolation\"",
     "feature = \"images\"",
 ];
 
-/// A row of one of the document's tables.
+/// A row of a table of promises.
 #[derive(Debug, PartialEq, Eq)]
 struct Promise<'a> {
     number: u32,
@@ -38,7 +38,7 @@ fn promises(document: &str) -> Vec<Promise<'_>> {
     .collect()
 }
 
-/// What is wrong with the evidence for a promise.
+/// The problems with the evidence for a promise.
 fn problems(root: &Path, evidence: &str) -> Vec<String> {
     if evidence == NOT_YET {
         return Vec::new();
@@ -53,7 +53,7 @@ fn problems(root: &Path, evidence: &str) -> Vec<String> {
             ));
             return problems;
         };
-        // Words of a rule follow the benchmark's file.
+        // The quoted name of a rule follows the benchmark's file.
         let (words, after) = match after
             .strip_prefix(": \"")
             .and_then(|after| after.split_once('"'))
@@ -91,10 +91,10 @@ fn problem(root: &Path, name: &str, words: Option<&str>) -> Option<String> {
     bench_problem(&read, name)
 }
 
-/// Reads a file of the repository by its path; empty if there is none.
+/// Reads a file of the repository by its path. Returns an empty string if there is none.
 type Read<'a> = &'a dyn Fn(&str) -> String;
 
-/// What keeps a function from being a test that runs.
+/// Why a function is not a test that runs, if so.
 fn test_problem(read: Read<'_>, path: &str, function: &str) -> Option<String> {
     let text = read(path);
     let Some((before, _)) = text.split_once(&format!("fn {function}(")) else {
@@ -118,7 +118,7 @@ fn test_problem(read: Read<'_>, path: &str, function: &str) -> Option<String> {
         .map(|condition| format!("is compiled only with cfg({condition})"))
 }
 
-/// The conditions of `#[cfg(...)]` and `#![cfg(...)]` among attributes, one a line.
+/// The conditions of `#[cfg(...)]` and `#![cfg(...)]` attributes, one per line.
 fn conditions(attributes: &str) -> impl Iterator<Item = &str> {
     attributes.lines().filter_map(|line| {
         let line = line.trim();
@@ -129,7 +129,7 @@ fn conditions(attributes: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The conditions of inline modules that are still open at the end of a text, and of the whole file.
+/// The conditions of inline modules that are still open at the end of a text, and those of the whole file.
 fn inline_module_conditions(before: &str) -> impl Iterator<Item = &str> {
     let open = before
         .rsplit("\n}\n")
@@ -149,7 +149,7 @@ fn is_inline_module(line: &str) -> bool {
     line.starts_with("mod ") && line.ends_with('{')
 }
 
-/// The conditions under which the files above one declare it as a module.
+/// The conditions under which parent modules declare this file.
 fn module_conditions(read: Read<'_>, path: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut path = PathBuf::from(path);
@@ -170,7 +170,7 @@ fn module_conditions(read: Read<'_>, path: &str) -> Vec<String> {
         };
         let text = read(&parent.to_string_lossy());
         let before = text.split(&declaration).next().unwrap_or_default();
-        // Attributes stand on the lines right above that of the declaration.
+        // The attributes are on the lines directly above the declaration.
         let (above, _) = before.rsplit_once('\n').unwrap_or_default();
         let attributes = above.lines().rev();
         let attributes = attributes.take_while(|line| line.starts_with("#["));
@@ -180,7 +180,7 @@ fn module_conditions(read: Read<'_>, path: &str) -> Vec<String> {
     found
 }
 
-/// A test target that needs a feature which no target of the Makefile enables.
+/// Reports a test target that needs a feature which no target of the Makefile enables.
 fn target_problem(read: Read<'_>, path: &str) -> Option<String> {
     let (manifest, makefile) = (read("tests/Cargo.toml"), read("Makefile"));
     let path = path.strip_prefix("tests/")?;
@@ -202,7 +202,7 @@ fn target_problem(read: Read<'_>, path: &str) -> Option<String> {
         .map(|feature| format!("{path} needs the feature {feature}, which no target enables"))
 }
 
-/// A benchmark that no target of the Makefile runs.
+/// Reports a benchmark that no target of the Makefile runs.
 fn bench_problem(read: Read<'_>, path: &str) -> Option<String> {
     let Some((_, file)) = path.split_once("/benches/") else {
         return Some(format!("{path} is not a benchmark"));
@@ -245,7 +245,7 @@ fn what_shows_a_promise_exists() {
 /// Documents whose code spans and links must lead somewhere.
 const DOCUMENTS: [&str; 3] = ["CONTRIBUTING.md", "SECURITY.md", "docs/tiers.md"];
 
-/// Code spans of a document that name a test, a target, or a path of the tree, and what is wrong with them.
+/// The problems with a document's code spans that name a test, a target, or a path of the tree.
 fn broken_references(root: &Path, document: &str) -> Vec<String> {
     let prose = document.split("```").step_by(2);
     let spans = prose.flat_map(|prose| prose.split('`').skip(1).step_by(2));
@@ -309,7 +309,7 @@ fn what_does_not_exist_is_found() {
     }
     for bad in [
         "`tests/tests/promises.rs::no_such_test`",
-        // A function, but no test.
+        // A function that is not a test.
         "`tests/tests/promises.rs::root`",
         "`tests/tests/no_such_file.rs::what_does_not_exist_is_found`",
         "`tests/tests/promises.rs`",
@@ -323,7 +323,7 @@ fn what_does_not_exist_is_found() {
     }
 }
 
-/// A tree with one of everything that looks like evidence.
+/// A small tree with one file for each kind of valid and invalid evidence.
 const TREE: &[(&str, &str)] = &[
     (
         "Makefile",

@@ -1,4 +1,4 @@
-//! Real guests from the registries: each writes files, reads them back and leaves nothing behind.
+//! Real third-party guests from package registries: each writes files, reads them back and leaves nothing behind.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use faas_wasm_tests::{Backend, Guest, Runner, RunnerCommand, Work, guests, skip};
 
-/// Compiles a guest, or says that the test is left out.
+/// Compiles a guest, or records that the test is skipped.
 fn guest(test: &str, name: &str) -> Option<Guest> {
     let Some(directory) = guests() else {
         skip(
@@ -19,7 +19,7 @@ fn guest(test: &str, name: &str) -> Option<Guest> {
     Some(Guest::compiled(&module, Backend::Cranelift))
 }
 
-/// All files below a directory with their content.
+/// All files below a directory, with their contents.
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).expect("it can be listed") {
@@ -34,8 +34,8 @@ fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Starts a guest with `root` as its `/`, posts `body` twice, and checks that both answers hold all
-/// of `expected` and that the root is what it was.
+/// Starts a guest with `root` as its `/` and posts `body` twice. Asserts that both responses contain each string in
+/// `expected` and that the root is unchanged.
 #[track_caller]
 fn answers(command: RunnerCommand, root: &Work, body: &str, expected: &[&str]) {
     let before = files(root.path());
@@ -125,7 +125,7 @@ fn sqlite_keeps_a_database_for_a_request() {
         return;
     };
     let root = Work::new();
-    // `create table` fails if the file of an earlier request is still there.
+    // `create table` fails if the file of an earlier request still exists.
     let statements = "\
 create table numbers(value);
 insert into numbers values (41), (42);
@@ -141,7 +141,7 @@ fn yosys_synthesises_into_files_that_it_reads() {
         return;
     };
     let root = Work::new();
-    // abc keeps its files there.
+    // abc writes its files there.
     fs::create_dir(root.join("tmp")).expect("a directory");
     root.write(
         "design.v",

@@ -1,4 +1,4 @@
-//! What happens where the system gives no memory: a clear error, and service with what there is.
+//! The system refuses memory: the runner reports a clear error, and serves with the replicas that it has.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use faas_wasm_tests::http::Request;
 use faas_wasm_tests::{Guest, Outcome, Runner, runner_program};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-/// Runs the runner in a shell that limits its address space to so many KiB.
+/// Runs the runner in a shell that limits its address space to this many KiB.
 fn limited(kibibytes: u64, guest: &Guest, environment: &[(&str, &str)]) -> Outcome {
     Outcome::of(
         Command::new("sh")
@@ -24,7 +24,7 @@ fn limited(kibibytes: u64, guest: &Guest, environment: &[(&str, &str)]) -> Outco
 #[test]
 fn a_runner_that_gets_no_address_space_says_so_and_ends() {
     let guest = Guest::fixture("hello");
-    // Less than a slot, with room for everything else.
+    // Less than a slot needs, with room for everything else.
     let outcome = limited(6 << 20, &guest, &[]);
     assert_ne!(outcome.code(), 0);
     assert!(
@@ -35,7 +35,7 @@ fn a_runner_that_gets_no_address_space_says_so_and_ends() {
         outcome.stderr
     );
     assert!(outcome.stderr.contains("ulimit -v"), "{}", outcome.stderr);
-    // Enough for one of two.
+    // Enough for one replica of two.
     let outcome = limited(12 << 20, &guest, &[("min_scale", "2"), ("max_scale", "2")]);
     assert_ne!(outcome.code(), 0);
     assert!(outcome.stderr.contains("8 GiB"), "{}", outcome.stderr);
@@ -79,8 +79,8 @@ fn a_guests_stack_that_cannot_be_had_is_an_error_too() {
     );
 }
 
-/// Replicas that cannot be had are no reason to fail requests that others can serve; and when there
-/// is memory again, there are more replicas again.
+/// A replica that cannot be created must not fail requests that others can serve. When memory is available again, the
+/// runner creates more replicas.
 #[test]
 fn requests_are_served_with_the_replicas_that_there_are() {
     let guest = Guest::fixture("sleep");
@@ -97,7 +97,7 @@ fn requests_are_served_with_the_replicas_that_there_are() {
     assert_eq!(runner.metric("wasm_replicas"), Some(1.0));
     runner.wait_for_log("the system refused 8 GiB of address space");
     limit.lift();
-    // Growth is tried again after a pause.
+    // The runner retries growth after a pause.
     let end = Instant::now() + Duration::from_secs(60);
     while runner.metric("wasm_replicas") < Some(2.0) {
         assert!(Instant::now() < end, "{}", runner.log());
@@ -105,7 +105,7 @@ fn requests_are_served_with_the_replicas_that_there_are() {
     }
 }
 
-/// Where there is no replica and none can be had, that is told at once; and it is tried again.
+/// If no replica exists and none can be created, the runner says so at once, and retries.
 #[test]
 fn requests_do_not_wait_for_replicas_that_cannot_be_had() {
     let mut runner = Guest::fixture("hello")
@@ -142,7 +142,7 @@ fn a_floor_that_cannot_be_had_is_tried_again() {
     }
 }
 
-/// A limit of a runner's address space: room for threads and answers, but not for a slot.
+/// A limit on a runner's address space that leaves room for threads and responses, but not for a slot.
 struct Limit {
     pid: Pid,
     before: Rlimit,
@@ -172,7 +172,7 @@ impl Limit {
     }
 }
 
-/// More requests at once than one replica serves.
+/// Sends more concurrent requests than one replica serves.
 fn send_many(runner: &Runner) {
     std::thread::scope(|scope| {
         for _ in 0..8 {

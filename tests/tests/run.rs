@@ -1,4 +1,4 @@
-//! `faas-wasm run`: one run on the terminal's own streams.
+//! `faas-wasm run`: one run on the terminal's standard streams.
 
 use std::fs;
 use std::process::Command;
@@ -101,7 +101,7 @@ fn a_trap_exits_with_134_and_a_report() {
                 "{kind}: {}",
                 outcome.stderr
             );
-            // The deepest frames are told; `_start` is not among them where they are many.
+            // A report shows only the deepest frames, so `_start` is missing if there are many.
             let function = if kind == "stack" { "descend" } else { "_start" };
             assert!(
                 outcome.stderr.contains(function),
@@ -200,7 +200,7 @@ fn failures_of_ours_are_125() {
 fn compiled_modules_are_kept() {
     let work = Work::new();
     work.fixture("hello");
-    // Artifacts lie in directories by the first byte of their name.
+    // Artifacts are in directories named by the first byte of their name.
     let cached = || -> Vec<_> {
         let directories = fs::read_dir(work.join("cache/artifacts")).expect("it is there");
         let directories = directories.map(|entry| entry.expect("it can be read").path());
@@ -220,7 +220,7 @@ fn compiled_modules_are_kept() {
     assert_eq!(first.len(), 1);
     Outcome::of(&mut quick(&work, &["hello.wasm"])).success();
     assert_eq!(cached(), first, "it is used again");
-    // A damaged one is built again.
+    // A damaged artifact is rebuilt.
     fs::write(&first[0].0, "damaged").expect("it can be written");
     let outcome = Outcome::of(&mut quick(&work, &["hello.wasm"]));
     assert_eq!(outcome.success(), "hello, world\n");

@@ -1,10 +1,10 @@
-//! Guests that use their stack to its very end and call the host from there.
+//! Guests that use their stack up to its end and call the host from there.
 
 use faas_wasm_tests::http::Request;
 use faas_wasm_tests::{Backend, Guest};
 
-/// What the guest calls at every level of an endless recursion: a host function, library calls of
-/// memories, of tables, of segments, and of floats.
+/// Calls that the guest makes at every level of an endless recursion: a host function, and library calls for
+/// memories, tables, segments, and floats.
 const KINDS: [&str; 7] = ["0", "1", "2", "3", "4", "5", "6"];
 
 #[test]

@@ -1,9 +1,9 @@
 //! The structure of the source tree: no import circles between modules, and no overlong files.
 //!
-//! A reader trusts the direction of dependencies, and finds a change's place by it. So the modules
-//! of a folder must not import each other in a circle, at any level of a crate. An import counts between
-//! the two siblings that contain its ends: `crate::server::listen` using `crate::modes::http` is an
-//! arrow from `server` to `modes`. Test code does not count.
+//! A reader relies on the direction of dependencies to find the place for a change. So the modules in a folder must
+//! not import each other in a circle, at any level of a crate. An import counts as an arrow between the two siblings
+//! that contain its ends: `crate::server::listen` using `crate::modes::http` is an arrow from `server` to `modes`.
+//! Test code does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
-/// Lines that a source file may have.
+/// Maximum number of lines in a source file.
 const MAX_LINES: usize = 800;
 
-/// The crates whose modules must not form circles, as directories of sources.
+/// Source directories of the crates whose modules must not form circles.
 const CRATES: [&str; 6] = [
     "compiler/artifact/src",
     "compiler/src",
@@ -24,7 +24,7 @@ const CRATES: [&str; 6] = [
     "runner/wasi/src",
 ];
 
-/// Circles that are still to be untangled. Remove an entry with its circle.
+/// Known circles that remain to be untangled. Remove an entry together with its circle.
 const KNOWN_CIRCLES: [&str; 2] = [
     "compiler/src: crate::: backend, build, cache, check, convert, cuda, entry, error, imports, input, lift, lines, message, output, preinit, run, target, trap_imports",
     "runner/src: crate::: jwt, modes, request, server",
@@ -33,7 +33,7 @@ const KNOWN_CIRCLES: [&str; 2] = [
 /// A module as its path from the crate root.
 type Module = Vec<String>;
 
-/// Siblings that import each other, by their common parent.
+/// A group of siblings that import each other, with their parent.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Circle {
     parent: Module,
@@ -47,14 +47,14 @@ impl std::fmt::Display for Circle {
     }
 }
 
-/// Collects the paths that a file names, outside of test code.
+/// Collects the paths that a file names outside test code.
 struct References<'a> {
     module: &'a Module,
     found: Vec<Module>,
 }
 
 impl References<'_> {
-    /// Adds a path, resolved against the module that names it.
+    /// Adds a path, resolved against the module that contains it.
     fn add(&mut self, path: &[String]) {
         let mut absolute = match path.first().map(String::as_str) {
             Some("crate") => Vec::new(),
@@ -144,7 +144,7 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     entries.sort();
     for path in entries {
         if path.is_dir() {
-            // Packages outside of the workspace may have built here.
+            // Standalone packages may have built into a `target` directory here.
             if !path.ends_with("target") {
                 found.extend(sources(&path));
             }
@@ -155,7 +155,7 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The module that a file is, given the crate's source directory.
+/// The module that a file defines, given the crate's source directory.
 fn module_of(root: &Path, file: &Path) -> Module {
     let relative = file.strip_prefix(root).expect("below the root");
     let mut module: Module = relative
@@ -163,7 +163,7 @@ fn module_of(root: &Path, file: &Path) -> Module {
         .iter()
         .map(|part| part.to_string_lossy().into_owned())
         .collect();
-    // A file in place of a module whose feature is off is the same module.
+    // A file that replaces a module whose feature is off counts as that module.
     if let Some(last) = module.last_mut()
         && let Some(name) = last.strip_suffix("_disabled")
     {
@@ -178,7 +178,7 @@ fn module_of(root: &Path, file: &Path) -> Module {
     module
 }
 
-/// The circles among the modules of these files, given with their text.
+/// The circles among the modules of these files, which are given with their text.
 fn circles(files: &[(Module, String)]) -> Vec<Circle> {
     let modules: BTreeSet<&Module> = files.iter().map(|(module, _)| module).collect();
     let mut arrows: BTreeMap<Module, BTreeSet<(String, String)>> = BTreeMap::new();
@@ -190,7 +190,7 @@ fn circles(files: &[(Module, String)]) -> Vec<Circle> {
         };
         references.visit_file(&file);
         for mut target in references.found {
-            // The module that defines or re-exports the item.
+            // Find the module that defines or re-exports the item.
             while !modules.contains(&target) && !target.is_empty() {
                 target.pop();
             }
@@ -216,7 +216,7 @@ fn circles(files: &[(Module, String)]) -> Vec<Circle> {
         .collect()
 }
 
-/// The groups of more than one node of which each reaches each other.
+/// The strongly connected components with more than one node.
 fn components(arrows: &BTreeSet<(String, String)>) -> Vec<Vec<String>> {
     let reachable = |start: &String| {
         let mut seen = BTreeSet::new();
@@ -284,7 +284,7 @@ fn no_source_file_is_overlong() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// The circles among files that are given by path and text.
+/// The circles among files given as path and text.
 fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
     let root = Path::new("src");
     let files: Vec<_> = files
@@ -306,7 +306,7 @@ fn a_circle_is_found_however_it_is_written() {
         let found = circles_of(&[("a.rs", there), back, ("c.rs", "")]);
         assert_eq!(found, ["crate::: a, b"], "{there}");
     }
-    // Between folders, through files of theirs.
+    // Between folders, through the files in them.
     let found = circles_of(&[
         ("x/one.rs", "use crate::y::two::T;"),
         ("y/two.rs", "use crate::z;"),
@@ -315,7 +315,7 @@ fn a_circle_is_found_however_it_is_written() {
         ("y/mod.rs", ""),
     ]);
     assert_eq!(found, ["crate::: x, y, z"]);
-    // Inside of a folder.
+    // Inside a folder.
     let found = circles_of(&[
         ("x/mod.rs", ""),
         ("x/one.rs", "use super::two::T;"),

@@ -1,5 +1,4 @@
-//! Artifacts for other machines than this one: other architectures, CPU levels, and several of them
-//! in one file.
+//! Artifacts for other machines: other architectures and CPU levels, and several of them in one file.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +6,7 @@ use std::process::Command;
 
 use faas_wasm_tests::{Backend, Outcome, Work, runner_program, tool};
 
-/// Exit code of the one-shot mode for failures of ours.
+/// Exit code of the one-shot mode if the run could not start.
 const NOT_STARTED: i32 = 125;
 
 fn build(work: &Work, arguments: &[&str]) -> Outcome {
@@ -36,7 +35,7 @@ fn inspect(artifact: &Path) -> serde_json::Value {
     serde_json::from_str(&json).expect("it is JSON")
 }
 
-/// The name of this architecture, as in a triple.
+/// This machine's architecture, as in a target triple.
 fn host() -> &'static str {
     std::env::consts::ARCH
 }
@@ -73,7 +72,7 @@ fn builds_for_every_architecture_from_here() {
 
             let outcome = one_shot(&output);
             if triple.starts_with(host()) {
-                // The default for another architecture runs here all the same.
+                // A build for the default CPU of another architecture's triple also runs here.
                 assert_eq!(outcome.success(), "hello, world\n");
             } else {
                 outcome.fails(NOT_STARTED, &["the artifact is for", triple, "--target"]);
@@ -151,7 +150,7 @@ fn variants_share_one_image_of_memory() {
 #[test]
 fn the_runner_takes_the_best_variant_and_nothing_else() {
     if host() != "x86_64" {
-        return; // The levels are x86_64's.
+        return; // Only x86_64 has levels.
     }
     let work = Work::new();
     work.fixture("hello");
@@ -160,8 +159,8 @@ fn the_runner_takes_the_best_variant_and_nothing_else() {
     let artifact = work.join("hello.so");
     let intact = fs::read(&artifact).expect("it was written");
     let json = inspect(&artifact);
-    // Damage in the first variant does not matter; in the second one, which is for more of the CPU,
-    // it is found.
+    // Damage to the first variant does not matter. Damage to the second variant, which needs more CPU features, is
+    // detected.
     for (variant, harmless) in [(0, true), (1, false)] {
         let place = &json["variants"][variant];
         let number = |key: &str| place[key].as_u64().expect("a number") as usize;
@@ -222,7 +221,7 @@ fn damaged_fat_artifacts_are_errors() {
         number("offset") + number("size")
     };
     let size = intact.len();
-    // Also where a variant ends and so looks like an artifact of its own.
+    // Also cut where a variant ends, so that the file looks like a complete artifact.
     for length in [
         0,
         1,
@@ -249,7 +248,7 @@ fn damaged_fat_artifacts_are_errors() {
     }
 }
 
-/// Adds vectors, shifts and rounds: what has other instructions in each level.
+/// Adds vectors, shifts and rounds: operations that use different instructions at each level.
 const SIMD: &str = r#"(module
     (memory (export "memory") 1)
     (func (export "_start") (local $i i32)
@@ -265,7 +264,7 @@ const SIMD: &str = r#"(module
 #[test]
 fn code_uses_what_its_level_allows_and_nothing_else() {
     if host() != "x86_64" {
-        return; // The levels are x86_64's.
+        return; // Only x86_64 has levels.
     }
     let work = Work::new();
     work.write("a.wat", SIMD);
@@ -297,7 +296,7 @@ fn code_uses_what_its_level_allows_and_nothing_else() {
                 .collect();
             let has = |name: &&&str| instructions.contains(*name);
             let missing: Vec<_> = with.iter().filter(|name| !has(name)).collect();
-            // Cranelift may do without a wide instruction; it may not use one that is not allowed.
+            // Cranelift need not use a wide instruction, but it must not use a forbidden one.
             if backend == Backend::Llvm {
                 assert!(missing.is_empty(), "{level}: no {missing:?} in {code}");
             }

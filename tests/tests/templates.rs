@@ -1,5 +1,5 @@
-//! What the templates and manifests promise by their text alone. `make test-image` builds and runs
-//! them; nothing here needs a container engine.
+//! Checks of the templates and manifests that need only their text, not a container engine. `make test-image` builds
+//! and runs them.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// Environment variable with the directory of the Python packages kubernetes-validate and PyYAML.
 const KUBERNETES_VALIDATE: &str = "FAAS_WASM_KUBERNETES_VALIDATE";
 
-/// What a stack file may say of a function, as far as we use it.
+/// The keys of a function in a stack file that the templates use.
 const FUNCTION_KEYS: [&str; 14] = [
     "annotations",
     "build_args",
@@ -39,7 +39,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Directories of all templates.
+/// The directories of all templates.
 fn templates() -> Vec<PathBuf> {
     let entries = fs::read_dir(root("templates/template")).expect("the templates are there");
     let mut found: Vec<_> = entries
@@ -68,7 +68,7 @@ fn documented_variables() -> BTreeSet<String> {
 
 #[track_caller]
 fn is_documented(variable: &str, place: &Path) {
-    // Of the NVIDIA container runtime.
+    // Belongs to the NVIDIA container runtime.
     if !variable.starts_with("NVIDIA_") {
         assert!(
             documented_variables().contains(variable),
@@ -78,7 +78,7 @@ fn is_documented(variable: &str, place: &Path) {
     }
 }
 
-/// A Dockerfile's instructions, each on one line.
+/// The instructions of a Dockerfile, one line each.
 fn instructions(text: &str) -> Vec<String> {
     let lines = text
         .lines()
@@ -110,7 +110,7 @@ fn templates_are_complete() {
     }
 }
 
-/// faas-cli takes a template's own folder alone, so that what two share is there twice.
+/// faas-cli copies only the template's own folder, so two templates that share a file each have a copy.
 #[test]
 fn copies_are_equal() {
     let template = |path: &str| root("templates/template").join(path);
@@ -131,7 +131,7 @@ fn copies_are_equal() {
     }
 }
 
-/// An engine without BuildKit knows no mounts, here-documents or other frontends.
+/// An engine without BuildKit supports no mounts, here-documents or other frontends.
 #[test]
 fn dockerfiles_work_with_the_classic_builder() {
     for template in templates() {
@@ -144,7 +144,7 @@ fn dockerfiles_work_with_the_classic_builder() {
             let Some(argument) = instruction.strip_prefix("ARG ") else {
                 continue;
             };
-            // Set by BuildKit: a default would win over it, so that its uses have one.
+            // BuildKit sets this argument. A default would override it, so each use has a fallback instead.
             if argument == "TARGETARCH" {
                 assert!(text.contains("${TARGETARCH:-amd64}"), "{}", path.display());
                 assert!(!text.contains("${TARGETARCH}"), "{}", path.display());
@@ -160,7 +160,7 @@ fn both_dockerfiles_differ_by_cache_mounts_alone() {
     for template in templates() {
         let with = read(&template.join("Dockerfile.buildkit"));
         let mut without = String::new();
-        // A mount ends its line with a backslash, and the next begins with the indentation.
+        // A mount ends its line with a backslash, and the next line starts with the indentation.
         let mut rest = with.as_str();
         while let Some((before, after)) = rest.split_once("--mount=") {
             without += before;
@@ -180,7 +180,7 @@ fn both_dockerfiles_differ_by_cache_mounts_alone() {
     }
 }
 
-/// Who has no access to public registries names images of their own.
+/// Users without access to public registries must be able to name other images.
 #[test]
 fn every_image_can_be_named_by_an_argument() {
     let files = templates().into_iter().flat_map(|template| {
@@ -254,7 +254,7 @@ fn images_set_variables_that_the_runner_has() {
     }
 }
 
-/// The stand-in for faas-cli, in a directory, with a client that only says what it was told.
+/// Runs the stand-in for faas-cli in a directory, with a client that only prints its arguments.
 fn stand_in(work: &Work, arguments: &[&str]) -> Outcome {
     let mut command = Command::new(root("templates/stand-in"));
     command
@@ -277,7 +277,7 @@ fn the_stand_in_lays_the_handler_over_the_template() {
         &["build", "bash-streaming", "hello", "image", "--shrinkwrap"],
     );
     assert_eq!(context.success(), "build/hello\n");
-    // A file that was deleted is the template's again, as with faas-cli.
+    // A deleted file is replaced by the template's, as with faas-cli.
     for file in [
         "Dockerfile",
         "function/handler.sh",
@@ -309,7 +309,8 @@ fn the_stand_in_passes_packages_and_arguments_to_the_build() {
     told(&["--build-option", "none"]).fails(1, &["no build option none", "its options are: web"]);
 }
 
-/// Python with what reads YAML and knows Kubernetes; none, and the test is skipped, without it.
+/// Python with packages that read YAML and know Kubernetes. Without them, records the test as skipped and returns
+/// `None`.
 fn python(test: &str) -> Option<Command> {
     let Some(packages) = env::var_os(KUBERNETES_VALIDATE) else {
         skip(test, "kubernetes-validate is not there");
@@ -320,7 +321,7 @@ fn python(test: &str) -> Option<Command> {
     Some(command)
 }
 
-/// The documents of a YAML file.
+/// The documents in a YAML file.
 fn yaml(mut python: Command, path: &Path) -> Vec<Value> {
     python
         .args(["-c", "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))"])
@@ -406,7 +407,7 @@ fn deployments_match_kubernetes_schemas() {
     }
 }
 
-/// A schema that lets everything pass would let the manifests pass too.
+/// Shows that the check works: a schema that accepts everything would also accept the manifests.
 #[test]
 fn the_validation_finds_mistakes() {
     let test = "the_validation_finds_mistakes";
@@ -429,7 +430,7 @@ fn the_validation_finds_mistakes() {
     }
 }
 
-/// A Profile's fields are those of a pod, which is what OpenFaaS copies them to.
+/// OpenFaaS copies a Profile's fields into the pod, so they must be fields of a pod.
 #[test]
 fn the_gpu_profile_makes_a_valid_pod() {
     let test = "the_gpu_profile_makes_a_valid_pod";

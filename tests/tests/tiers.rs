@@ -1,5 +1,5 @@
-//! `docs/tiers.md` says which WebAssembly features each backend supports. It must name every feature that the tool
-//! knows, and what it says must be what the tool does, for every architecture.
+//! `docs/tiers.md` says which WebAssembly features each backend supports. The document must name every feature that
+//! the tool knows, and must match the tool's behavior on every architecture.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,9 +11,9 @@ const ARCHITECTURES: [&str; 3] = ["amd64", "arm64", "riscv64"];
 
 /// A feature, and a module whose `_start` traps unless the feature works.
 struct Feature {
-    /// As in the document.
+    /// The name in the document.
     name: &'static str,
-    /// The validator's name of it, in the tool's source.
+    /// The validator's name for the feature, as in the tool's source.
     flag: &'static str,
     module: &'static str,
 }
@@ -149,8 +149,8 @@ const FEATURES: &[Feature] = &[
     },
 ];
 
-/// Flags of the validator that no module of ours could use by itself: parts of other features, and proposals that have
-/// neither a text format nor instructions in the validator.
+/// Validator flags that no test module can use alone: parts of other features, and proposals without a text format or
+/// instructions in the validator.
 const WITHOUT_ROW: [&str; 5] = [
     "GC_TYPES",
     "MEMORY_CONTROL",
@@ -164,7 +164,7 @@ fn source(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A row of the document's second table: the feature, whether LLVM and Cranelift support it, and what backs it on
+/// The rows of the document's second table: the feature, whether LLVM and Cranelift support it, and the evidence on
 /// x86-64, aarch64, and riscv64.
 fn rows(document: &str) -> Vec<Vec<&str>> {
     let (_, table) = document.split_once("| feature |").expect("a table");
@@ -182,7 +182,7 @@ fn rows(document: &str) -> Vec<Vec<&str>> {
         .collect()
 }
 
-/// Whether a backend supports a row's feature on an architecture.
+/// Whether the document claims that a backend supports a row's feature on an architecture.
 fn support(row: &[&str], backend: Backend, architecture: &str) -> bool {
     let cell = match backend {
         Backend::Llvm => row[1],
@@ -204,7 +204,7 @@ fn every_feature_that_the_tool_knows_has_its_row() {
     let known: Vec<_> = FEATURES.iter().map(|feature| feature.name).collect();
     assert_eq!(named, known);
 
-    // What `check` calls features.
+    // The feature names that `check` prints.
     let features = source("compiler/src/features.rs");
     let (features, _) = features.split_once("#[cfg(test)]").expect("tests");
     let (_, list) = features.split_once("const PROPOSALS").expect("a list");
@@ -220,7 +220,7 @@ fn every_feature_that_the_tool_knows_has_its_row() {
     let unnamed: Vec<_> = told.iter().filter(|name| !named.contains(name)).collect();
     assert!(unnamed.is_empty(), "no row for {unnamed:?}");
 
-    // What the validator is told to accept, and what is refused by name.
+    // The features that the validator is told to accept, and those that the tool refuses by name.
     let input = source("compiler/src/input.rs");
     let flags = input.split("WasmFeatures::").skip(1);
     let flags = flags.filter_map(|rest| {
@@ -286,11 +286,11 @@ fn features_are_built_for_every_architecture_or_refused() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Also with a runner for aarch64, see `.ci/test-aarch64`.
+/// `.ci/test-aarch64` also runs this with a runner for aarch64.
 #[test]
 fn features_that_are_built_work() {
     let document = source("docs/tiers.md");
-    // Backends choose other instructions for what this CPU has than for what every CPU has.
+    // Backends choose other instructions for this CPU than for the baseline.
     let levels: &[&[&str]] = if cfg!(target_arch = "x86_64") && builds_for_this_machine() {
         &[&["--cpu", "x86-64-v1"], &["--cpu", "native"]]
     } else {

@@ -1,4 +1,5 @@
-//! The chart: bars, each row with a scale of its own, so that numbers of all sizes can be compared.
+//! The chart: horizontal bars. Each row has a separate scale, so that numbers of different magnitudes can be
+//! compared.
 
 use std::fmt::Write as _;
 
@@ -6,13 +7,13 @@ use super::{Better, Kept, Row, Table, digits};
 
 const WIDTH: usize = 860;
 const NAMES: usize = 370;
-/// Room for the longest bar; its number stands behind it.
+/// Width of the longest bar; its number stands to the right of it.
 const BARS: usize = 400;
 const BAR: usize = 11;
 const GAP: usize = 9;
 const HEADING: usize = 44;
 
-/// Looks the same in light and dark: only the text follows the reader's colours.
+/// Looks the same in light and dark themes: only the text uses the reader's colors.
 const STYLE: &str = "\
 text{font:12px system-ui,sans-serif;fill:#24292f}
 .h{font-weight:600}.n{font-size:10px}
@@ -20,22 +21,22 @@ text{font:12px system-ui,sans-serif;fill:#24292f}
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.c1{fill:#6e7681}.c2{fill:#484f58}.c3{fill:#30363d}}
 ";
 
-/// What begins the bars of a benchmark: its name and the height in pixels follow.
+/// Start of a benchmark's bars; its name and the height in pixels follow.
 const BEGIN: &str = "<g data-name=\"";
 const MIDDLE: &str = "\" data-height=\"";
 const END: &str = "</g>";
-/// Pixels above the first and below the last benchmark.
+/// Pixels above the first benchmark and below the last one.
 const MARGIN: usize = 6;
 
-/// The bars of a benchmark.
+/// The bars of one benchmark.
 struct Block {
     name: String,
     height: usize,
     bars: String,
 }
 
-/// The chart with every table of these results that asks for it. They take the place of the benchmark's earlier
-/// bars, or come last if there are none; the bars of all other benchmarks stay.
+/// Adds every table marked for the chart. The bars replace earlier bars of the same benchmark, or are appended. The
+/// bars of other benchmarks stay unchanged.
 pub fn update(old: &str, kept: &[Kept]) -> String {
     let mut blocks = blocks(old);
     for Kept { results, .. } in kept {
@@ -74,7 +75,7 @@ fn draw(blocks: &[Block]) -> String {
     )
 }
 
-/// The bars of a chart that was drawn here.
+/// Parses the bars of a chart that this module drew.
 fn blocks(chart: &str) -> Vec<Block> {
     let groups = chart.split(BEGIN).skip(1);
     let block = |group: &str| {
@@ -126,7 +127,7 @@ fn draw_table(bars: &mut String, table: &Table, top: usize) -> usize {
         x += 28 + column.len() * 6;
     }
     let mut y = top + HEADING;
-    // A single bar says nothing.
+    // A row with a single bar compares nothing.
     let compared = |row: &&Row| row.values.iter().flatten().count() > 1;
     for row in table.rows.iter().filter(compared) {
         y = draw_row(bars, row, y);

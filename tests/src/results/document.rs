@@ -1,4 +1,4 @@
-//! The document: a section for each benchmark.
+//! The document, with one section per benchmark.
 
 use std::fmt::Write as _;
 
@@ -15,11 +15,11 @@ since machines that measure are rarely idle.
 ![The numbers below as bars](benchmarks.svg)
 ";
 
-/// What begins a section, and ends the one before.
+/// Start of a section, which also ends the section before it.
 const HEADING: &str = "## ";
 
-/// The document with these results. Each takes the place of the section with its title, or comes last if there is none;
-/// all other sections stay.
+/// Updates the document with these results. Each result replaces the section with its title, or is appended. All
+/// other sections stay unchanged.
 pub fn update(old: &str, kept: &[Kept]) -> String {
     let mut sections = sections(old);
     for one in kept {
@@ -35,14 +35,14 @@ pub fn update(old: &str, kept: &[Kept]) -> String {
     texts.join("\n\n") + "\n"
 }
 
-/// Titles and texts, headings included.
+/// Titles and texts of the sections, headings included.
 fn sections(document: &str) -> Vec<(String, String)> {
     let mut sections: Vec<(String, String)> = Vec::new();
     for line in document.lines() {
         if let Some(title) = line.strip_prefix(HEADING) {
             sections.push((title.to_owned(), String::new()));
         }
-        // What comes before the first heading is not kept.
+        // Text before the first heading is dropped.
         if let Some((_, text)) = sections.last_mut() {
             *text += line;
             *text += "\n";

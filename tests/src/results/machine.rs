@@ -1,10 +1,10 @@
-//! The machine and the day, without its name.
+//! Description of the machine and the date, without the machine's name.
 
 use std::fs;
 use std::io;
 use std::process::Command;
 
-/// One line on where and when the numbers were taken.
+/// One line that says where and when the numbers were measured.
 pub(super) fn describe() -> io::Result<String> {
     let cpu = fs::read_to_string("/proc/cpuinfo")?;
     let model = value_of(&cpu, "model name").unwrap_or("unknown CPU");
@@ -20,7 +20,7 @@ pub(super) fn describe() -> io::Result<String> {
     } else {
         ""
     };
-    // Of the last five minutes: what else the machine did falls on the numbers.
+    // The load average of the last five minutes: other work on the machine affects the numbers.
     let load = fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').nth(1).unwrap_or_default().to_owned();
     let today = Command::new("date").args(["-u", "+%F"]).output()?;
@@ -32,7 +32,7 @@ pub(super) fn describe() -> io::Result<String> {
     ))
 }
 
-/// What stands behind the first `name   : `.
+/// The value after the first `name   : `.
 fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim())
