@@ -1,8 +1,8 @@
-//! What CUDA costs a guest over a native program: single calls, launches, copies, a matrix product.
+//! The cost of CUDA for a guest over a native program: single calls, launches, copies, and a matrix product.
 //!
-//! `make bench` runs this over the tests' stand-in for the driver, against the same C program compiled for this machine:
-//! what a call costs there beyond the native one is the host's doing, whatever the device. `make bench-gpu` runs it over
-//! a device, against a program that uses the crate cust.
+//! `make bench` runs this over the stand-in driver, against the same C program compiled natively. The extra cost of a
+//! call is then the host's, independent of any device. `make bench-gpu` runs it on a device, against a program that
+//! uses the crate cust.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,9 +16,9 @@ use faas_wasm_tests::{
 /// Environment variables of `make bench-gpu`: the native program, and the driver's library.
 const RIVAL: &str = "FAAS_WASM_CUDA_RIVAL";
 const DRIVER: &str = "FAAS_WASM_CUDA_DRIVER";
-/// How often each side is run, by turns; the best of each counts.
+/// Number of alternating runs of each side; the best one counts.
 const ROUNDS: usize = 3;
-/// Calls that do little in the driver, and how many calls a turn of each is.
+/// Calls that do little in the driver, and the number of calls in one iteration of each.
 const SMALL: [(&str, f64); 3] = [
     ("cuDeviceGetCount", 1.0),
     ("cuMemGetInfo", 1.0),
@@ -27,7 +27,7 @@ const SMALL: [(&str, f64); 3] = [
 const LAUNCH: &str = "cuLaunchKernel_8";
 const PRODUCT: &str = "matrix_product";
 
-/// What a program found, by name, with units.
+/// A program's measurements by name, with units.
 type Findings = BTreeMap<String, (f64, String)>;
 
 fn findings(text: &str) -> Findings {
@@ -42,12 +42,12 @@ fn findings(text: &str) -> Findings {
         .unwrap_or_else(|| panic!("these are no findings:\n{text}"))
 }
 
-/// Where both sides run, and with what.
+/// The environment in which both sides run.
 struct Setting {
     driver: PathBuf,
-    /// The native program with its first arguments.
+    /// The native program and its first arguments.
     rival: Vec<PathBuf>,
-    /// Bytes of the copies and rows of the matrices.
+    /// Sizes of the copies in bytes, and the number of rows of the matrices.
     sizes: [String; 2],
     is_device: bool,
 }
@@ -103,7 +103,7 @@ impl Setting {
     }
 }
 
-/// The better of two findings of each name.
+/// Keeps the better of two measurements of each name.
 fn best(found: &mut Findings, more: Findings) {
     for (name, (value, unit)) in more {
         let (known, unit) = found.entry(name).or_insert((value, unit));
@@ -148,7 +148,7 @@ fn main() -> ExitCode {
         chart: false,
     };
     let value = |side: usize, name: &str| sides[side].get(name).map(|(value, _)| *value);
-    // What either guest needs more than the native program.
+    // The extra cost of a guest over the native program.
     let over = |name: &str, calls: f64| {
         let native = value(2, name)?;
         let slower = value(0, name)?.max(value(1, name)?);
@@ -175,7 +175,7 @@ fn main() -> ExitCode {
         ),
     ];
     if setting.is_device {
-        // On the CPU it would be the interpreter that is measured.
+        // On the CPU, this would measure the interpreter.
         rules.push(Rule {
             gate: Some(Bound::AtMost(1.02)),
             ..rule("a matrix product, times native", product, 1.02)

@@ -1,12 +1,12 @@
-//! How soon a replica is free again after a deadline, seen from outside. `make bench` runs this.
+//! How soon a replica is free again after a deadline, measured by a client. `make bench` runs this.
 //!
 //! ```text
 //! one spins     |---------------- X-Timeout ----------------|
 //! other waits        |--------------------------------------|~~~|  answered
 //! ```
 //!
-//! There is one replica. The deadline is counted from when the spinning request was sent, so that what the way to
-//! the replica takes counts too; the other request does next to nothing once it has its turn.
+//! There is one replica. The deadline starts when the spinning request is sent, so that the time until the replica
+//! receives it counts too. The waiting request needs almost no time once it runs.
 
 use std::io::{BufReader, Write as _};
 use std::net::TcpStream;
@@ -31,7 +31,7 @@ fn status(stream: TcpStream) -> u16 {
     response.expect("it is answered").status
 }
 
-/// Milliseconds from the deadline to the answer of the one that waited, in order.
+/// Milliseconds from the deadline to the response of the waiting request, sorted.
 fn measure(backend: Backend) -> Vec<f64> {
     let guest = Guest::fixture_by("obey", backend);
     let runner = guest.serve().env("max_scale", "1").start();
@@ -40,7 +40,7 @@ fn measure(backend: Backend) -> Vec<f64> {
         .map(|_| {
             let start = Instant::now();
             let spinning = send(&runner, "/spin", &limit);
-            // It is in the queue or running before the other one comes.
+            // The spinning request is queued or running before the other one arrives.
             runner.wait_for_metric("http_requests_in_flight", 1.0);
             let waiting = send(&runner, "/ok", "");
             assert_eq!(status(waiting), 200);

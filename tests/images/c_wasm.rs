@@ -1,4 +1,4 @@
-//! The template c-wasm, and with it what all images with an artifact have in common.
+//! The template c-wasm, and the properties that all images with an artifact share.
 
 use std::thread;
 
@@ -59,7 +59,7 @@ fn a_request_in_flight_is_answered_after_sigterm() {
     assert!(answer.complete);
 }
 
-/// Room is reserved for each guest, and little of it is used.
+/// Each guest reserves much address space but uses little memory.
 #[test]
 fn a_small_container_serves_many_guests() {
     let image = FunctionImage::new("c-wasm", "c-wasm").build();

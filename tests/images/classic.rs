@@ -1,4 +1,4 @@
-//! The templates in which the runner replaces of-watchdog: nothing in them is WebAssembly.
+//! Templates without WebAssembly, in which the runner replaces of-watchdog.
 
 use faas_wasm_tests::http::Request;
 
@@ -27,7 +27,7 @@ fn bash_streaming() {
     }
 }
 
-/// The first process of a container inherits what functions leave behind, and must reap it.
+/// A container's first process inherits the orphans of functions and must reap them.
 #[test]
 fn orphans_are_reaped() {
     let image = FunctionImage::new("bash-streaming", "orphan")

@@ -1,4 +1,4 @@
-//! A container as an orchestrator would run it: read-only, without rights, with limits.
+//! A container as an orchestrator would run it: read-only, unprivileged, and with limits.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
@@ -9,12 +9,12 @@ use faas_wasm_tests::http::{Request, Response};
 
 use crate::engine::{docker, inspect, run};
 
-/// No step of a test takes that long on a machine that works.
+/// Far longer than any step of a test takes on a working machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at what changes by itself.
+/// Interval between polls.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// Calls this until it gives something.
+/// Polls until this returns a value.
 #[track_caller]
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -27,14 +27,14 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// A running container, removed when it is dropped.
+/// A running container, removed on drop.
 #[derive(Debug)]
 pub(crate) struct Container {
     id: String,
 }
 
 impl Container {
-    /// Starts one with a read-only root, a writable /tmp, no capabilities, 256 MiB and one CPU.
+    /// Starts a container with a read-only root, a writable /tmp, no capabilities, 256 MiB and one CPU.
     #[track_caller]
     pub(crate) fn start(image: &str) -> Self {
         Self::start_with(image, &[])
@@ -74,13 +74,13 @@ impl Container {
         container
     }
 
-    /// A field of what the engine knows of it.
+    /// A field of the engine's description of the container.
     #[track_caller]
     pub(crate) fn inspect(&self, field: &str) -> String {
         inspect(&self.id, field)
     }
 
-    /// Where a port of it is published; none before it is.
+    /// The address at which a port is published, or `None` if it is not published yet.
     pub(crate) fn address(&self, port: u16) -> Option<SocketAddr> {
         let field = format!(
             "{{{{with index .NetworkSettings.Ports \"{port}/tcp\"}}}}{{{{(index . 0).HostPort}}}}{{{{end}}}}"
@@ -98,32 +98,32 @@ impl Container {
             .unwrap_or_else(|error| panic!("{request:?}: {error}\nlog:\n{}", self.logs()))
     }
 
-    /// Sends a GET.
+    /// Sends a GET request.
     #[track_caller]
     pub(crate) fn get(&self, target: &str) -> Response {
         self.send(&Request::get(target))
     }
 
-    /// Sends a POST.
+    /// Sends a POST request.
     #[track_caller]
     pub(crate) fn post(&self, target: &str, body: impl Into<Vec<u8>>) -> Response {
         self.send(&Request::post(target, body))
     }
 
-    /// What `/metrics` says.
+    /// The text of `/metrics`.
     pub(crate) fn metrics(&self) -> String {
         let address = self.address(8081).expect("the port is published");
         let response = Request::get("/metrics").send(address);
         response.expect("metrics can be read").text()
     }
 
-    /// What it has written, on either stream.
+    /// The container's output on both streams.
     pub(crate) fn logs(&self) -> String {
         let outcome = Outcome::of(docker().args(["logs", &self.id]));
         outcome.text() + &outcome.stderr
     }
 
-    /// Waits until the image's health check has found it healthy.
+    /// Waits until the image's health check reports the container as healthy.
     #[track_caller]
     pub(crate) fn wait_until_healthy(&self) {
         wait_for("the health check passes", || {
@@ -133,19 +133,19 @@ impl Container {
         });
     }
 
-    /// Runs a program in it.
+    /// Runs a program in the container.
     pub(crate) fn exec(&self, arguments: &[&str]) -> Outcome {
         Outcome::of(docker().args(["exec", &self.id]).args(arguments))
     }
 
-    /// What the kernel says of its first process: the lines of `/proc/PID/status`.
+    /// The kernel's view of the container's first process: the lines of `/proc/PID/status`.
     pub(crate) fn process_status(&self) -> String {
         let path = format!("/proc/{}/status", self.inspect("{{.State.Pid}}"));
         std::fs::read_to_string(path).expect("the engine runs on this machine")
     }
 
-    /// Asks it to end, and waits for that; gives its exit code. It is killed after a minute, which
-    /// shows as 137.
+    /// Asks the container to stop, waits for its end, and returns the exit code. The engine kills it after a minute,
+    /// which gives 137.
     #[track_caller]
     pub(crate) fn stop(&self) -> i32 {
         run(&["stop", "--time=60", &self.id]);
@@ -153,8 +153,8 @@ impl Container {
         code.parse().expect("it is a number")
     }
 
-    /// Requires what every container of ours must show: not root, no rights, default seccomp, and
-    /// a health check that passes.
+    /// Asserts the properties of every container: not root, no capabilities, the default seccomp profile, and a
+    /// passing health check.
     #[track_caller]
     pub(crate) fn is_confined_and_healthy(&self) {
         let status = self.process_status();
@@ -175,7 +175,7 @@ impl Container {
         self.wait_until_healthy();
     }
 
-    /// Requires that it ends with 0 when it is asked to, and says so in its log.
+    /// Asserts that the container exits with 0 when asked to stop, and logs that.
     #[track_caller]
     pub(crate) fn ends_well(&self) {
         assert_eq!(self.stop(), 0, "{}", self.logs());
@@ -191,7 +191,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // Nothing to do about a failure here, and the test's own is the interesting one.
+        // A failure here cannot be handled, and must not hide the test's own failure.
         let _ = docker().args(["rm", "--force", &self.id]).output();
     }
 }

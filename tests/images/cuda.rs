@@ -1,5 +1,4 @@
-//! The template cuda-wasm, with the tests' stand-in for the driver put where the NVIDIA container
-//! runtime puts the real one.
+//! The template cuda-wasm, with the stand-in driver at the path where the NVIDIA container runtime puts the real one.
 
 use std::env::consts::ARCH;
 
@@ -23,7 +22,7 @@ fn bytes(numbers: &[f32]) -> Vec<u8> {
         .collect()
 }
 
-/// x = 0, 1, 2... and y = 1000 everywhere.
+/// A request with x = 0, 1, 2... and y = 1000 everywhere.
 fn vectors(count: u16) -> Request {
     let x: Vec<f32> = (0..count).map(f32::from).collect();
     let y = vec![1000.0; count.into()];

@@ -1,4 +1,4 @@
-//! The container engine's client, and images built with it.
+//! The container engine's client, and images that it builds.
 
 use std::env;
 use std::fs::File;
@@ -9,7 +9,7 @@ use faas_wasm_tests::{Outcome, Work, skip};
 
 /// Environment variable with the engine's client.
 const DOCKER: &str = "FAAS_WASM_DOCKER";
-/// Environment variable with the image that stands for Debian's.
+/// Environment variable with the image that replaces Debian's.
 const BASE_IMAGE: &str = "FAAS_WASM_BASE_IMAGE";
 /// Environment variable with the directory of the templates.
 const TEMPLATES: &str = "FAAS_WASM_TEMPLATES";
@@ -19,33 +19,33 @@ fn required(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set: run these tests by `make test-image`"))
 }
 
-/// The engine's client with the builder that every engine has, unless BuildKit is asked for.
+/// The engine's client, set to the classic builder, which every engine has, unless the caller selects BuildKit.
 pub(crate) fn docker() -> Command {
     let mut command = Command::new(required(DOCKER));
     command.env("DOCKER_BUILDKIT", "0");
     command
 }
 
-/// Runs the client; gives what it printed, without the newline at the end.
+/// Runs the client and returns its output without the trailing newline.
 #[track_caller]
 pub(crate) fn run(arguments: &[&str]) -> String {
     let outcome = Outcome::of(docker().args(arguments));
     outcome.success().trim_end().to_owned()
 }
 
-/// A field of what the engine knows of an image or a container, as a template of Go.
+/// A field of the engine's description of an image or a container, selected with a Go template.
 #[track_caller]
 pub(crate) fn inspect(what: &str, field: &str) -> String {
     run(&["inspect", "--format", field, what])
 }
 
-/// The image that stands for Debian's.
+/// The image that replaces Debian's.
 pub(crate) fn base_image() -> String {
     required(BASE_IMAGE)
 }
 
-/// An image that stands for a public one with a toolchain; none, and the test is skipped, if the
-/// toolchain cannot be had.
+/// An image that replaces a public one with a toolchain. If the toolchain is not available, records the test as
+/// skipped and returns `None`.
 pub(crate) fn toolchain_image(name: &str, test: &str) -> Option<String> {
     let tag = format!("faas-wasm-test/{name}");
     let file = own(&format!("stand-ins/{name}.Dockerfile"));
@@ -78,13 +78,13 @@ pub(crate) fn own(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// Version of the product, which is the tag of our images and the templates' default.
+/// The project's version, which is the tag of its images and the templates' default.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Which of a template's Dockerfiles is built, and with what.
+/// Selects a template's Dockerfile and its builder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Builder {
-    /// `Dockerfile`, with the builder that every engine has.
+    /// `Dockerfile`, with the classic builder.
     Classic,
     /// `Dockerfile.buildkit`, with BuildKit.
     BuildKit,
@@ -95,14 +95,14 @@ pub(crate) enum Builder {
 pub(crate) struct FunctionImage<'a> {
     template: &'a str,
     name: &'a str,
-    /// The handler folder; none: the template's own, as `new` gives it.
+    /// The handler folder, or `None` for the one that the stand-in's `new` copies from the template.
     handler: Option<PathBuf>,
     builder: Builder,
     arguments: Vec<String>,
 }
 
 impl<'a> FunctionImage<'a> {
-    /// A function of this name as `new` makes it from this template.
+    /// A function with this name, as the stand-in's `new` creates it from the template.
     pub(crate) fn new(template: &'a str, name: &'a str) -> Self {
         let base = base_image();
         Self {
@@ -110,7 +110,7 @@ impl<'a> FunctionImage<'a> {
             name,
             handler: None,
             builder: Builder::Classic,
-            // A template has one or the other; an argument given again later wins.
+            // A template uses one or the other. If an argument is repeated, the last one wins.
             arguments: vec![
                 format!("TOOLCHAIN_IMAGE={base}"),
                 format!("BASE_IMAGE={base}"),
@@ -118,28 +118,28 @@ impl<'a> FunctionImage<'a> {
         }
     }
 
-    /// With this handler folder laid over the template's.
+    /// Uses this handler folder on top of the template's.
     #[must_use]
     pub(crate) fn handler(mut self, handler: PathBuf) -> Self {
         self.handler = Some(handler);
         self
     }
 
-    /// Built by this builder.
+    /// Selects the builder.
     #[must_use]
     pub(crate) fn builder(mut self, builder: Builder) -> Self {
         self.builder = builder;
         self
     }
 
-    /// With a build argument, `NAME=VALUE`.
+    /// Adds a build argument, `NAME=VALUE`.
     #[must_use]
     pub(crate) fn argument(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// Builds it, in an empty directory; gives what the client said.
+    /// Builds the image in an empty directory. Returns its name and the client's outcome.
     pub(crate) fn try_build(&self) -> (String, Outcome) {
         let work = Work::new();
         let handler = match &self.handler {
@@ -150,7 +150,7 @@ impl<'a> FunctionImage<'a> {
             }
         };
         let tag = format!("faas-wasm-test/{}:{:?}", self.name, self.builder).to_lowercase();
-        // Below the name of the function's context, whatever the folder is called.
+        // The folder is named after the function, whatever the handler's folder is called.
         let folder = work.path().join("handlers").join(self.name);
         copy(&handler, &folder);
         let folder = folder
@@ -164,7 +164,7 @@ impl<'a> FunctionImage<'a> {
         for argument in &self.arguments {
             arguments.extend(["--build-arg", argument]);
         }
-        // Two builds at once would both make what the second can take from the first.
+        // Build one at a time: two concurrent builds would both do work that the second can take from the cache.
         let lock = Path::new(env!("CARGO_TARGET_TMPDIR")).join(self.template);
         let lock = File::create(lock).expect("a file can be made");
         lock.lock().expect("it can be locked");
@@ -172,7 +172,7 @@ impl<'a> FunctionImage<'a> {
         (tag, outcome)
     }
 
-    /// Builds it; gives the image's name.
+    /// Builds the image and returns its name.
     #[track_caller]
     pub(crate) fn build(&self) -> String {
         let (tag, outcome) = self.try_build();

@@ -1,4 +1,4 @@
-//! The examples: functions that do something real, checked by what comes out of them.
+//! The examples: realistic functions, checked by their output.
 
 use std::io::Cursor;
 
@@ -8,7 +8,7 @@ use crate::engine::{FunctionImage, templates, toolchain_image};
 const RED: [u8; 3] = [255, 0, 0];
 const BLUE: [u8; 3] = [0, 0, 255];
 
-/// A picture whose left half is red and whose right half is blue, as a PNG.
+/// A PNG image whose left half is red and whose right half is blue.
 fn picture(width: u32, height: u32) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);

@@ -1,16 +1,16 @@
-//! The templates of languages that compile to WebAssembly, each with both builders.
+//! The templates for languages that compile to WebAssembly, each with both builders.
 
 use faas_wasm_tests::http::Request;
 
 use crate::container::Container;
 use crate::engine::{Builder, FunctionImage, toolchain_image};
 
-/// What a new function of a template answers.
+/// Expectations for a new function from a template.
 struct Expected<'a> {
     template: &'a str,
-    /// The stand-in for the image with its toolchain.
+    /// The image that replaces the public one with the toolchain.
     toolchain: &'a str,
-    /// Target of a POST of five bytes, and the answer's body.
+    /// Target of a POST request with a body of five bytes, and the response body.
     greeting: (&'a str, &'a str),
 }
 
@@ -23,7 +23,7 @@ fn check(expected: &Expected<'_>) {
         let image = FunctionImage::new(template, template)
             .builder(builder)
             .argument(format!("TOOLCHAIN_IMAGE={toolchain}"))
-            // For the time it takes; c-wasm is built with the default.
+            // Cranelift saves time; c-wasm covers the default.
             .argument("BUILD_FLAGS=--backend cranelift")
             .build();
         let container = Container::start(&image);

@@ -1,9 +1,9 @@
-//! Container images: ours, and those that the templates make. `make test-image` runs these with a
-//! container engine; nothing here is compiled for other tests.
+//! Tests of container images: this project's own, and those that the templates build. `make test-image` runs them
+//! with a container engine; other test targets do not compile them.
 //!
-//! Images are built from the templates as a user has them, with `templates/stand-in` in the place of
-//! faas-cli, on base images that the Makefile made. They stay in the engine, so that a further run is
-//! quick; containers are removed.
+//! The tests build images from the templates as a user does, with `templates/stand-in` in place of faas-cli, on base
+//! images that the Makefile has built. They leave the images in the engine, so that the next run is fast, and remove
+//! the containers.
 
 mod c_wasm;
 mod classic;

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::container::Container;
 use crate::engine::{VERSION, docker, inspect, run};
 
-/// The runner's image must stay below this.
+/// Maximum size of the runner's image in bytes.
 const RUNNER_LIMIT: u64 = 12_000_000;
 
 fn runner_image() -> String {
@@ -29,7 +29,7 @@ fn the_runners_image_is_small_and_unprivileged() {
     );
 }
 
-/// of-watchdog's image has the program at /fwatchdog, and templates copy it from there.
+/// of-watchdog's image has the program at /fwatchdog, from where templates copy it.
 #[test]
 fn the_runners_image_has_the_program_at_both_places() {
     for program in ["/fwatchdog", "/usr/bin/fwatchdog"] {
@@ -40,7 +40,7 @@ fn the_runners_image_has_the_program_at_both_places() {
     }
 }
 
-/// A driver is mounted by the NVIDIA container runtime into Debian's directory of libraries.
+/// The NVIDIA container runtime mounts the driver into Debian's library directory.
 #[test]
 fn the_runners_image_finds_libraries_where_a_container_runtime_puts_them() {
     let work = Work::new();
@@ -53,7 +53,7 @@ fn the_runners_image_finds_libraries_where_a_container_runtime_puts_them() {
     .expect("a file can be written");
     let library = work.path().join("libdriver.so.1");
     let mut compiler = std::process::Command::new("cc");
-    // With the libraries that NVIDIA's driver names.
+    // Link it to the libraries that NVIDIA's driver needs.
     compiler
         .args(["-shared", "-fPIC", "-Wl,--no-as-needed", "-o"])
         .arg(&library)
@@ -65,7 +65,7 @@ fn the_runners_image_finds_libraries_where_a_container_runtime_puts_them() {
         library.display(),
         std::env::consts::ARCH
     );
-    // By name alone, as the runner opens libcuda.so.1.
+    // Open it by name alone, as the runner opens libcuda.so.1.
     let said = run(&[
         "run",
         "--rm",
@@ -80,7 +80,8 @@ fn the_runners_image_finds_libraries_where_a_container_runtime_puts_them() {
     assert!(said.starts_with("loaded"), "{said}");
 }
 
-/// Under a profile that is stricter than engines' own, what is refused is done in another way.
+/// Under a stricter seccomp profile than the engine's default, the runner uses other means for the calls that are
+/// refused.
 #[test]
 fn instances_are_fresh_whatever_a_seccomp_profile_refuses() {
     const PAGEMAP_SCAN: u32 = 0xc060_6610;

@@ -1,11 +1,11 @@
-//! An image that was made for of-watchdog, with the runner named in its place.
+//! An image that was made for of-watchdog, with the runner in its place.
 
 use faas_wasm_tests::{Guest, Outcome};
 
 use crate::container::{Container, wait_for};
 use crate::engine::{VERSION, base_image, docker, inspect, own, run, toolchain_image};
 
-/// Builds the image of a function that writes what it reads in upper case.
+/// Builds the image of a function that converts its input to upper case.
 fn classic(tag: &str, watchdog: &str, base: &str) -> String {
     let tag = format!("faas-wasm-test/{tag}");
     let arguments = [

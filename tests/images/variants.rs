@@ -8,7 +8,7 @@ use crate::container::Container;
 use crate::engine::{Builder, FunctionImage, docker, inspect, run};
 use crate::own_images::tool_image;
 
-/// Whoever must not have the backend under BUSL-1.1 can have an image without it.
+/// Users who cannot accept BUSL-1.1 can build an image without the backend that is under it.
 #[test]
 fn the_second_tag_is_without_the_llvm_backend() {
     let image = format!("{}-cranelift", tool_image());
@@ -48,8 +48,8 @@ fn c_wasm_is_built_with_buildkit() {
     container.ends_well();
 }
 
-/// BuildKit sets TARGETARCH by `--platform`, with any other builder it is an argument. What the build
-/// stages compile is for that architecture; only the runner's image must be one for it, too.
+/// BuildKit sets TARGETARCH from `--platform`; other builders take it as an argument. The build stages compile for
+/// that architecture, and only the runner's image must itself be for it.
 #[test]
 fn c_wasm_is_compiled_for_the_target_architecture() {
     let (argument, foreign) = match ARCH {
@@ -60,7 +60,7 @@ fn c_wasm_is_compiled_for_the_target_architecture() {
         .argument(argument)
         .argument("BUILD_FLAGS=--backend cranelift")
         .build();
-    // The runner of this machine refuses it, which shows what is in the image.
+    // This machine's runner refuses the artifact, which shows its architecture.
     let outcome = Outcome::of(docker().args(["run", "--rm", &image]));
     assert_ne!(outcome.code(), 0);
     let said = format!("the artifact is for {foreign}-unknown-linux-gnu, this host is {ARCH}");

@@ -1,4 +1,4 @@
-//! Wasm mode: every limit has its outcome, counts under its name, and is one line of the log.
+//! Wasm mode: each limit has its own outcome, is counted under its name, and logs one line.
 
 use faas_wasm_tests::http::{Request, answer, reset};
 use faas_wasm_tests::{Guest, Runner};
@@ -7,8 +7,8 @@ fn series(limit: &str) -> String {
     format!("wasm_limit_reached_total{{limit=\"{limit}\"}}")
 }
 
-/// A request has met a limit: it was counted before its answer could be read, and the log has one
-/// line of it.
+/// Asserts that a request reached a limit: the metric has counted it before the response can be read, and the log has
+/// exactly one line about it.
 #[track_caller]
 fn has_met(runner: &mut Runner, limit: &str, line: &str) {
     assert_eq!(
@@ -23,23 +23,23 @@ fn has_met(runner: &mut Runner, limit: &str, line: &str) {
     assert_eq!(count, 1, "{line}\n{log}");
 }
 
-/// A runner of the guest that does what the path says, with these settings.
+/// A runner with these settings and the fixture `obey`, which does what the request's path says.
 fn obey(settings: &[(&str, &str)]) -> Runner {
     let guest = Guest::fixture("obey");
     let command = guest.serve().env("exec_timeout", "20s");
     command.envs(settings).start()
 }
 
-/// A log that nobody reads holds up the functions that write it, and no probe; nothing of it is lost.
+/// An unread log blocks the functions that write to it, but no probe, and no line is lost.
 #[test]
 fn a_log_that_nobody_reads_keeps_no_probe_waiting() {
-    // On replicas, and on the thread that also answers the probes.
+    // Test replicas, and the I/O thread, which also serves the probes.
     for is_warm in [false, true] {
         let runner = Guest::fixture("nop").serve().start();
         if is_warm {
             runner.warm_up("/");
         }
-        // A pipe holds 64 KiB, its reader a little more.
+        // The pipe holds 64 KiB, and the thread that reads it a little more.
         let target = format!("/{}", "x".repeat(1000));
         let unread = runner.leave_log_unread();
         let begun: Vec<_> = (0..200).map(|_| runner.begin(&target, "")).collect();
@@ -56,7 +56,7 @@ fn a_log_that_nobody_reads_keeps_no_probe_waiting() {
     }
 }
 
-/// With `log_format=json` each line is an object; that of a request has the request's fields.
+/// With `log_format=json`, each line is an object. An access line has the request's fields.
 #[test]
 fn json_lines_tell_the_request() {
     let mut runner = obey(&[("log_format", "json")]);
@@ -134,7 +134,7 @@ fn the_time_limit_of_a_request() {
 #[test]
 fn the_limit_of_cpu_time() {
     let mut runner = obey(&[("wasm_cpu_timeout", "50ms")]);
-    // Waiting is free.
+    // A waiting guest uses no CPU time.
     assert_eq!(runner.get("/sleep/300").status, 200);
     assert_eq!(runner.metric(&series("cpu_timeout")), Some(0.0));
     assert_eq!(runner.get("/spin").status, 504);
@@ -154,7 +154,7 @@ fn a_limit_in_mid_stream_cuts_it() {
     runner.wait_for_metric(&series("exec_timeout"), 1.0);
 }
 
-/// The one that waits is let go while the other still runs, and its place in the queue is free.
+/// The waiting request ends while the other one still runs, and its place in the queue becomes free.
 #[test]
 fn the_wait_for_a_replica() {
     let mut runner = obey(&[("max_scale", "1"), ("wasm_queue_limit", "1")]);
@@ -196,7 +196,7 @@ fn a_full_queue() {
     assert_eq!([answer(running).status, answer(waiting).status], [200; 2]);
 }
 
-/// Who leaves the queue makes room in it, at once.
+/// A client that leaves the queue frees its place at once.
 #[test]
 fn a_client_that_leaves_the_queue() {
     let runner = obey(&[("max_scale", "1"), ("wasm_queue_limit", "1")]);
@@ -226,7 +226,7 @@ fn requests_in_flight() {
     assert_eq!(answer(running).status, 200);
 }
 
-/// Limits that the guest sees as an error of the call, and the request not at all.
+/// Limits that fail a call of the guest but do not end its request.
 #[test]
 fn limits_that_do_not_end_a_run() {
     for (setting, value, target, label, line) in [
@@ -253,7 +253,7 @@ fn limits_that_do_not_end_a_run() {
         ),
     ] {
         let mut runner = obey(&[(setting, value)]);
-        // Below the limit there is nothing to tell.
+        // Below the limit, nothing is counted or logged.
         let below = target.replace("100", "3");
         assert_eq!(runner.get(&below).text(), "done\n");
         assert_eq!(runner.metric(&series(label)), Some(0.0), "{label}");
@@ -283,7 +283,7 @@ fn the_limit_of_the_stack() {
         "stack_size",
         "call stack exhausted: the limit is 131072 bytes (wasm_stack_size)",
     );
-    // Any other trap is none of a limit.
+    // No other trap counts as a reached limit.
     assert_eq!(runner.get("/trap").status, 500);
     assert_eq!(runner.metric(&series("stack_size")), Some(1.0));
 }
@@ -298,7 +298,7 @@ fn the_limit_of_output() {
         "output_limit",
         "its output is longer than 1000 bytes (wasm_output_limit)",
     );
-    // More than is held back and waits for the client: the stream is cut.
+    // The output exceeds what the runner buffers, so the response is already under way and must be cut off.
     let mut runner = obey(&[("wasm_output_limit", "3000000")]);
     let response = runner.get("/print/3000001");
     assert_eq!((response.status, response.complete), (200, false));
@@ -306,8 +306,8 @@ fn the_limit_of_output() {
     runner.wait_for_log("its output is longer than 3000000 bytes");
 }
 
-/// Whoever waits for the only replica has it when the deadline has passed; how soon, the benchmark
-/// of deadlines tells.
+/// A request that waits for the only replica gets it after the deadline of the other request. The benchmark `release`
+/// measures the delay.
 #[test]
 fn a_replica_is_free_after_a_deadline() {
     let runner = obey(&[("max_scale", "1")]);

@@ -1,12 +1,12 @@
-//! Wasm mode: `wasm_cpu_share`, where control groups can be made, and the refusal where not.
+//! Wasm mode: `wasm_cpu_share` where control groups can be created, and its refusal where not.
 
 use std::fs;
 use std::path::PathBuf;
 
 use faas_wasm_tests::{Guest, skip};
 
-/// The group of this process, if a threaded one with a limit of CPU time can be made below it; found out without the
-/// runner, whose refusals must not decide whether it is tested.
+/// The control group of this process, if a threaded group with a CPU limit can be created below it. The check does
+/// not use the runner, so that a wrong refusal by the runner cannot skip the test.
 fn delegated_group() -> Result<PathBuf, String> {
     let groups = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
@@ -35,7 +35,7 @@ fn groups_of(pid: u32, group: &PathBuf) -> usize {
         .count()
 }
 
-/// User and system time of a process, from its stat file; the unit is a hundredth of a second on every Linux.
+/// User and system time of a process from its stat file, whose unit is a hundredth of a second on every Linux system.
 fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
     let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
@@ -73,7 +73,7 @@ fn a_guest_has_its_share_and_no_more() {
         assert_eq!(groups_of(pid, &group), 0, "none is left behind");
         spent
     };
-    // Two seconds of spinning: a tenth of a core gives 0.2 s, a whole one 2 s.
+    // Two seconds of spinning: a tenth of a core gives 0.2 s of CPU time, a whole core 2 s.
     let (limited, free) = (spin(Some("0.1")), spin(None));
     assert!(limited < 0.8, "{limited} s of CPU time with a share of 0.1");
     assert!(free > limited, "{free} s without, {limited} s with a share");
@@ -89,7 +89,7 @@ fn groups_of_the_dead_are_removed() {
     let first = guest.serve().env("wasm_cpu_share", "0.5").start();
     let pid = first.pid();
     assert!(groups_of(pid, &group) > 0);
-    // Killed when it is dropped.
+    // Dropping the runner kills it.
     drop(first);
     assert!(groups_of(pid, &group) > 0);
     let second = guest.serve().env("wasm_cpu_share", "0.5").start();
@@ -97,7 +97,7 @@ fn groups_of_the_dead_are_removed() {
     assert_eq!(second.get("/").text(), "hello, world\n");
 }
 
-/// Rather no start than a limit that is not kept.
+/// The runner refuses to start rather than run with a limit that it cannot enforce.
 #[test]
 fn a_share_that_cannot_be_had_is_refused() {
     let guest = Guest::fixture("hello");

@@ -1,4 +1,4 @@
-//! Wasm mode: what a guest sees of its request and of the world.
+//! Wasm mode: what a guest sees of its request and of the host.
 
 use std::fs;
 
@@ -162,7 +162,7 @@ fn parts_of_webassembly_that_c_does_not_show() {
         assert_eq!(runner.get("/").text(), "\nok\n", "{backend:?}");
         let runner = Guest::fixture_by("unstable", backend).serve().start();
         assert_eq!(runner.get("/").text(), "unstable\n", "{backend:?}");
-        // It ends with 42 if all is well, and traps if not.
+        // It exits with 42 on success, and traps on failure.
         let mut runner = Guest::fixture_by("features", backend).serve().start();
         assert_eq!(runner.get("/").status, 500, "{backend:?}");
         let line = runner.wait_for_log("exit");
@@ -178,7 +178,7 @@ fn sleeping_guests_sleep() {
     assert!(start.elapsed().as_millis() >= 300);
 }
 
-/// Addresses in calls of the host are those of the memory that is exported as `memory`, be it not the first.
+/// Host calls use addresses in the memory that is exported as `memory`, even if it is not the first memory.
 #[test]
 fn calls_work_on_the_exported_memory() {
     let text = r#"(module
@@ -191,7 +191,7 @@ fn calls_work_on_the_exported_memory() {
     for backend in Backend::all() {
         let guest = Guest::compiled(&Work::new().write("two.wat", text), backend);
         let runner = guest.serve().start();
-        // Often enough for the first memory to be guarded.
+        // Often enough for the runner to guard the first memory.
         for _ in 0..50 {
             assert_eq!(runner.get("/").text(), "hi\n", "{backend:?}");
         }

@@ -1,4 +1,4 @@
-//! Wasm mode: limits, and guests that do not keep to them.
+//! Wasm mode: limits, and guests that exceed them.
 
 use std::io::{BufReader, Write as _};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use faas_wasm_tests::http::{Request, Response, connect, reset};
 use faas_wasm_tests::{Backend, Guest, Runner, RunnerCommand, Work};
 
-/// Long enough to tell a stopped guest from one that ended by itself, short enough to wait for.
+/// Long enough to tell a stopped guest from one that ends by itself, and short enough to wait for.
 const LIMIT: &str = "300ms";
 
 #[track_caller]
@@ -23,7 +23,7 @@ fn is_stopped(runner: &Runner, request: &Request) {
     assert!(response.complete);
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(290), "{took:?}");
-    // A loaded machine has its delays; a guest that is not stopped takes for ever.
+    // A loaded machine causes delays, but a guest that is not stopped runs forever.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
@@ -55,7 +55,7 @@ fn a_guest_that_waits_for_input_is_stopped() {
     let guest = Guest::fixture("count");
     let runner = guest.serve().env("exec_timeout", LIMIT).start();
     let mut stream = connect(runner.address()).expect("it listens");
-    // So much that the guest is started, and then nothing.
+    // Enough input that the guest starts, and then nothing more.
     write!(
         stream,
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
@@ -81,13 +81,12 @@ fn a_guest_whose_output_nobody_takes_is_stopped() {
     assert_eq!(runner.get("/_/health").status, 200);
 }
 
-/// Every depth around the stack's end: stopped there or ended by the stack's overflow, and the
-/// runner lives on.
+/// At each depth around the end of the stack, the guest is stopped or overflows its stack, and the runner survives.
 #[test]
 fn spinning_at_the_stacks_end_is_stopped() {
     for backend in Backend::all() {
         let guest = Guest::fixture_by("descend-spin", backend);
-        // The depth at which the stack ends depends on the frames the backend makes: find it.
+        // Find the depth at which the stack ends, because it depends on the backend's frames.
         let ends = |depth: u32| {
             let depth = depth.to_string();
             let command = guest.serve_with(&[&depth]).env("exec_timeout", "20ms");
@@ -154,7 +153,7 @@ fn good_requests_follow_bad_ones() {
     assert_eq!(other.get("/_/health").status, 200);
 }
 
-/// One replica and one place in the queue: the third request is refused at once.
+/// With one replica and one place in the queue, the third request is refused at once.
 #[test]
 fn a_full_queue_refuses() {
     let guest = Guest::fixture("sleep");
@@ -274,7 +273,7 @@ fn a_module_without_artifact_is_named() {
     outcome.fails(1, &["nop.wasm", "hint: run `faas-wasm build ", "nop.wasm`"]);
 }
 
-/// A guest that writes these bytes, `count` times in one call, to its standard error, and does so `times` times.
+/// A guest that writes these bytes `count` times in one call to its standard error, and makes `times` such calls.
 fn complains(bytes: &str, count: usize, times: u32) -> Guest {
     let text = format!(
         r#"(module
@@ -305,8 +304,8 @@ fn complains(bytes: &str, count: usize, times: u32) -> Guest {
     )
 }
 
-/// A guest waits for the log no longer than it may run, be it for short lines, for one that no pipe takes at once, or
-/// for the error that a line which is too long makes.
+/// A guest blocks on the log no longer than its deadline. The cases are short lines, a line that no pipe takes at
+/// once, and the error for a line that is too long.
 #[test]
 fn a_log_that_nobody_reads_keeps_no_guest_beyond_its_deadline() {
     let long = format!("{}\\n", "y".repeat(10_000));
@@ -321,7 +320,7 @@ fn a_log_that_nobody_reads_keeps_no_guest_beyond_its_deadline() {
         let unread = runner.leave_log_unread();
         is_answered(&runner, 504);
         drop(unread);
-        // A line that was cut is none with the next one.
+        // A line that was cut off must not merge with the next one.
         let line = runner.wait_for_log("stopped at its time limit");
         let end = line.lines().find(|line| line.contains("stopped at its"));
         assert!(end.is_some_and(|end| !end.contains('y')), "{end:?}");
@@ -331,12 +330,12 @@ fn a_log_that_nobody_reads_keeps_no_guest_beyond_its_deadline() {
 
 #[track_caller]
 fn is_answered(runner: &Runner, status: u16) {
-    // Not with the log, which may be unread.
+    // Does not print the log on failure, because the log may be unread.
     let response = Request::get("/").send(runner.address());
     assert_eq!(response.expect("it is answered").status, status);
 }
 
-/// Nor longer than somebody wants its answer.
+/// A guest that blocks on the log ends when its client leaves.
 #[test]
 fn a_guest_that_waits_for_the_log_ends_with_its_client() {
     let guest = complains("\\n", 1 << 12, u32::MAX);
@@ -349,7 +348,7 @@ fn a_guest_that_waits_for_the_log_ends_with_its_client() {
     drop(unread);
 }
 
-/// A reader that is merely late gets every line.
+/// A log reader that is only late gets every line.
 #[test]
 fn a_late_reader_of_the_log_misses_nothing() {
     let line = format!("{}\\n", "y".repeat(99));
@@ -368,7 +367,7 @@ fn a_late_reader_of_the_log_misses_nothing() {
     assert_eq!(lines.count(), 10_000);
 }
 
-/// A line is kept until its end, which a guest need not write.
+/// The runner keeps a line until its end, which a guest may never write.
 #[test]
 fn a_line_without_an_end_takes_no_memory_without_end() {
     let guest = complains("y", 1 << 20, 100);

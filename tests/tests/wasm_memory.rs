@@ -1,5 +1,4 @@
-//! What serving costs in memory: bodies of any size pass through, and code is there once for all
-//! processes.
+//! Memory use of serving: bodies of any size stream through, and all processes share one copy of the code.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -8,12 +7,12 @@ use std::path::Path;
 use faas_wasm_tests::http::{Response, connect};
 use faas_wasm_tests::{Backend, Guest, Runner, Work};
 
-/// More than any buffer, so that what holds all of it is seen.
+/// Larger than any buffer, so that buffering the whole body would show.
 const BODY: usize = 256 << 20;
-/// What the runner may need for it, in KiB.
+/// Memory that the runner may use for the body, in KiB.
 const ROOM: u64 = 16 << 10;
 
-/// A number of the process's status file, in KiB.
+/// A value from the process's status file, in KiB.
 fn status(runner: &Runner, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/status", runner.pid())).expect("it runs");
     let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -26,7 +25,7 @@ fn status(runner: &Runner, name: &str) -> u64 {
 #[test]
 fn bodies_of_any_size_take_little_memory() {
     let runner = Guest::fixture("echo").serve().start();
-    // Once, so that everything is there that is made at the first request.
+    // The first request allocates what later requests reuse.
     assert_eq!(runner.post("/", "hello").text(), "hello");
     let before = status(&runner, "VmRSS");
     let piece: Vec<u8> = (0..1 << 20).map(|at: u32| ((at * 7) >> 3) as u8).collect();
@@ -44,7 +43,7 @@ fn bodies_of_any_size_take_little_memory() {
                 stream.write_all(&piece).expect("it reads");
             }
         });
-        // The head, and then chunks: taken apart without keeping them.
+        // Read the head and then the chunks, without keeping them.
         let mut answer = Chunks::after_head(&mut reader);
         let mut buffer = vec![0; piece.len()];
         for number in 0..BODY / piece.len() {
@@ -61,8 +60,8 @@ fn bodies_of_any_size_take_little_memory() {
     runner.stop();
 }
 
-/// Exceptions stay until their run ends. One with many parameters costs accordingly, and how deep it is thrown
-/// makes no difference.
+/// Exceptions stay allocated until their run ends. An exception's cost grows with its parameters, and does not depend
+/// on the depth at which it is thrown.
 #[test]
 fn exceptions_take_no_more_than_the_limit_of_memory() {
     let (types, values) = ("i64 ".repeat(500), "(i64.const 1)".repeat(500));
@@ -99,7 +98,7 @@ fn exceptions_take_no_more_than_the_limit_of_memory() {
     }
 }
 
-/// The body of a response in chunks.
+/// A chunked response body.
 struct Chunks<'a, R> {
     reader: &'a mut BufReader<R>,
     left: usize,
@@ -113,7 +112,7 @@ impl<'a, R: Read> Chunks<'a, R> {
         Self { reader, left: 0 }
     }
 
-    /// Begins the next chunk; `false` at the last one, which is empty.
+    /// Starts the next chunk. Returns `false` at the last one, which is empty.
     fn next(&mut self) -> bool {
         self.left = usize::from_str_radix(&line(self.reader), 16).expect("a size");
         self.left > 0
@@ -144,7 +143,7 @@ fn line<R: Read>(reader: &mut BufReader<R>) -> String {
     line.trim_end().to_owned()
 }
 
-/// Sizes in KiB of a process's executable mappings of a file, by their names in smaps.
+/// Sums up these fields of smaps over a process's executable mappings of a file, in KiB.
 fn code(runner: &Runner, artifact: &Path, wanted: &[&str]) -> u64 {
     let maps = fs::read_to_string(format!("/proc/{}/smaps", runner.pid())).expect("it runs");
     let (mut inside, mut sum) = (false, 0);
@@ -162,7 +161,7 @@ fn code(runner: &Runner, artifact: &Path, wanted: &[&str]) -> u64 {
     sum
 }
 
-/// Two runners that have served the same request have the same pages of its code, and none of their own.
+/// Two runners that have served the same request share the pages of its code and have no private copies.
 #[test]
 fn pages_of_code_are_shared_by_all_processes() {
     let guest = Guest::fixture("hello-http");

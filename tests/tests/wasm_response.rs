@@ -44,7 +44,7 @@ fn lines_of_the_file_become_the_head() {
         runner.metric("http_requests_total{code=\"418\",method=\"post\"}"),
         Some(1.0)
     );
-    // Nothing of it is left for the next.
+    // The next request must not see any of it.
     let next = runner.post("/file", "");
     assert_eq!((next.status, all(&next, "X-One").len()), (200, 0));
     assert_eq!(
@@ -81,7 +81,7 @@ fn what_is_no_header_is_refused() {
         assert_eq!(response.text(), "Invalid argument\n", "{lines:?}");
         runner.wait_for_log(&format!("line for /dev/faas/response was refused: {log}"));
     }
-    // The lines before it count.
+    // Lines before the bad one still count.
     assert_eq!(all(&runner.post("/file", "X: a\nbad\n"), "X"), ["a"]);
 }
 
@@ -103,7 +103,7 @@ fn a_head_has_its_limits() {
     runner.wait_for_log("longer than 65536 bytes");
 }
 
-/// Once the head has been sent it is too late.
+/// A change of the head after it has been sent is an error.
 #[test]
 fn a_head_that_was_sent_cannot_be_changed() {
     let runner = runner("raw");
@@ -114,7 +114,7 @@ fn a_head_that_was_sent_cannot_be_changed() {
     assert!(all(&response, "X").is_empty());
 }
 
-/// The file has no say when the run fails.
+/// If the run fails, the file has no effect.
 #[test]
 fn failures_keep_their_status() {
     let guest = Guest::fixture("respond");
@@ -139,7 +139,7 @@ fn cgi_heads_are_taken_from_the_output() {
     let response = runner.post("/print", "Location: /elsewhere\n\n");
     assert_eq!((response.status, response.body.len()), (302, 0));
     assert_eq!(all(&response, "Location"), ["/elsewhere"]);
-    // A long body streams.
+    // A long body is streamed.
     let body = "x".repeat(900_000);
     let response = runner.post("/print", format!("Content-Type: a/b\n\n{body}"));
     assert_eq!((response.status, response.complete), (200, true));

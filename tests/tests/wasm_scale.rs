@@ -1,11 +1,11 @@
-//! Wasm mode: replicas, and that requests know nothing of each other.
+//! Wasm mode: replicas, and the isolation of requests from each other.
 
 use std::time::Instant;
 
 use faas_wasm_tests::http::Request;
 use faas_wasm_tests::{Backend, Guest, Runner};
 
-/// The numbers of `/scale-reader`, in its order.
+/// The values from `/scale-reader`, in order.
 fn scale(runner: &Runner) -> [u64; 3] {
     let response = runner.get("/scale-reader");
     assert_eq!(response.status, 200);
@@ -98,12 +98,12 @@ fn load_adds_replicas_up_to_the_limit() {
         }
     });
     let took = start.elapsed().as_millis();
-    // Two rounds of four; one after the other would be eight times the sleep.
+    // Two rounds of four runs. Eight runs in sequence would take eight times the sleep.
     assert!((1000..3000).contains(&took), "{took} ms");
     assert!(scale(&runner)[0] <= 4);
 }
 
-/// A request waits only where no replica can be started for it.
+/// A request waits only if no replica can be started for it.
 #[test]
 fn replicas_are_started_where_nobody_may_wait() {
     let guest = Guest::fixture("sleep");
@@ -146,7 +146,7 @@ fn a_thousand_requests_know_nothing_of_each_other() {
 #[test]
 fn failures_leave_nothing_behind() {
     let guest = Guest::fixture("trap");
-    // The guest writes before it fails; on a slow machine that would be sent.
+    // The guest writes before it fails. On a slow machine, that output would otherwise be sent.
     let runner = guest
         .serve_with(&["stack"])
         .env("wasm_output_hold_time", "1h")

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read as _, Write as _};
 use faas_wasm_tests::http::{Request, Response, answer, connect, write_chunk};
 use faas_wasm_tests::{Backend, Guest, Work};
 
-/// More than any buffer between the client and the guest holds.
+/// More than all buffers between the client and the guest hold.
 const LARGE: usize = 20 << 20;
 
 fn pattern(size: usize) -> Vec<u8> {
@@ -41,7 +41,7 @@ fn an_empty_answer_is_200_too() {
 #[test]
 fn the_mode_is_chosen_by_the_file() {
     let guest = Guest::fixture("hello");
-    // Without the extension, and with the module's name instead.
+    // First without the extension, and then with the module's name.
     let artifact = guest.artifact().display().to_string();
     let stem = artifact.strip_suffix(".so").expect("it has it");
     for command in [stem.to_owned(), format!("{stem}.wasm"), artifact.clone()] {
@@ -69,7 +69,7 @@ fn head_runs_the_guest_and_sends_no_body() {
     assert_eq!((response.status, response.body.len()), (200, 0));
 }
 
-/// A guest whose output nobody takes runs to its end all the same.
+/// A guest whose client does not read the output still runs to its end.
 #[test]
 fn runs_without_a_body_to_send_go_on() {
     let mut runner = Guest::fixture("obey")
@@ -98,7 +98,7 @@ fn runs_without_a_body_to_send_go_on() {
     );
 }
 
-/// Answers 204 and goes on writing.
+/// Sets status 204 and keeps writing.
 const NO_CONTENT: &str = r#"(module
   (import "wasi_snapshot_preview1" "fd_write"
     (func $write (param i32 i32 i32 i32) (result i32)))
@@ -113,7 +113,7 @@ const NO_CONTENT: &str = r#"(module
       (local.set $left (i32.sub (local.get $left) (i32.const 1)))
       (br_if $more (local.get $left)))))"#;
 
-/// Chunks that are none are the client's mistake, before a guest runs and after.
+/// Malformed chunks are the client's error, both before the guest starts and after.
 #[test]
 fn malformed_chunks_are_refused() {
     let runner = Guest::fixture("obey").serve().start();
@@ -175,7 +175,7 @@ fn many_requests_on_one_connection() {
     let runner = Guest::fixture("echo").serve().start();
     let mut stream = connect(runner.address()).expect("it listens");
     let mut reader = BufReader::new(stream.try_clone().expect("a socket can be shared"));
-    // Sizes around what is known to go wrong where the body is read while the answer is written.
+    // These sizes span the range in which reading the body while writing the response is known to go wrong.
     for size in (0..40).map(|index| index * 7919) {
         let body = pattern(size);
         write!(
@@ -208,7 +208,7 @@ fn input_and_output_flow_at_the_same_time() {
         "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     .expect("it can be written");
-    // More than a replica waits for before it starts.
+    // More than a replica waits for before it starts the guest.
     let first = pattern(200_000);
     write_chunk(&mut stream, &first).expect("it can be written");
     let mut reader = BufReader::new(stream.try_clone().expect("a socket can be shared"));
@@ -257,7 +257,7 @@ fn a_body_that_is_cut_off_does_not_hang_the_guest() {
     .and_then(|()| stream.write_all(&pattern(300_000)))
     .expect("it can be written");
     drop(stream);
-    // The only replica is free again.
+    // The only replica must be free again.
     let response = runner.post("/", b"abc".to_vec());
     assert!(response.text().starts_with("3 "), "{}", response.text());
 }
@@ -286,7 +286,7 @@ fn failures_are_500_without_details() {
     for backend in Backend::all() {
         let guest = Guest::fixture_by("trap", backend);
         for kind in kinds {
-            // What the guest writes first is held until it has trapped, however slow that is.
+            // The guest's first output is held back until it traps, however long that takes.
             let mut runner = guest
                 .serve_with(&[kind])
                 .env("wasm_output_hold_time", "60s")
@@ -303,7 +303,7 @@ fn failures_are_500_without_details() {
     }
     let runner = Guest::fixture("exit").serve_with(&["3"]).start();
     bodies.push(runner.get("/").text());
-    // One text for all: it says nothing about the guest's insides, nor what it had written.
+    // All failures share one text, which reveals neither details of the guest nor its output.
     let first = &bodies[0];
     assert!(!first.is_empty() && first.len() < 100, "{first}");
     for body in &bodies {
@@ -337,7 +337,7 @@ fn traps_are_reported_with_the_guests_functions() {
 fn a_failure_after_the_head_cuts_the_stream() {
     let guest = Guest::fixture("output");
     for end in [&["trap"][..], &["exit", "7"]] {
-        // More than is buffered for a slow reader: the head has gone out before the end.
+        // More than the runner buffers for a slow reader, so that the head is sent before the end.
         let runner = guest
             .serve_with(&[&["stdout", "4000000"], end].concat())
             .start();
@@ -361,7 +361,7 @@ fn a_failure_within_what_is_held_back_is_a_clean_500() {
     for end in [&["trap"][..], &["exit", "7"]] {
         let runner = guest
             .serve_with(&[&["stdout", "60000"], end].concat())
-            // The limit in bytes is what is looked at here.
+            // Rules out the time limit, because this test is about the limit in bytes.
             .env("wasm_output_hold_time", "20s")
             .start();
         let response = runner.get("/");
@@ -372,7 +372,7 @@ fn a_failure_within_what_is_held_back_is_a_clean_500() {
 
 #[test]
 fn output_goes_out_after_the_hold_time() {
-    // It writes a line and then spins: the line arrives long before the end.
+    // The guest writes a line and then spins: the line arrives long before the end.
     let runner = Guest::fixture("output")
         .serve_with(&["stdout", "64", "spin"])
         .env("exec_timeout", "5s")
@@ -386,7 +386,7 @@ fn output_goes_out_after_the_hold_time() {
     std::io::BufRead::read_line(&mut reader, &mut line).expect("there is a chunk");
     assert_eq!(line, "40\r\n");
     let mut rest = Vec::new();
-    // Cut at the deadline, one way or the other.
+    // The deadline cuts the response off; how the rest arrives does not matter.
     let _ = reader.read_to_end(&mut rest);
     assert!(!rest.ends_with(b"0\r\n\r\n"), "the stream must look cut");
 }

@@ -1,5 +1,5 @@
-//! Wasm mode: a guest that is tried on the thread of its connection, and is not what the runs before it were, runs in a
-//! replica as if nothing had been.
+//! Wasm mode: trials. A trial starts a run on the I/O thread because earlier runs were short. If the run turns out to
+//! be long, it is repeated in a replica, and no effect of the trial may remain.
 
 use std::io::BufReader;
 
@@ -14,7 +14,7 @@ fn obey(settings: &[(&str, &str)]) -> Runner {
     command.envs(settings).start()
 }
 
-/// Does something after short runs, until it was tried. Returns how often it was done.
+/// Repeats an action after short runs until one of its runs is repeated in a replica. Returns how often it did.
 #[track_caller]
 fn until_tried(runner: &Runner, mut act: impl FnMut()) -> usize {
     for count in 1..=20 {
@@ -61,7 +61,7 @@ fn nothing_of_a_trial_is_left_to_the_run_that_repeats_it() {
     let times = until_tried(&runner, || {
         let response = runner.post("/log", body.clone());
         assert_eq!(response.status, 200, "{}", runner.log());
-        // It read all of its body, its head was empty, and the file was not there.
+        // It read the whole body, started with an empty head, and did not find its own file.
         assert_eq!(response.text(), "50000\n");
         let heads = response.headers.iter();
         let heads = heads.filter(|(name, _)| name.eq_ignore_ascii_case("x-read"));
@@ -77,7 +77,7 @@ fn output_that_goes_out_before_the_end_does_so() {
     until_tried(&runner, || {
         let stream = runner.begin("/print-spin/5000", "X-Timeout: 500ms\r\n");
         let mut reader = BufReader::new(stream);
-        // The head is there although the guest will never end.
+        // The head arrives although the guest never ends.
         let head = Response::read_head(&mut reader).expect("it is answered");
         assert_eq!(head.status, 200);
         assert_eq!(head.header("Content-Length"), None);
@@ -104,7 +104,7 @@ fn others_are_served_while_a_guest_spins() {
     });
 }
 
-/// A trial takes the place of a replica.
+/// A trial counts as a replica.
 #[test]
 fn there_are_never_more_guests_than_max_scale() {
     let mut runner = obey(&[("max_scale", "1")]);
@@ -121,7 +121,7 @@ fn there_are_never_more_guests_than_max_scale() {
     assert!(place("(X-Timeout)") < place("GET /ok?waiting"), "{log}");
 }
 
-/// What is written there cannot be taken back.
+/// A write to the host's files cannot be undone.
 #[test]
 fn guests_that_can_change_the_host_are_not_tried() {
     let data = Work::new();

@@ -1,4 +1,4 @@
-//! Two builds of `faas-wasm` beside each other.
+//! A comparison of two builds of `faas-wasm`.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::contestant::Contestant;
 use crate::measure::Times;
 use crate::selection::Selection;
 
-/// Prints how the code of the second build compares with that of the first. Nothing is required of it.
+/// Prints how the code of the second build compares with that of the first. No result is a failure.
 pub(crate) fn conclude(selection: &Selection, times: &Times) -> ExitCode {
     let mut kinds = Vec::new();
     for simd in [true, false] {
@@ -53,7 +53,7 @@ fn ours(tool: usize, (backend, simd): Kind) -> Contestant {
     }
 }
 
-/// In percent, since what one looks for is a few of them.
+/// In percent, because the differences of interest are a few percent.
 fn change(kinds: &[Kind], times: &Times) -> Table {
     let mut table = table("change of time", "%", kinds, times, |kind| {
         (ours(1, kind), ours(0, kind))

@@ -8,7 +8,7 @@ use faas_wasm_tests::{Backend, Outcome, Work, tool_at};
 use crate::rival;
 use crate::selection::{Selection, sources};
 
-/// How often a program repeats its work; see `kernel.h`.
+/// How often a program repeats its workload; see `kernel.h`.
 const REPEATS: &str = "5";
 
 /// The C dialect and the arithmetic of all programs. Native code must not fuse a product with a sum, because
@@ -23,16 +23,16 @@ const C_FLAGS: [&str; 7] = [
     "-Werror",
 ];
 
-/// Something that compiles kernels.
+/// A compiler of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contestant {
-    /// Native code, the measure of all others.
+    /// Native code, the baseline for all others.
     Clang,
     /// A build of `faas-wasm`.
     Ours {
-        /// Its place in the selection.
+        /// Index of the tool in the selection.
         tool: usize,
-        /// Its code generator.
+        /// The tool's backend.
         backend: Backend,
         /// Whether the module uses SIMD.
         simd: bool,
@@ -47,9 +47,9 @@ pub(crate) enum Contestant {
 /// A kernel's programs.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    /// Name of its source.
+    /// Name of the source file.
     pub(crate) name: String,
-    /// All contestants, and the command that runs what they have compiled.
+    /// All contestants with the commands that run their compiled programs.
     pub(crate) programs: Vec<(Contestant, Command)>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn all(selection: &Selection) -> Vec<Contestant> {
     let mut contestants = vec![Contestant::Clang];
     for simd in [true, false] {
         for &backend in &selection.backends {
-            // Two tools that are compared run one right after the other.
+            // Two tools that are compared run directly after each other.
             for tool in 0..selection.tools.len() {
                 contestants.push(Contestant::Ours {
                     tool,
@@ -74,7 +74,7 @@ pub(crate) fn all(selection: &Selection) -> Vec<Contestant> {
     contestants
 }
 
-/// Compiles all kernels by all contestants.
+/// Compiles all kernels with all contestants.
 pub(crate) fn build(selection: &Selection, work: &Work) -> Vec<Kernel> {
     let kernels = selection.kernels.iter();
     kernels
@@ -149,7 +149,7 @@ impl Builder<'_> {
         let flag = match self.selection.cpu.as_str() {
             "generic" => None,
             "native" if cfg!(target_arch = "aarch64") => Some("-mcpu=native".to_owned()),
-            // clang's name for the first level.
+            // clang's name for level 1.
             "x86-64-v1" => Some("-march=x86-64".to_owned()),
             level => Some(format!("-march={level}")),
         };
@@ -158,7 +158,7 @@ impl Builder<'_> {
     }
 
     fn module(&self, simd: bool) {
-        // wasm32-wasi is the name under which Debian's wasi-libc lies.
+        // Debian installs wasi-libc under the name wasm32-wasi.
         let mut flags = vec!["--target=wasm32-wasi", "-Wno-deprecated"];
         if simd {
             flags.push("-msimd128");
@@ -185,7 +185,7 @@ fn module_name(simd: bool) -> String {
 }
 
 impl Contestant {
-    /// What the tables call it.
+    /// The name in the tables.
     pub(crate) fn name(self) -> String {
         let simd = |name: &str, simd| match simd {
             true => format!("{name}, SIMD"),

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "for the person who runs it")]
+#[expect(clippy::print_stderr, reason = "shown to the user of the benchmark")]
 fn fail(error: &str) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::FAILURE

@@ -1,4 +1,4 @@
-//! Rounds of runs, and the best time of each.
+//! Rounds of runs, and the best time of each program.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -7,7 +7,7 @@ use faas_wasm_tests::Outcome;
 
 use crate::contestant::{Contestant, Kernel};
 
-/// The best time of each contestant, by kernels.
+/// The best time of each contestant, by kernel.
 #[derive(Debug)]
 pub(crate) struct Times(Vec<KernelTimes>);
 
@@ -18,11 +18,11 @@ pub(crate) struct KernelTimes {
     times: Vec<(Contestant, f64)>,
 }
 
-/// Runs every program of every kernel once a round.
+/// Runs every program of every kernel once per round.
 ///
 /// # Errors
 ///
-/// If the checksums of a kernel's programs are not all the same.
+/// If the checksums of a kernel's programs differ.
 pub(crate) fn by_turns(kernels: &mut [Kernel], rounds: usize) -> Result<Times, String> {
     let mut best: Vec<_> = kernels
         .iter()
@@ -34,7 +34,7 @@ pub(crate) fn by_turns(kernels: &mut [Kernel], rounds: usize) -> Result<Times, S
             let count = kernel.programs.len();
             let mut sums = Vec::new();
             for turn in 0..count {
-                // Another one begins in each round.
+                // A different contestant starts in each round.
                 let place = (turn + round) % count;
                 let (contestant, command) = &mut kernel.programs[place];
                 let (sum, time) = run(command);
@@ -69,7 +69,7 @@ fn require_one_sum(kernel: &str, sums: &[(Contestant, String)]) -> Result<(), St
     ))
 }
 
-/// The checksum, and milliseconds.
+/// Returns the checksum, and the time in milliseconds.
 fn run(command: &mut Command) -> (String, f64) {
     let output = Outcome::of(command).success();
     let (sum, nanoseconds) = output
@@ -90,7 +90,7 @@ impl Times {
         &self.0
     }
 
-    /// The geometric mean of what all kernels have.
+    /// The geometric mean over the kernels, if all of them have the ratio.
     pub(crate) fn mean(&self, ratio: impl Fn(&KernelTimes) -> Option<f64>) -> Option<f64> {
         let logarithms: Option<Vec<_>> = self
             .0
@@ -109,7 +109,7 @@ impl KernelTimes {
         found.map(|(_, time)| *time)
     }
 
-    /// A contestant's time, to another one's.
+    /// The ratio of one contestant's time to another's.
     pub(crate) fn ratio(&self, one: Contestant, other: Contestant) -> Option<f64> {
         Some(self.of(one)? / self.of(other)?)
     }

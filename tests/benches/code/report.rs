@@ -1,4 +1,4 @@
-//! The tables, and the ratios that decide.
+//! The tables, and the ratios that decide whether the benchmark passes.
 
 use std::process::ExitCode;
 
@@ -32,7 +32,7 @@ fn wasmtime(simd: bool) -> Contestant {
     Contestant::Wasmtime { simd }
 }
 
-/// Prints and keeps what was measured.
+/// Prints and stores the results.
 pub(crate) fn conclude(selection: &Selection, times: &Times) -> ExitCode {
     Results {
         name: "code".to_owned(),
@@ -138,7 +138,7 @@ fn clang(times: &Times) -> Table {
     )
 }
 
-/// Only what took part is judged: a tool may have one backend only.
+/// Judges only contestants that took part, because a tool may have only one backend.
 fn rules(times: &Times) -> Vec<Rule> {
     let rule = |what: &str, one, other, target, gate| {
         mean(times, one, other).map(|measured| Rule {

@@ -6,17 +6,17 @@ use wasmtime::{Config, Engine, Linker, Module, OptLevel, Store};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p1::{WasiP1Ctx, add_to_linker_sync};
 
-/// Whether the rival was compiled in.
+/// Whether the rival is compiled in.
 pub(crate) const IS_THERE: bool = true;
 
-/// Tells a child process to run a module.
+/// The argument that makes a child process run a module.
 pub(crate) const FLAG: &str = "--wasmtime";
 
-/// What the settings are called in the report.
+/// Description of the settings for the report.
 pub(crate) const SETTINGS: &str = "wasmtime 48: Cranelift with `opt_level` speed, memories with guard pages, no epochs \
     and no fuel, for all features of this CPU";
 
-/// Runs a command module with this argument; it writes on this process's standard output.
+/// Runs a command module with this argument. Its output goes to this process's standard output.
 pub(crate) fn run(module: &Path, argument: &str) {
     let mut config = Config::new();
     config.cranelift_opt_level(OptLevel::Speed);

@@ -1,17 +1,17 @@
-//! No rival: this was compiled without the feature `bench`.
+//! Replaces the rival if the feature `bench` is off.
 
 use std::path::Path;
 
-/// Whether the rival was compiled in.
+/// Whether the rival is compiled in.
 pub(crate) const IS_THERE: bool = false;
 
-/// Tells a child process to run a module.
+/// The argument that makes a child process run a module.
 pub(crate) const FLAG: &str = "--wasmtime";
 
-/// What the settings are called in the report.
+/// Description of the settings for the report.
 pub(crate) const SETTINGS: &str = "wasmtime: not measured";
 
-/// Runs nothing.
+/// Does nothing, because no rival is compiled in.
 pub(crate) fn run(_: &Path, _: &str) {
     unreachable!("no contestant starts this program so");
 }

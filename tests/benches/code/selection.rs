@@ -1,4 +1,4 @@
-//! What is measured: everything, unless the environment asks for less.
+//! The selection of measurements: everything, unless the environment asks for less.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ const BACKENDS: &str = "FAAS_WASM_CODE_BACKENDS";
 const TOOLS: &str = "FAAS_WASM_CODE_TOOLS";
 /// Environment variable with the number of rounds.
 const ROUNDS: &str = "FAAS_WASM_CODE_ROUNDS";
-/// Environment variable with the CPU level of all code, by the tool's name for it.
+/// Environment variable with the CPU level of all code, as the tool names it.
 const CPU: &str = "FAAS_WASM_CODE_CPU";
 
 const DEFAULT_ROUNDS: usize = 5;
@@ -23,16 +23,16 @@ const DEFAULT_CPU: &str = if cfg!(target_arch = "x86_64") {
     "native"
 };
 
-/// What is measured.
+/// The selected measurements.
 #[derive(Debug)]
 pub(crate) struct Selection {
-    /// Names of kernels, in order.
+    /// Names of the kernels, in order.
     pub(crate) kernels: Vec<String>,
     /// Backends of the tools.
     pub(crate) backends: Vec<Backend>,
     /// The build of `faas-wasm` that is measured, or two that are compared.
     pub(crate) tools: Vec<PathBuf>,
-    /// How often each contestant has its turn.
+    /// Number of runs of each contestant.
     pub(crate) rounds: usize,
     /// CPU level.
     pub(crate) cpu: String,
@@ -43,7 +43,7 @@ impl Selection {
     ///
     /// # Errors
     ///
-    /// If one asks for something that does not exist.
+    /// If a variable selects something that does not exist.
     pub(crate) fn from_environment() -> Result<Self, String> {
         let tools = match list(TOOLS) {
             None => vec![tool_program()],
@@ -75,7 +75,7 @@ impl Selection {
         self.tools.len() > 1
     }
 
-    /// Whether everything is measured that promises are about.
+    /// Whether the selection covers everything that the promises need.
     pub(crate) fn is_whole(&self) -> bool {
         self.cpu == DEFAULT_CPU && self.kernels.len() == all_kernels().len()
     }
@@ -98,7 +98,7 @@ fn all_kernels() -> Vec<String> {
 }
 
 fn backends(tool: &Path) -> Result<Vec<Backend>, String> {
-    // The default one first.
+    // The default backend first.
     let backends: Vec<_> = Backend::of(tool).into_iter().rev().collect();
     let names: Vec<_> = backends.iter().map(|one| one.name().to_owned()).collect();
     let wanted = chosen("backend", &names, list(BACKENDS))?;
@@ -121,7 +121,8 @@ fn chosen(kind: &str, all: &[String], wanted: Option<Vec<String>>) -> Result<Vec
     }
 }
 
-/// A variable, unless it is unset or empty: the Makefile passes on what it was not given as nothing.
+/// The value of a variable, unless it is unset or empty: the Makefile passes empty values for options that are not
+/// given.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -1,7 +1,7 @@
-//! What calls on files and standard output cost, as a guest sees it. `make bench` runs this.
+//! The cost of calls on files and standard output for a guest. `make bench` runs this.
 //!
-//! One program (`files.c`) is compiled twice, natively and as a guest that the runner serves, and measures itself.
-//! Each request is a fresh instance.
+//! One program (`files.c`) is compiled both natively and as a guest that the runner serves, and measures itself. Each
+//! request runs in a fresh instance.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use faas_wasm_tests::results::{Better, Bound, Results, Row, Rule, Table};
 use faas_wasm_tests::{Backend, Guest, Outcome, Runner, Work};
 
-/// How often each side has its turn.
+/// Number of runs of each side.
 const TURNS: usize = 21;
 const SMALL: u64 = 64 << 10;
 const LARGE: u64 = 1 << 30;
@@ -50,7 +50,7 @@ fn compile(work: &Work, name: &str, flags: &[&str]) -> PathBuf {
     output
 }
 
-/// The directory that both sides work in.
+/// Makes the directory that both sides work in.
 fn make_root(work: &Work) -> PathBuf {
     let root = work.join("root");
     fs::create_dir_all(root.join("some/directory")).expect("directories can be made");
@@ -62,14 +62,14 @@ fn make_root(work: &Work) -> PathBuf {
     root
 }
 
-/// Nanoseconds.
+/// Time on the host in nanoseconds.
 fn on_host(native: &Path, root: &Path, what: &str) -> f64 {
     let mut command = Command::new(native);
     command.arg(what).current_dir(root);
     last_line(&Outcome::of(&mut command).success())
 }
 
-/// Nanoseconds.
+/// Time in a guest in nanoseconds.
 fn request(runner: &Runner, what: &str) -> f64 {
     let response = runner.get(&format!("/{what}"));
     assert_eq!(response.status, 200, "{}", response.text());
@@ -82,7 +82,7 @@ fn last_line(output: &str) -> f64 {
         .unwrap_or_else(|_| panic!("`{line}` is no number of nanoseconds"))
 }
 
-/// Nanoseconds of each turn.
+/// Nanoseconds of each run.
 #[derive(Default)]
 struct Times {
     host_read: Vec<f64>,

@@ -1,5 +1,5 @@
-//! What is not compared with the rival: threads, many instances, deadlines. Each has a process of
-//! its own, which is not tied to one core.
+//! Measurements without a rival: threads, many instances, deadlines. Each runs in a separate process that is not
+//! pinned to one core.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -13,21 +13,20 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::ours::{Loop, link};
 use crate::{EXPERIMENT_FLAG, Inputs, measure};
 
-/// The experiments.
+/// Names of the experiments.
 pub(crate) const NAMES: [&str; 3] = ["threads", "many", "deadlines"];
 
-/// Instances that live at once.
+/// Number of instances that live at once.
 const MANY: usize = 10_000;
-/// Runs that are stopped at their deadline.
+/// Number of runs that are stopped at their deadline.
 const STOPPED: usize = 10_000;
-/// Time that they have.
+/// Time limit of these runs.
 const SOON: Duration = Duration::from_millis(1);
-/// How long instances are made for one number, and how many numbers there are: the best one is of
-/// the least disturbed moment.
+/// Duration of one measurement, and number of measurements. The best one counts, because it was disturbed least.
 const SPELL: Duration = Duration::from_millis(400);
 const SPELLS: usize = 5;
 
-/// Something that was found.
+/// A measured value.
 #[derive(Debug, Clone)]
 pub(crate) struct Finding {
     pub(crate) name: String,
@@ -41,7 +40,7 @@ fn finding(name: &str, value: f64) -> Finding {
     }
 }
 
-/// Makes an experiment in a process of its own.
+/// Runs an experiment in a child process.
 pub(crate) fn in_child(name: &str, inputs: &Path) -> Vec<Finding> {
     let lines = measure::child(EXPERIMENT_FLAG, name, inputs);
     let found = |line: &String| {
@@ -51,7 +50,7 @@ pub(crate) fn in_child(name: &str, inputs: &Path) -> Vec<Finding> {
     lines.iter().map(found).collect()
 }
 
-/// Makes an experiment and prints what it finds.
+/// Runs an experiment and prints its findings.
 #[expect(clippy::print_stdout, reason = "the parent reads it")]
 pub(crate) fn make(name: &str, inputs: &Inputs) {
     let found = match name {
@@ -70,13 +69,13 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Instances made, called and dropped in a second by so many threads, and the CPU time of one in
+/// The rate of instances made, called and dropped per second by this many threads, and the CPU time of one in
 /// nanoseconds.
 fn rate(threads: usize, artifact: &Path) -> (f64, f64) {
     let linked = link(artifact);
     let (begin, over) = (Barrier::new(threads + 1), AtomicBool::new(false));
     let work = || {
-        // Its own, as each run counts among the users of its input.
+        // A separate input per thread, because each run changes the input's reference count.
         let nothing: Arc<[u8]> = Arc::from([]);
         let mut runs = Loop::new(&linked);
         runs.run(&nothing);
@@ -111,7 +110,7 @@ fn rate(threads: usize, artifact: &Path) -> (f64, f64) {
 
 fn threads(inputs: &Inputs) -> Vec<Finding> {
     let artifact = inputs.file("hello.so");
-    // In turns, so that what disturbs one disturbs the other.
+    // Alternate, so that a disturbance affects both.
     let mut best = [(0.0f64, f64::INFINITY); 2];
     for _ in 0..SPELLS {
         for (index, best) in best.iter_mut().enumerate() {
@@ -128,7 +127,7 @@ fn threads(inputs: &Inputs) -> Vec<Finding> {
     ]
 }
 
-/// Private memory that this process has written, in KiB: all of it, and the part in linear memories.
+/// Private memory that this process has written, in KiB: in total, and in linear memories.
 fn private_dirty() -> (f64, f64) {
     let maps = std::fs::read_to_string("/proc/self/smaps").expect("there is /proc");
     let (mut all, mut memories) = (0.0, 0.0);
@@ -146,8 +145,8 @@ fn private_dirty() -> (f64, f64) {
     (all, memories)
 }
 
-/// Mappings of linear memories: what they begin with, and the inaccessible rest, which nothing else is
-/// as large as.
+/// Number of mappings of linear memories: their accessible part, and the inaccessible rest, which is larger than any
+/// other mapping.
 fn mappings() -> f64 {
     const REST: u64 = 1 << 30;
     let maps = std::fs::read_to_string("/proc/self/maps").expect("there is /proc");
@@ -183,7 +182,7 @@ fn many(inputs: &Inputs) -> Vec<Finding> {
         all.push(runs);
     }
     let made = start.elapsed();
-    // All have run and hold what they wrote; then all stand ready; then each answers once more.
+    // First all have run and hold their written pages, then all are ready again, and then each serves one more run.
     let (used, used_memories) = private_dirty();
     let used_mappings = mappings();
     all.iter_mut().for_each(Loop::prepare);

@@ -1,8 +1,8 @@
-//! What a load and an instance cost, beside wasmtime. `make bench` runs this.
+//! The cost of a load and of an instance, compared with wasmtime. `make bench` runs this.
 //!
-//! Each side runs in a process of its own (both install signal handlers and reserve much address
-//! space), pinned to one core, in turns; the medians of the turns are compared. Ratios decide
-//! whether the benchmark passes, absolute times are for reading: they depend on the machine.
+//! The sides take turns. Each runs in a separate process, because both install signal handlers and reserve much
+//! address space, and is pinned to one core. The benchmark compares the medians of the turns. Ratios decide whether
+//! it passes. Absolute times are only reported, because they depend on the machine.
 
 mod experiments;
 mod measure;
@@ -17,14 +17,14 @@ use std::sync::Arc;
 
 use measure::{Measurement, Side};
 
-/// How often each side has its turn.
+/// Number of turns of each side.
 const TURNS: usize = 5;
-/// Names the side that a child process is to measure.
+/// Selects the side that a child process measures.
 const SIDE_FLAG: &str = "--side";
-/// Names the experiment that a child process is to make.
+/// Selects the experiment that a child process runs.
 const EXPERIMENT_FLAG: &str = "--experiment";
 
-/// The files that are measured, made once for all turns.
+/// The measured files, built once for all turns.
 struct Inputs {
     directory: PathBuf,
 }
@@ -38,15 +38,15 @@ impl Inputs {
 /// Guests whose instances are measured.
 const FIXTURES: [&str; 4] = ["nop", "hello", "echo", "spin"];
 
-/// Runs of one guest that are measured.
+/// Measured runs of one guest.
 struct Workload {
     name: &'static str,
     fixture: &'static str,
-    /// Bytes that the runs read, in turns.
+    /// Sizes of the inputs in bytes, which the runs take in turn.
     reads: &'static [usize],
 }
 
-/// The last one writes other pages every other time.
+/// The last workload alternates between inputs that make it write different pages.
 const WORKLOADS: [Workload; 4] = [
     Workload {
         name: "nop",

@@ -10,14 +10,14 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::SIDE_FLAG;
 
-/// Who is measured.
+/// A side of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// Our engine and WASI.
+    /// This project's engine and WASI.
     Ours,
-    /// wasmtime as the targets name it.
+    /// wasmtime with the settings that the targets refer to.
     Rival,
-    /// wasmtime with the setting that keeps touched memory resident; for reading.
+    /// wasmtime with the setting that keeps touched memory resident, for information only.
     RivalResident,
 }
 
@@ -37,16 +37,16 @@ impl Side {
     }
 }
 
-/// How long something takes.
+/// The duration of an operation.
 #[derive(Debug, Clone)]
 pub(crate) struct Measurement {
     pub(crate) name: String,
     pub(crate) median: Duration,
-    /// What one after the other takes on average: the closed loop.
+    /// Mean of consecutive operations: the closed loop.
     pub(crate) mean: Duration,
 }
 
-/// Runs `step` for a while and then takes the time of each run; it says how long what counts took.
+/// Runs `step` as a warm-up and then measures `runs` runs. `step` returns the time that counts.
 pub(crate) fn median(name: &str, runs: usize, mut step: impl FnMut() -> Duration) -> Measurement {
     for _ in 0..runs / 10 {
         step();
@@ -55,7 +55,7 @@ pub(crate) fn median(name: &str, runs: usize, mut step: impl FnMut() -> Duration
     of_times(name, &mut times)
 }
 
-/// The measurement of these times.
+/// Summarizes these times.
 pub(crate) fn of_times(name: &str, times: &mut [Duration]) -> Measurement {
     times.sort_unstable();
     Measurement {
@@ -65,7 +65,7 @@ pub(crate) fn of_times(name: &str, times: &mut [Duration]) -> Measurement {
     }
 }
 
-/// The time that something takes, without what becomes of its result.
+/// The duration of `work`, without dropping its result.
 pub(crate) fn time<R>(work: impl FnOnce() -> R) -> Duration {
     let start = Instant::now();
     let result = work();
@@ -74,7 +74,7 @@ pub(crate) fn time<R>(work: impl FnOnce() -> R) -> Duration {
     elapsed
 }
 
-/// Keeps this process on the last core that it may use, which has the fewest interrupts as a rule.
+/// Pins this process to the last core that it may use, which usually has the fewest interrupts.
 pub(crate) fn pin_to_one_core() {
     let allowed = sched_getaffinity(None).expect("a process knows its cores");
     let last = (0..CpuSet::MAX_CPU)
@@ -96,7 +96,7 @@ pub(crate) fn print(measurements: &[Measurement]) {
     stdout.write_all(text.as_bytes()).expect("the parent reads");
 }
 
-/// Lines of what this program prints in a process of its own.
+/// Runs this program in a child process and returns the lines that it prints.
 pub(crate) fn child(flag: &str, name: &str, inputs: &Path) -> Vec<String> {
     let program = std::env::current_exe().expect("a program has a file");
     let output = Command::new(program)
@@ -114,7 +114,7 @@ pub(crate) fn child(flag: &str, name: &str, inputs: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Measures one side in a process of its own.
+/// Measures one side in a child process.
 pub(crate) fn in_child(side: Side, inputs: &Path) -> Vec<Measurement> {
     let lines = child(SIDE_FLAG, side.name(), inputs);
     let measurement = |line: &String| {

@@ -1,4 +1,4 @@
-//! Our side: the engine and WASI as the runner uses them.
+//! This project's side: the engine and WASI, used as the runner uses them.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -16,7 +16,7 @@ use crate::measure::{Measurement, median, of_times, time};
 use crate::trusted::load;
 use crate::{FIXTURES, Inputs, WORKLOADS, Workload};
 
-/// Every request of the runner has a deadline.
+/// The runner gives every request a deadline.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn make_inputs(inputs: &Inputs) {
@@ -27,7 +27,7 @@ pub(crate) fn make_inputs(inputs: &Inputs) {
     build(&module, &inputs.file("esbuild.so"));
 }
 
-/// With the code generator that the rival uses too: what is compared is not the code.
+/// Builds with Cranelift, which the rival uses too, so that code quality does not affect the comparison.
 fn build(module: &Path, artifact: &Path) {
     Outcome::of(
         tool()
@@ -52,7 +52,7 @@ pub(crate) fn measure(inputs: &Inputs) -> Vec<Measurement> {
     measurements
 }
 
-/// A replica of an artifact, and what its runs read and write.
+/// A replica of an artifact, with the input and output of its runs.
 pub(crate) struct Loop {
     replica: Replica<WasiContext>,
     namespace: Arc<Namespace>,
@@ -71,7 +71,8 @@ impl Loop {
         }
     }
 
-    /// One run, until the answer is there and until the next instance is; and how it ended.
+    /// Runs once. Returns the time until the response, the time until the next instance is ready, and how the run
+    /// ended.
     pub(crate) fn run(&mut self, input: &Arc<[u8]>) -> (Duration, Duration, RunOutcome) {
         let (start, ending) = self.answer(input, TIME_LIMIT);
         let answered = start.elapsed();
@@ -79,7 +80,7 @@ impl Loop {
         (answered, start.elapsed(), ending)
     }
 
-    /// One run without what comes after its answer.
+    /// Runs once, without preparing the next instance.
     pub(crate) fn answer(&mut self, input: &Arc<[u8]>, limit: Duration) -> (Instant, RunOutcome) {
         self.output.lock().expect("one thread has it").clear();
         let start = Instant::now();
@@ -118,7 +119,7 @@ pub(crate) fn link(artifact: &Path) -> Arc<Linked<WasiContext>> {
     linked.expect("WASI is all it needs")
 }
 
-/// The whole of a run, and the part that a request waits for: the rest happens between requests.
+/// Measures a whole run, and the part that a request waits for. The rest happens between requests.
 fn instances(guest: &Workload, artifact: &Path) -> [Measurement; 2] {
     let mut runs = Loop::new(&link(artifact));
     let inputs: Vec<Arc<[u8]>> = guest.inputs().collect();
@@ -131,7 +132,7 @@ fn instances(guest: &Workload, artifact: &Path) -> [Measurement; 2] {
     for number in 0..11_000 {
         let (waited, took, ending) = runs.run(&inputs[number % inputs.len()]);
         assert_eq!(ending, RunOutcome::Returned);
-        // The first ones only warm up.
+        // The first runs only warm up.
         if number >= 1000 {
             answered.push(waited);
             all.push(took);
@@ -146,12 +147,12 @@ fn instances(guest: &Workload, artifact: &Path) -> [Measurement; 2] {
     ]
 }
 
-/// Whether runs of esbuild end at their first call of the host, or go on to their second.
+/// Whether runs of esbuild end at their first host call or continue to the second.
 static ENDS_AT_FIRST: AtomicBool = AtomicBool::new(false);
 
-/// What a request to an esbuild-sized module waits for before its own code does anything: until it
-/// calls the host for the first time. Every other run goes on with its start-up to the second call,
-/// and writes pages that the others do not.
+/// Measures how long a request to an esbuild-sized module waits before its own code does anything, that is, until its
+/// first host call. Every other run continues with its start-up to the second host call and writes pages that the
+/// others do not.
 fn before_start_up(artifact: &Path) -> Measurement {
     const WASI: &str = "wasi_snapshot_preview1";
     fn clock(_: &mut Caller<'_, WasiContext>, _: u32, _: u64, _: u32) -> Result<u32, Stop> {

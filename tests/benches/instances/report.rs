@@ -1,4 +1,4 @@
-//! The table, and the ratios that decide.
+//! The table, and the ratios that decide whether the benchmark passes.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use crate::experiments::Finding;
 use crate::measure::{Measurement, Side};
 use crate::rival::SETTINGS;
 
-/// A number that is promised, and where it comes from.
+/// A promised number, and how to compute it.
 struct Promise {
     what: &'static str,
     target: Bound,
@@ -130,7 +130,7 @@ const PROMISES: [Promise; 17] = [
 struct Turns<'a>(&'a [(Side, Vec<Measurement>)], &'a [Finding]);
 
 impl Turns<'_> {
-    /// The medians of the turns in microseconds, in their order.
+    /// The medians of the turns in microseconds, in order.
     fn of(&self, measured: (Side, &str)) -> Vec<f64> {
         self.each(measured, |one| one.median.as_secs_f64() * 1e6)
     }
@@ -147,25 +147,25 @@ impl Turns<'_> {
         middle(self.of((Side::Ours, name)))
     }
 
-    /// Instance, call and drop, to the rival's.
+    /// The ratio of instance, call and drop to the rival's.
     fn to_rival(&self, guest: &str) -> f64 {
         let name = format!("instance, call and drop of {guest}");
         self.ratio((Side::Ours, &name), (Side::Rival, &name))
     }
 
-    /// What an experiment found.
+    /// A value that an experiment found.
     fn found(&self, name: &str) -> f64 {
         let found = self.1.iter().find(|finding| finding.name == name);
         found.map_or(f64::NAN, |finding| finding.value)
     }
 
-    /// The median of the ratios of each turn: what slows a turn down slows both down.
+    /// The median of the ratios of the turns: a disturbance of a turn slows both sides.
     fn ratio(&self, ours: (Side, &str), other: (Side, &str)) -> f64 {
         let ratios = self.of(ours).into_iter().zip(self.of(other));
         middle(ratios.map(|(ours, other)| ours / other).collect())
     }
 
-    /// How many a second there are, one after the other.
+    /// The number of consecutive operations per second.
     fn rate(&self, name: &str) -> Row {
         let rate = |side| middle(self.each((side, name), |one| 1.0 / one.mean.as_secs_f64()));
         let value = |side| Some(rate(side)).filter(|value| value.is_finite());
@@ -189,7 +189,7 @@ fn middle(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Prints and keeps everything; fails if a ratio is not kept.
+/// Prints and stores everything. Fails if a ratio is not kept.
 pub(crate) fn report(turns: &[(Side, Vec<Measurement>)], found: &[Finding]) -> ExitCode {
     let turns = Turns(turns, found);
     let (_, first) = turns.0.first().expect("there was a turn");

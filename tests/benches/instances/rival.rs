@@ -15,16 +15,16 @@ use crate::measure::{Measurement, median, time};
 use crate::trusted::load_rival;
 use crate::{FIXTURES, Inputs, WORKLOADS, Workload};
 
-/// How a slot is made clean for the next instance.
+/// How a slot is reset for the next instance.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reset {
-    /// By madvise alone, its default.
+    /// With madvise only, the default.
     Remap,
-    /// Up to so much is cleaned by hand and stays resident.
+    /// Up to a limit, memory is cleared with memset and stays resident.
     KeepResident,
 }
 
-/// What the settings are called in the report.
+/// Description of the settings for the report.
 pub(crate) const SETTINGS: &str = "wasmtime 48: pooling allocator with warm slots, copy-on-write \
     memory images, no epochs and no fuel, precompiled by Cranelift, preview1 context per instance, \
     streams in memory";

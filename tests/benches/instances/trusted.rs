@@ -1,7 +1,7 @@
-//! Loading of compiled code, which is unsafe: it will be executed.
+//! Loading compiled code is unsafe because it will be executed.
 //!
-//! The files are ones that this program has just made, in a directory of its own that goes away
-//! with it; nobody changes them meanwhile.
+//! This program has just written the files, in a temporary directory that it removes at the end. No other process
+//! changes them.
 #![allow(unsafe_code)]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The bare server: what hyper and the kernel cost alone. Also the upstream of http mode.
+//! The bare server, which measures the cost of hyper and the kernel alone. Also the upstream of http mode.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -13,14 +13,14 @@ use hyper_util::rt::TokioIo;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::net::TcpListener;
 
-/// Names this role to a child process; the port follows.
+/// The argument that selects this role in a child process; the port follows.
 pub(crate) const FLAG: &str = "--bare";
 
-/// Answers every request without a body with this.
+/// The response to every request without a body.
 pub(crate) const GREETING: &str = "hello, world\n";
 
-/// Serves until the process is killed, or its parent is gone: nobody else ends an upstream whose
-/// watchdog was killed.
+/// Serves until the process is killed or its parent has ended. Without the second condition, an upstream would
+/// outlive a watchdog that was killed.
 pub(crate) fn serve(port: u16) {
     set_parent_process_death_signal(Some(Signal::KILL)).expect("it is a known signal");
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -47,7 +47,7 @@ pub(crate) fn serve(port: u16) {
 }
 
 async fn respond(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    // A body that breaks off leaves nobody to answer.
+    // If the body breaks off, the client is gone and no response is needed.
     let body = request.into_body().collect().await.unwrap_or_default();
     let body = match body.to_bytes() {
         empty if empty.is_empty() => Bytes::from_static(GREETING.as_bytes()),

@@ -1,4 +1,4 @@
-//! Who serves: the runner in its modes, the bare server, and of-watchdog if it is there.
+//! The contestants: the runner in its modes, the bare server, and of-watchdog if available.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -11,19 +11,19 @@ use faas_wasm_tests::{Guest, Runner, RunnerCommand, Work};
 
 use crate::bare;
 
-/// Environment variable with the path of the original.
+/// Environment variable with the path of of-watchdog.
 const OF_WATCHDOG: &str = "OF_WATCHDOG";
-/// No start takes that long on a machine that works.
+/// Far longer than any start takes on a working machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes of a request of [`Request::Echo`].
+/// Size of the body of [`Request::Echo`] in bytes.
 const ECHO: usize = 1024;
 
-/// What is asked.
+/// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// A GET without body.
+    /// A GET without a body.
     Get,
-    /// A POST whose body comes back.
+    /// A POST whose response repeats the body.
     Echo,
 }
 
@@ -76,7 +76,7 @@ impl Classic {
     }
 }
 
-/// A server of one kind.
+/// A kind of server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Contestant {
     /// hyper alone.
@@ -90,7 +90,7 @@ pub(crate) enum Contestant {
 }
 
 impl Contestant {
-    /// All that can be had here.
+    /// All contestants that are available here.
     pub(crate) fn all() -> Vec<Self> {
         let mut all: Vec<_> = Request::ALL.map(Self::Bare).into();
         all.extend(["nop", "hello", "echo"].map(Self::Wasm));
@@ -129,7 +129,7 @@ impl Contestant {
     }
 }
 
-/// What the runner serves.
+/// The function or files that the runner serves.
 pub(crate) enum Served {
     /// An artifact.
     Guest(#[expect(dead_code, reason = "kept for its files")] Guest),
@@ -137,7 +137,7 @@ pub(crate) enum Served {
     Files(#[expect(dead_code, reason = "kept for its files")] Work),
 }
 
-/// A running contestant. It ends when this is dropped.
+/// A running contestant, ended on drop.
 pub(crate) enum Server {
     /// The runner.
     Runner(
@@ -207,7 +207,7 @@ impl Server {
         kib.expect("a process has memory") << 10
     }
 
-    /// Requires that it answers as it should. The upstream of http mode may still be starting.
+    /// Asserts that it responds correctly. Retries, because the upstream of http mode may still be starting.
     pub(crate) fn check(&self, contestant: &Contestant) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -224,7 +224,7 @@ impl Server {
     }
 }
 
-/// The same settings for us and the original.
+/// The settings, which are the same for the runner and of-watchdog.
 fn settings(mode: Classic, work: &Work) -> Vec<(&'static str, String)> {
     let mut settings = vec![("mode", mode.name().to_owned())];
     match mode {
@@ -242,7 +242,7 @@ fn settings(mode: Classic, work: &Work) -> Vec<(&'static str, String)> {
             settings.push(("static_path", page.display().to_string()));
         }
         Classic::Streaming | Classic::Serializing => {
-            // One of the smallest programs that every system has.
+            // `cat` is one of the smallest programs on every system.
             let file: PathBuf = work.write("greeting", bare::GREETING);
             settings.push(("fprocess", format!("cat {}", file.display())));
         }
@@ -250,13 +250,13 @@ fn settings(mode: Classic, work: &Work) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// A port that nobody has right now.
+/// A port that is free at the moment.
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
     listener.local_addr().expect("it is bound").port()
 }
 
-/// A program that listens on a port that it was given.
+/// A program that listens on a given port.
 pub(crate) struct Process {
     child: Child,
     address: SocketAddr,
@@ -284,7 +284,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,14 +1,12 @@
-//! What the runner serves under load, beside a bare HTTP server and, where there is one, of-watchdog.
-//! `make bench` runs this.
+//! The runner under load, compared with a bare HTTP server and, if available, of-watchdog. `make bench` runs this.
 //!
 //! ```text
 //! wrk --> contestant        one at a time, in turns, each with the same requests
 //! ```
 //!
-//! The bare server is the same hyper on the same tokio as the runner's and does nothing else: what is
-//! left of its throughput is what the runner takes for all it does. Load generator and server share
-//! the machine, so only ratios of one turn are compared. With `OF_WATCHDOG=path` the original runs in
-//! the modes that it has.
+//! The bare server uses the same hyper and tokio as the runner and does nothing else, so the difference in throughput
+//! is the cost of the runner. The load generator and the server share the machine, so only ratios within one turn are
+//! compared. With `OF_WATCHDOG=path`, of-watchdog runs in each mode that it supports.
 
 mod bare;
 mod contestants;
@@ -20,17 +18,17 @@ use std::process::ExitCode;
 use contestants::{Contestant, Server};
 use wrk::Wrk;
 
-/// How often each contestant has its turn.
+/// Number of turns of each contestant.
 const TURNS: usize = 3;
-/// Connections of wrk, each with its own measurement.
+/// Numbers of connections, each measured separately.
 const CONNECTIONS: [usize; 3] = [1, 8, 32];
 
-/// What one contestant did in one turn.
+/// The measurements of one contestant in one turn.
 struct Turn {
     contestant: Contestant,
-    /// Resident memory before the first request that counts, in bytes.
+    /// Resident memory before the first counted request, in bytes.
     idle_rss: u64,
-    /// For each of [`CONNECTIONS`].
+    /// One for each of [`CONNECTIONS`].
     loads: Vec<wrk::Load>,
 }
 
@@ -65,7 +63,7 @@ fn turn(contestant: &Contestant, wrk: &Wrk) -> Turn {
     wrk.warm_up(server.address(), contestant.request());
     let measure = |connections| wrk.load(server.address(), contestant.request(), connections);
     let loads = CONNECTIONS.into_iter().map(measure).collect();
-    // It still does its work.
+    // It must still work.
     server.check(contestant);
     Turn {
         contestant: contestant.clone(),
@@ -74,7 +72,7 @@ fn turn(contestant: &Contestant, wrk: &Wrk) -> Turn {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "for who runs the benchmark")]
+#[expect(clippy::print_stderr, reason = "shown to the user of the benchmark")]
 fn complain(what: &str) {
     eprintln!("error: {what}");
 }

@@ -8,8 +8,8 @@ use crate::{CONNECTIONS, TURNS, Turn};
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// Of an absolute time there is no gate, and a ratio's is wide: what else a machine does falls on the
-/// runner's threads more than on a server of one thread a connection.
+/// Absolute times have no gate, and the gate for ratios is wide, because other work on the machine slows the runner's
+/// threads more than a server with one thread per connection.
 const GATE: f64 = 0.6;
 
 /// The turns of all contestants.
@@ -22,7 +22,7 @@ impl Turns<'_> {
             .filter(move |turn| turn.contestant == *contestant)
     }
 
-    /// The median of the turns.
+    /// The median over the turns.
     fn middle(
         &self,
         contestant: &Contestant,
@@ -36,7 +36,7 @@ impl Turns<'_> {
         )
     }
 
-    /// The median over the turns of what two contestants have done in one of them.
+    /// The median over the turns of a comparison of two contestants within a turn.
     fn compared(
         &self,
         one: &Contestant,
@@ -72,7 +72,7 @@ fn middle(mut values: Vec<f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// Everything that was measured and is promised.
+/// All measurements and promises.
 pub(crate) fn results(contestants: &[Contestant], turns: &[Turn], wrk: &Wrk) -> Results {
     let turns = Turns(turns);
     let mut tables = vec![
@@ -133,7 +133,7 @@ pub(crate) fn results(contestants: &[Contestant], turns: &[Turn], wrk: &Wrk) -> 
     }
 }
 
-/// What each mode serves, beside the original and the ceiling: the chart.
+/// The table for the chart: each mode's throughput, of-watchdog's, and the bare server's as the ceiling.
 fn overview(contestants: &[Contestant], turns: &Turns<'_>) -> Table {
     let last = CONNECTIONS.len() - 1;
     let throughput = |one: &Contestant| turns.middle(one, last, |load| load.requests_per_second);

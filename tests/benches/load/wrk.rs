@@ -1,4 +1,4 @@
-//! The load generator: wrk, told by a script what to send and how to print what it saw.
+//! The load generator, wrk. A script tells it what to send and how to print the results.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -10,21 +10,21 @@ use faas_wasm_tests::{Outcome, Work};
 
 use crate::contestants::Request;
 
-/// Seconds of one measurement.
+/// Duration of one measurement in seconds.
 const SECONDS: u32 = 2;
-/// What begins the line that the script prints.
+/// Start of the line that the script prints.
 const MARK: &str = "measured";
 
 /// A measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) requests_per_second: f64,
-    /// Median and 99th percentile of the time to a response, in microseconds.
+    /// Median and 99th percentile of the response time, in microseconds.
     pub(crate) median: f64,
     pub(crate) slow: f64,
 }
 
-/// wrk, ready to be used.
+/// wrk, found and ready to use.
 pub(crate) struct Wrk {
     work: Work,
     version: String,
@@ -33,9 +33,9 @@ pub(crate) struct Wrk {
 impl Wrk {
     /// # Errors
     ///
-    /// If it is not installed, with what to do.
+    /// If wrk is not installed, with a hint on how to install it.
     pub(crate) fn find() -> Result<Self, String> {
-        // It prints its version and fails for want of an address.
+        // wrk prints its version, and then fails because the address is missing.
         let output = Command::new("wrk").arg("-v").output().map_err(|error| {
             format!("wrk: {error}\nhint: install it, for example with `apt-get install wrk`")
         })?;
@@ -53,7 +53,7 @@ impl Wrk {
         &self.version
     }
 
-    /// A load that does not count: caches, branch predictors, replicas that are started on demand.
+    /// Generates load without measuring it, to fill caches, train branch predictors, and start replicas.
     pub(crate) fn warm_up(&self, address: SocketAddr, request: Request) {
         self.run(address, request, 32, 1);
     }
@@ -63,7 +63,7 @@ impl Wrk {
     }
 
     fn run(&self, address: SocketAddr, request: Request, connections: usize, seconds: u32) -> Load {
-        // More threads would take from the server what it could use.
+        // More threads would take cores from the server.
         let cores = available_parallelism().map_or(1, usize::from);
         let threads = (cores / 2).clamp(1, 4).min(connections);
         let script: PathBuf = self.work.join(request.name());
@@ -86,7 +86,7 @@ impl Wrk {
         let [requests, microseconds, errors, median, slow] = numbers[..] else {
             panic!("the script prints five numbers: {text}");
         };
-        // Every answer has to be a good one: a server that refuses is quick.
+        // Every response must be a success, because refusals are fast.
         assert_eq!(errors, 0.0, "{text}");
         assert!(requests > 0.0, "{text}");
         Load {
@@ -106,7 +106,7 @@ fn script(request: Request) -> String {
         )
         .expect("a string takes everything");
     }
-    // A response with a status of 400 or more counts as an error.
+    // wrk counts a response with a status of 400 or more as an error.
     script
         + &format!(
             "done = function(summary, latency, requests)

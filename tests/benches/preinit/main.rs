@@ -1,5 +1,5 @@
-//! What a request to a JavaScript function takes, with the script run for each request and with it
-//! run at build time. `make bench` runs this.
+//! The time of a request to a JavaScript function, with the script run per request and with the script run at build
+//! time. `make bench` runs this.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,13 +8,13 @@ use std::time::Instant;
 use faas_wasm_tests::results::{Better, Bound, Results, Row, Rule, Table};
 use faas_wasm_tests::{Outcome, Runner, RunnerCommand, Work, tool};
 
-/// Environment variable with the module of the interpreter.
+/// Environment variable with the interpreter's module.
 const QUICKJS: &str = "FAAS_WASM_QUICKJS";
 const SCRIPT: &str = include_str!("script.js");
 const REQUEST: &str = "/section150/wordabc";
 const ANSWER: &str = "{\"number\":13368,\"name\":\"wordabc\",\"even\":true}\n";
 const REQUESTS: usize = 200;
-/// How often each side has its turn.
+/// Number of turns of each side.
 const TURNS: usize = 3;
 
 fn main() -> ExitCode {
@@ -89,7 +89,7 @@ fn serve(artifact: &Path, work: &Work) -> Runner {
         .start()
 }
 
-/// Microseconds from connecting to the last byte.
+/// Median time from connecting to the last byte, in microseconds.
 fn median(runner: &Runner) -> f64 {
     let mut times: Vec<_> = (0..REQUESTS)
         .map(|_| {

@@ -1,4 +1,4 @@
-//! Edits of a module as a compiler would make them of an edit of the source.
+//! Edits of a module, similar to those that a source edit causes.
 
 use std::convert::Infallible;
 
@@ -11,14 +11,14 @@ use wasmparser::{
     TypeRef,
 };
 
-/// What was edited.
+/// A kind of edit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Edit {
-    /// A function does something in addition.
+    /// A function's body gets longer.
     Body,
-    /// There is another function, in the middle, so that the numbers of all behind it change.
+    /// A function is inserted in the middle, so that the indices of all later functions change.
     FunctionAdded,
-    /// A byte of the data is another one.
+    /// A byte of a data segment changes.
     Data,
 }
 
@@ -34,7 +34,7 @@ impl Edit {
     }
 }
 
-/// The module with an edit, in a uniform encoding. Custom sections are left out.
+/// The edited module, in a canonical encoding without custom sections.
 pub(crate) fn apply(wasm: &[u8], edit: Option<Edit>) -> Vec<u8> {
     let mut editor = Editor::new(wasm, edit);
     let mut out = Module::new();
@@ -46,13 +46,13 @@ pub(crate) fn apply(wasm: &[u8], edit: Option<Edit>) -> Vec<u8> {
 struct Editor {
     edit: Option<Edit>,
     imported: u32,
-    /// The defined function in the middle: its number among those, and its type.
+    /// The middle one of the defined functions: its index among them, and its type.
     middle: u32,
     middle_type: u32,
     parameters: u32,
-    /// The data segment that is changed: the largest.
+    /// The data segment that changes: the largest one.
     segment: usize,
-    /// How many bodies were read.
+    /// Number of bodies read so far.
     bodies: u32,
 }
 
@@ -141,7 +141,7 @@ impl Reencode for Editor {
         let is_middle = self.bodies == self.middle;
         self.bodies += 1;
         if is_middle && self.edit == Some(Edit::FunctionAdded) {
-            // It passes its arguments on to the one that is behind it now.
+            // It passes its arguments on to the function that now follows it.
             let mut added = Function::new([]);
             for parameter in 0..self.parameters {
                 added.instruction(&Instruction::LocalGet(parameter));

@@ -1,5 +1,5 @@
-//! What a build takes after a small edit of a large guest, with the LLVM backend: the cache of
-//! compiled functions against a clean build, whose bytes it has to give. `make bench-build` runs this.
+//! The time of a rebuild after a small edit of a large guest with the LLVM backend. It compares a build that uses the
+//! cache of compiled functions with a clean build, and requires the same bytes. `make bench-build` runs this.
 
 mod edit;
 
@@ -14,9 +14,9 @@ use faas_wasm_tests::{Outcome, Work, guests, tool};
 
 /// Environment variable with another module to edit.
 const MODULE: &str = "FAAS_WASM_REBUILD_MODULE";
-/// The module that is edited otherwise: an interpreter in C, with 6 MB of code.
+/// The default module: an interpreter written in C, with 6 MB of code.
 const DEFAULT: &str = "ruby.wasm";
-/// The code generator to measure; the quick one is good for trying the benchmark itself.
+/// Environment variable with the backend to measure. Cranelift is useful for testing the benchmark itself.
 const BACKEND: &str = "FAAS_WASM_REBUILD_BACKEND";
 
 fn main() -> ExitCode {
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let name = module.file_stem().expect("a module has a name");
     let name = name.to_string_lossy().into_owned();
     let original = fs::read(&module).expect("the module can be read");
-    // Re-encoded without a change, so that the edits differ from it by themselves alone.
+    // Re-encode the unchanged module, so that the edited ones differ only by the edits.
     let base = edit::apply(&original, None);
     let bench = Bench {
         work: Work::new(),

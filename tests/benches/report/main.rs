@@ -1,5 +1,5 @@
-//! Puts what the benchmarks have found into `BENCHMARKS.md` and its chart. `make bench` and the targets of single
-//! benchmarks run this at their end. Sections of benchmarks that were not run stay as they are.
+//! Writes the stored results of the benchmarks to `BENCHMARKS.md` and its chart. `make bench` and the targets of
+//! single benchmarks run this last. Sections of benchmarks that did not run stay unchanged.
 
 use std::path::Path;
 use std::{fs, io};

@@ -1,13 +1,13 @@
-;; Looks whether everything is as for the first request, and then leaves a pattern everywhere.
+;; Checks that everything is as for the first request, and then leaves a pattern everywhere.
 ;;
 ;; Standard input says what to do: eight digits.
 ;;   0  1: grow both memories                     4  1: change files
 ;;   1  1: grow a table                           5  1: write the environment to standard output
 ;;   2  1: drop the element segment               6  1: leave the pattern in all of the memory,
 ;;   3  1: drop the data segment                        otherwise in one page of it
-;;   7  how to end: 0 return, 1 exit 0, 2 exit 3, 3 unreachable, 4 a store behind the memory's end,
+;;   7  how to end: 0 return, 1 exit 0, 2 exit 3, 3 unreachable, 4 a store beyond the memory's end,
 ;;      5 stack overflow, 6 spin, 7 call of an empty table entry, 8 a division by zero
-;; Where something is not as new the exit code says what: see the calls of $require.
+;; If something is not as for the first request, the exit code says what: see the calls of $require.
 (module
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
@@ -25,7 +25,7 @@
   (type $number (func (result i32)))
   (memory $memory (export "memory") 5 64)
   (memory $second 1 8)
-  ;; The one can grow; compiled code reads the other in place.
+  ;; The first table can grow; compiled code accesses the second one in place.
   (table $grows 4 64 funcref)
   (table $fixed 4 4 funcref)
   (table $external 2 2 externref)
@@ -45,7 +45,7 @@
   (elem $later func $three $two)
   (elem declare func $one $three)
 
-  ;; What paths are called; the pattern that is written to files.
+  ;; The paths, and the pattern that is written to files.
   (func $one (type $number) (i32.const 1))
   (func $two (type $number) (i32.const 2))
   (func $three (type $number) (i32.const 3))
@@ -57,7 +57,7 @@
   (func $begin (global.set $starts (i32.add (global.get $starts) (i32.const 1))))
   (start $begin)
 
-  ;; Number and sum of the words of the first memory that are not zero.
+  ;; Count and sum of the nonzero words of the first memory.
   (func $words (param $end i32) (result i64 i64)
     (local $at i32) (local $word i64) (local $count i64) (local $sum i64)
     (loop $next
@@ -100,7 +100,7 @@
     (call $require (i32.const 8) (i64.eq (global.get $wide) (i64.const -7)))
     (call $require (i32.const 9) (f64.eq (global.get $float) (f64.const 1.5)))
     (call $require (i32.const 10) (i32.eq (global.get $starts) (i32.const 1)))
-    ;; Tables, as elements and as what calls go to.
+    ;; Tables, read as elements and through indirect calls.
     (call $require (i32.const 11) (i32.eq (table.size $grows) (i32.const 4)))
     (call $require (i32.const 12) (i32.eq (i32.const 1) (call_indirect $grows (type $number) (i32.const 0))))
     (call $require (i32.const 13) (i32.eq (i32.const 2) (call_indirect $grows (type $number) (i32.const 1))))
@@ -114,31 +114,31 @@
     ;; The global that holds a function.
     (table.set $grows (i32.const 3) (global.get $function))
     (call $require (i32.const 21) (i32.eq (i32.const 1) (call_indirect $grows (type $number) (i32.const 3))))
-    ;; Passive segments: there, and not dropped.
+    ;; Passive segments must exist and not be dropped.
     (memory.init $memory $passive (i32.const 0) (i32.const 0) (i32.const 7))
     (call $require (i32.const 22) (i32.eq (i32.load8_u (i32.const 6)) (i32.const 101)))
     (table.init $grows $later (i32.const 2) (i32.const 0) (i32.const 2))
     (call $require (i32.const 23) (i32.eq (i32.const 3) (call_indirect $grows (type $number) (i32.const 2)))))
 
-  ;; Paths are written where there is room: four letters at 0x300.
+  ;; Builds a path of four letters at 0x300, which is unused.
   (func $open (param $name i32) (param $create i32) (result i32)
     (i32.store (i32.const 0x300) (local.get $name))
     (call $path_open (i32.const 3) (i32.const 0) (i32.const 0x300) (i32.const 4) (local.get $create)
       (i64.const 0x42) (i64.const 0x42) (i32.const 0) (i32.const 0x310)))
 
-  ;; The host has `kept` with one line and `gone`; `made` and `dirs` are what requests make.
+  ;; The host's files are `kept`, which has one line, and `gone`; requests create `made` and `dirs`.
   (func $files
     (call $require (i32.const 30) (i32.eq (i32.const 44) (call $open (i32.const 0x6564616d) (i32.const 0))))
     (call $require (i32.const 31) (i32.eqz (call $open (i32.const 0x656e6f67) (i32.const 0))))
     (call $require (i32.const 32) (i32.eqz (call $open (i32.const 0x7470656b) (i32.const 0))))
-    ;; It holds `first`, and nothing behind it.
+    ;; It contains only `first`.
     (i32.store (i32.const 0x320) (i32.const 0x340))
     (i32.store (i32.const 0x324) (i32.const 64))
     (call $require (i32.const 33)
       (i32.eqz (call $fd_read (i32.load (i32.const 0x310)) (i32.const 0x320) (i32.const 1) (i32.const 0x330))))
     (call $require (i32.const 34) (i32.eq (i32.load (i32.const 0x330)) (i32.const 5)))
     (call $require (i32.const 35) (i32.eq (i32.load (i32.const 0x340)) (i32.const 0x73726966)))
-    ;; Change all of that.
+    ;; Change all of these files.
     (i64.store (i32.const 0x340) (i64.const 0xa5a5a5a5a5a5a5a5))
     (call $require (i32.const 36)
       (i32.eqz (call $fd_write (i32.load (i32.const 0x310)) (i32.const 0x320) (i32.const 1) (i32.const 0x330))))
@@ -167,7 +167,7 @@
     (local $count i64)
     (call $require (i32.const 60) (i32.eq (memory.grow $memory (i32.const 3)) (i32.const 5)))
     (call $require (i32.const 61) (i32.eq (memory.grow $second (i32.const 2)) (i32.const 1)))
-    ;; What was added is empty: the words that are not zero lie before it.
+    ;; The added pages must be zero: all nonzero words are before them.
     (call $require (i32.const 62) (i64.eqz (call $words_between (i32.const 0x50000) (i32.const 0x80000))))
     (call $words_of_second (i32.const 0x30000))
     (drop)
@@ -189,7 +189,7 @@
     (global.set $function (ref.func $three))
     (table.fill $fixed (i32.const 0) (ref.func $three) (i32.const 3))
     (table.copy $fixed $grows (i32.const 3) (i32.const 0) (i32.const 1))
-    ;; Calls go where copies and fills have put them.
+    ;; Calls must reach the functions that copies and fills have stored.
     (call $require (i32.const 70) (i32.eq (i32.const 3) (call_indirect $fixed (type $number) (i32.const 2))))
     (call $require (i32.const 71) (i32.eq (i32.const 1) (call_indirect $fixed (type $number) (i32.const 3))))
     (table.fill $grows (i32.const 0) (ref.func $three) (table.size $grows))

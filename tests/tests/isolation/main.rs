@@ -1,9 +1,9 @@
-//! The proof of isolation: each request looks for what earlier ones have left, in its memories,
-//! tables, globals, segments, files, environment and streams, and then leaves a pattern everywhere
-//! (`guest.wat`). All run on one slot, with every way to end.
+//! The proof of isolation. Each request looks for traces of earlier requests in its memories, tables, globals,
+//! segments, files, environment and streams, and then leaves a pattern everywhere (`guest.wat`). All requests run in
+//! one slot and end in every possible way.
 //!
-//! A proof is worth what it would notice: with the features of `fault-injection` the engine and the
-//! file system forget one thing at a time, and each time the proof must fail.
+//! A proof is only as good as the faults it detects. With the features `fault-injection`, the engine and the file
+//! system skip one part of the reset at a time, and the proof must fail each time.
 
 mod requests;
 mod storm;
@@ -14,9 +14,9 @@ use faas_wasm_tests::Backend;
 use faas_wasm_wasi::keep_nodes;
 use requests::{Found, Guests, Instruction};
 
-/// Requests of the whole proof.
+/// Number of requests in the full proof.
 const REQUESTS: usize = 100_000;
-/// Requests within which a broken reset must be noticed.
+/// Number of requests within which the proof must detect a broken reset.
 const FEW: usize = 200;
 
 #[test]
@@ -25,7 +25,7 @@ fn no_request_finds_anything_of_another() {
     let endings = guests
         .run(REQUESTS)
         .expect("all is as for the first request");
-    // Whatever the numbers are, each way to end and each change was there often.
+    // The sequence must cover each ending and each change often, whatever the random numbers are.
     for (ending, count) in endings.iter().enumerate() {
         assert!(*count > REQUESTS / 100, "ending {ending}: {endings:?}");
     }
@@ -40,7 +40,7 @@ fn the_other_backends_code_is_isolated_too() {
         .expect("all is as for the first request");
 }
 
-/// Every pair of requests, one after the other.
+/// Runs a request of each kind, each followed by one that changes everything.
 #[test]
 fn each_change_is_gone_after_each_ending() {
     let mut guests = Guests::new(Backend::Cranelift);
@@ -52,8 +52,8 @@ fn each_change_is_gone_after_each_ending() {
     }
 }
 
-/// Requests that write the same few pages, so that a guard is put up around them, and then one that writes
-/// everywhere, again and again. Each time it takes twice as many.
+/// Sends requests that write the same few pages, so that the engine guards the rest, and then one that writes
+/// everywhere. Repeats this, with twice as many requests each time.
 fn lift_guards(guests: &mut Guests) -> Result<(), Box<Found>> {
     for times in 0..7 {
         for _ in 0..100 << times {

@@ -1,4 +1,4 @@
-//! Requests to the guest, each with an environment and files of its own, all on one slot.
+//! Requests to the guest, each with a separate environment and separate files, all in one slot.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -12,16 +12,16 @@ use faas_wasm_wasi::{
 
 use crate::trusted;
 
-/// Ways to end.
+/// Number of ways in which a request ends.
 pub(crate) const ENDINGS: usize = 9;
-/// The one that needs a deadline.
+/// The ending that needs a deadline.
 const SPIN: usize = 6;
-/// Long enough for the guest to get to its loop, as a rule; short enough to wait for.
+/// Usually long enough for the guest to reach its loop, and short enough to wait for.
 const SOON: Duration = Duration::from_millis(1);
-/// So long that only a guest that hangs gets there.
+/// So long that only a guest that hangs reaches it.
 const NEVER: Duration = Duration::from_secs(60);
 
-/// What a request is to do: see `guest.wat`.
+/// The instruction for a request; see `guest.wat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Instruction {
     changes: u8,
@@ -29,7 +29,7 @@ pub(crate) struct Instruction {
 }
 
 impl Instruction {
-    /// All changes, and then a return.
+    /// Makes all changes, and returns.
     pub(crate) const fn everything() -> Self {
         Self {
             changes: 0x7f,
@@ -37,13 +37,13 @@ impl Instruction {
         }
     }
 
-    /// Each change alone, all and none, with each ending.
+    /// Each change alone, all changes, and no change, each with every ending.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let changes = (0..7).map(|bit| 1 << bit).chain([0, 0x7f]);
         changes.flat_map(|changes| (0..ENDINGS).map(move |ending| Self { changes, ending }))
     }
 
-    /// Changes of all but sizes, and then a return.
+    /// Makes all changes except those of sizes, and returns.
     pub(crate) const fn everything_in_place() -> Self {
         Self {
             changes: 0x7c,
@@ -51,7 +51,7 @@ impl Instruction {
         }
     }
 
-    /// No changes, and a return.
+    /// Makes no changes, and returns.
     pub(crate) const fn nothing() -> Self {
         Self {
             changes: 0,
@@ -83,7 +83,7 @@ impl Instruction {
     }
 }
 
-/// What a request has found that should not be there.
+/// A trace that a request should not have found.
 #[derive(Debug)]
 pub(crate) struct Found {
     number: usize,
@@ -99,7 +99,7 @@ enum What {
 }
 
 impl Found {
-    /// The guest's own word for it.
+    /// The exit code with which the guest reports the trace.
     pub(crate) fn exit_code(&self) -> Option<u32> {
         match self.what {
             What::RunOutcome(RunOutcome::Exited(code)) => Some(code),
@@ -132,7 +132,7 @@ pub(crate) struct Guests {
     seed: u64,
     number: usize,
     before: Option<Instruction>,
-    // Removed at the end.
+    // Keeps the artifact's directory until the end.
     _guest: Guest,
     _root: Work,
 }
@@ -169,11 +169,11 @@ impl Guests {
         (self.seed >> 33) as usize % below
     }
 
-    /// Runs so many requests, and counts how they ended; or says what one has found.
+    /// Runs this many requests and counts their endings. Returns an error for the first trace that one finds.
     pub(crate) fn run(&mut self, requests: usize) -> Result<[usize; ENDINGS], Box<Found>> {
         let mut endings = [0; ENDINGS];
         for _ in 0..requests {
-            // Waiting for deadlines takes most of the time.
+            // Spin rarely, because waiting for deadlines takes most of the time.
             let spins = self.random(70) == 0;
             let others = self.random(ENDINGS);
             let instruction = Instruction {
@@ -220,7 +220,7 @@ impl Guests {
         drop(context);
         let ending = ending.expect("there is memory for an instance");
         let output = std::mem::take(&mut *self.output.lock().expect("one thread has it"));
-        // The deadline may come before the guest writes.
+        // The deadline may expire before the guest writes.
         let all = [&secret[..], b"\0"].concat();
         let wrote = if instruction.changes & 1 << 5 != 0 {
             output == all || instruction.ending == SPIN && output.is_empty()

@@ -1,6 +1,5 @@
-//! A storm: short runs, each of which a deadline or its own end stops somewhere, in guest code, in
-//! library calls and in calls of the host, while signals come from outside as fast as they can be
-//! sent. Afterwards everything works as before.
+//! A storm: short runs, each stopped by a deadline or by its end, in guest code, in library calls and in host calls,
+//! while another thread sends signals as fast as it can. Afterwards the process must work as before.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,8 +17,8 @@ use crate::trusted;
 const WASI: &str = "wasi_snapshot_preview1";
 const RUNS: u32 = 100_000;
 
-/// As many rounds as the host says (by names that the tool knows), each with something of everything.
-/// It leaves the number in a global, which must be 0 at the beginning, and more in a memory and in a
+/// Runs as many rounds as the host returns (through imports that the tool knows). Each round exercises every
+/// mechanism. The guest stores the remaining count in a global, which must be 0 at the start, in a memory, and in a
 /// table that grows.
 const GUEST: &str = r#"(module
   (import "wasi_snapshot_preview1" "sched_yield" (func $rounds (result i32)))
@@ -47,12 +46,12 @@ const GUEST: &str = r#"(module
       (br_if $more (global.get $left)))
     (global.set $left (i32.const -1))))"#;
 
-/// The host's side of a run.
+/// The host's data for a run.
 #[derive(Default)]
 struct Run {
     rounds: u32,
     found_wrong: bool,
-    /// Calls until one panics, if one shall.
+    /// Number of calls until one panics, if one is to.
     until_panic: Option<u32>,
 }
 
@@ -108,7 +107,7 @@ fn a_storm_of_deadlines_and_signals_leaves_a_healthy_process() {
             }
         });
         for number in 0..RUNS {
-            // Every sixteenth would take for ever; the others end by themselves if they may.
+            // Every sixteenth run would take forever; the others end by themselves unless they are stopped.
             let rounds = if number % 16 == 0 {
                 u32::MAX
             } else {
@@ -134,7 +133,7 @@ fn a_storm_of_deadlines_and_signals_leaves_a_healthy_process() {
     }
 }
 
-/// Panics are caught where the guest calls out, wherever it has got to.
+/// A host call's panic is caught at the guest's call, wherever in its work the guest is.
 #[test]
 fn a_host_call_that_panics_ends_its_run_and_nothing_else() {
     let mut replica = Replica::new(&linked()).expect("it can be made");

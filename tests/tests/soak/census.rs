@@ -1,4 +1,4 @@
-//! What the runner holds when it has nothing to do.
+//! The resources that an idle runner holds.
 
 use std::fmt;
 use std::fs;
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use faas_wasm_tests::Runner;
 
-/// Connections that clients have left are closed sooner than this.
+/// The runner closes abandoned connections sooner than this.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A reservation for a guest's memory is the only thing so large.
+/// Only a reservation for a guest's memory is this large.
 const SLOT: u64 = 4 << 30;
 
-/// Counts, at rest.
+/// Counts of resources while the runner is idle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Census {
     descriptors: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Census {
 impl Census {
     pub(crate) const HEADING: &str = "       descriptors threads mappings slots resident";
 
-    /// Waits until the runner is at rest and counts.
+    /// Waits until the runner is idle, and counts.
     pub(crate) fn take(runner: &Runner) -> Self {
         for idle in [
             "http_requests_in_flight",
@@ -33,7 +33,7 @@ impl Census {
         ] {
             runner.wait_for_metric(idle, 0.0);
         }
-        // The clients' connections are gone, but the runner has yet to see it.
+        // The clients have closed their connections, but the runner may not have noticed yet.
         let deadline = Instant::now() + PATIENCE;
         let mut census = Self::now(runner.pid());
         loop {
@@ -73,7 +73,7 @@ impl Census {
         }
     }
 
-    /// Requires that the last ones hold no more than the first ones.
+    /// Asserts that the last counts are no higher than the first ones.
     pub(crate) fn compare(first: &[Self], last: &[Self]) {
         let most = |censuses: &[Self], count: fn(&Self) -> u64| {
             censuses.iter().map(count).max().expect("there is one")
@@ -88,7 +88,7 @@ impl Census {
         flat("descriptors", |census| census.descriptors as u64, 0);
         flat("threads", |census| census.threads as u64, 0);
         flat("slots", |census| census.slots as u64, 0);
-        // The allocator's arenas come and go in pieces.
+        // The allocator adds and removes arenas in pieces.
         flat("mappings", |census| census.mappings as u64, 8);
         let resident = most(first, |census| census.resident_kib);
         flat(
@@ -99,7 +99,7 @@ impl Census {
     }
 }
 
-/// Connections of clients that the runner still has.
+/// Number of client connections that the runner still has open.
 fn connections(runner: &Runner) -> usize {
     let port = format!(":{:04X} ", runner.address().port());
     let tables = ["tcp", "tcp6"]
@@ -109,7 +109,7 @@ fn connections(runner: &Runner) -> usize {
         let mut columns = row.split_whitespace().skip(1);
         let local = columns.next().unwrap_or_default();
         let state = columns.nth(1).unwrap_or_default();
-        // Established, and closed by the client alone.
+        // Established, or closed only by the client.
         format!("{local} ").ends_with(&port) && (state == "01" || state == "08")
     })
     .count()

@@ -1,4 +1,4 @@
-//! What is asked of the runner, and what it must answer.
+//! The kinds of requests and the responses that the runner must give.
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,16 +6,16 @@ use std::net::{SocketAddr, TcpStream};
 use faas_wasm_tests::RunnerCommand;
 use faas_wasm_tests::http::{Response, connect, reset};
 
-/// What a guest may be stopped after.
+/// Deadline for guests that must be stopped.
 const TIMEOUT: &str = "3ms";
-/// More than what a replica waits for and less than what is buffered of a response, so that a client
-/// may write all of it before it reads.
+/// More than a replica waits for, but less than the runner buffers of a response, so that a client may write the
+/// whole body before it reads.
 const BIG: usize = 200_000;
 const MEMORY_LIMIT_MIB: usize = 16;
 const QUOTA: usize = 1 << 20;
 const DESCRIPTORS: usize = 32;
 
-/// The limits that the kinds run into, each well within what the other kinds need.
+/// The limits that some kinds exceed, far above what the other kinds need.
 pub(crate) fn settings(runner: RunnerCommand) -> RunnerCommand {
     runner
         .env("min_scale", "4")
@@ -24,7 +24,7 @@ pub(crate) fn settings(runner: RunnerCommand) -> RunnerCommand {
         .env("wasm_fs_quota", QUOTA.to_string())
         .env("wasm_fd_limit", DESCRIPTORS.to_string())
         .env("wasm_output_limit", (BIG * 2).to_string())
-        // A guest that waits for a core between its output and its trap must not change the answer.
+        // A guest that waits for a core between its output and its trap must not change the response.
         .env("wasm_output_hold_time", "60s")
 }
 
@@ -32,18 +32,18 @@ pub(crate) fn settings(runner: RunnerCommand) -> RunnerCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ok,
-    /// Ends well within a few microseconds.
+    /// Ends within a few microseconds.
     Short,
     Trap,
-    /// Stopped in its own code.
+    /// Stopped in guest code.
     Spin,
-    /// Stopped in a call of the host.
+    /// Stopped in a host call.
     Sleep,
-    /// The client leaves in the middle of its body.
+    /// The client disconnects in the middle of its request body.
     CutBody,
-    /// The client leaves while the guest runs.
+    /// The client disconnects while the guest runs.
     CutRun,
-    /// The client leaves in the middle of the response.
+    /// The client disconnects in the middle of the response.
     CutResponse,
     Big,
     Memory,
@@ -53,7 +53,7 @@ pub(crate) enum Kind {
     Stack,
 }
 
-/// How many of a hundred requests are of which kind.
+/// The number of requests of each kind in a hundred.
 const MIX: [(Kind, usize); 13] = [
     (Kind::Ok, 46),
     (Kind::Trap, 8),
@@ -71,10 +71,10 @@ const MIX: [(Kind, usize); 13] = [
 ];
 
 impl Kind {
-    /// The kind of a request: the mix, in an order that is the same in every run and has no period
-    /// shorter than a hundred.
+    /// The kind of a request. Follows the mix, in an order that is the same in every run and has no period shorter
+    /// than a hundred.
     pub(crate) fn of(number: usize) -> Self {
-        // 37 and 100 have no common divisor: every hundred has every place once.
+        // 37 and 100 are coprime, so every hundred requests include every kind as often as the mix says.
         let mut place = (number * 37 + number / 100 * 61) % 100;
         for (kind, share) in MIX {
             if place < share {
@@ -85,7 +85,7 @@ impl Kind {
         unreachable!("the shares are a hundred together")
     }
 
-    /// What is counted together.
+    /// The group under which the kind is counted.
     pub(crate) fn group(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -101,7 +101,7 @@ impl Kind {
     }
 }
 
-/// A client with a connection that it keeps as long as it may.
+/// A client that keeps its connection as long as it can.
 pub(crate) struct Client {
     address: SocketAddr,
     connection: Option<BufReader<TcpStream>>,
@@ -115,13 +115,13 @@ impl Client {
         }
     }
 
-    /// Sends a request of this kind and requires the answer that it must have.
+    /// Sends a request of this kind and asserts the right response.
     pub(crate) fn ask(&mut self, kind: Kind, number: usize) {
         match kind {
             Kind::Ok => self.ok("/ok", number, number % 2000),
             Kind::Short => self.ok("/short", number, number % 20),
             Kind::Big => self.big(number),
-            // What the guest has written before the trap is not sent.
+            // Output from before the trap is not sent.
             Kind::Trap => self.expect("/trap", "", 500, "the function failed\n"),
             Kind::Stack => self.expect("/stack", "", 500, "the function failed\n"),
             Kind::Spin => self.timed_out("/spin"),
@@ -160,7 +160,7 @@ impl Client {
     fn memory(&mut self) {
         let response = self.exchange("/memory", "", b"");
         let grown = number_before(&response, " MiB\n");
-        // All but what the module has to begin with.
+        // All pages except the module's initial ones.
         assert!(
             (MEMORY_LIMIT_MIB - 2..MEMORY_LIMIT_MIB).contains(&grown),
             "{response:?}"
@@ -182,7 +182,7 @@ impl Client {
         );
     }
 
-    /// Beyond the limit the response is cut, since its head is out long before.
+    /// Beyond the limit the response is cut off, because its head was sent long before.
     fn output(&mut self) {
         let response = self.exchange("/flood", "", b"");
         match response.status {
@@ -203,7 +203,7 @@ impl Client {
         require(&response, status, body.as_bytes(), path);
     }
 
-    /// Sends a request and reads its answer.
+    /// Sends a request and reads the response.
     fn exchange(&mut self, target: &str, header: &str, body: &[u8]) -> Response {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -222,7 +222,7 @@ impl Client {
         response
     }
 
-    /// Sends a request and leaves.
+    /// Sends a request and disconnects.
     fn cut(&self, target: &str, length: usize, body: &[u8], after_the_head: bool) {
         let mut stream = connect(self.address).expect("it listens");
         stream
@@ -243,7 +243,7 @@ fn head(target: &str, header: &str, length: usize) -> Vec<u8> {
         .into()
 }
 
-/// Bytes that are others for every request.
+/// Bytes that differ for every request.
 fn text(number: usize, length: usize) -> Vec<u8> {
     let mut state = number as u32 | 1;
     let next = || {

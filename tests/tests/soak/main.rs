@@ -1,10 +1,10 @@
-//! Many mixed requests to one runner: every answer is checked, and nothing may be left behind.
+//! Many mixed requests to one runner: every response is checked, and nothing may be left behind.
 //!
-//! `make test` sends some thousand, `make soak` a million (`make soak N=20000`). They are sent in
-//! slices. A slice begins with short runs alone, so that the runner comes to run them where it has read
-//! them and guards their memory, and goes on with all kinds of requests, which ends that. After each slice the
-//! runner is left alone until it has nothing to do, and then what it holds is counted: at rest two counts can be compared exactly. What it holds after the last tenth
-//! of the requests must be what it held after the first.
+//! `make test` sends a few thousand requests, `make soak` a million (`make soak N=20000` for fewer), in slices. A
+//! slice starts with short runs only, so that the runner starts to run them on the I/O thread and guards their
+//! memory. It continues with requests of all kinds, which ends both. After each slice, the test waits until the
+//! runner is idle and counts its resources, because only counts of an idle runner compare exactly. The counts after
+//! the last tenth of the requests must not exceed those after the first tenth.
 
 mod census;
 mod kinds;
@@ -21,28 +21,28 @@ use kinds::{Client, Kind};
 
 /// Environment variable with the number of requests.
 const REQUESTS: &str = "FAAS_WASM_SOAK_REQUESTS";
-/// What `make test` sends.
+/// Number of requests in `make test`.
 const FEW: usize = 4000;
-/// A tenth is two of them.
+/// Number of slices; two of them are a tenth.
 const SLICES: usize = 20;
-/// One of so many requests is one of the short ones that a slice begins with.
+/// One in this many requests belongs to the short ones at the start of a slice.
 const SHORT: usize = 7;
-/// What is sent before anything counts: caches fill, every replica has met every kind.
+/// Number of requests before the first count, so that caches fill and every replica has served every kind.
 const WARM_UP: usize = 1000;
-/// Clients at a time.
+/// Number of concurrent clients.
 const CLIENTS: usize = 8;
-/// Of no group of kinds there may be fewer.
+/// Minimum share of each group of kinds.
 const LEAST_SHARE: f64 = 0.05;
-/// Runs that were begun where the request was read.
+/// Runs that started on the I/O thread.
 const TRIALS: [&str; 2] = [
     "wasm_trials_total{outcome=\"ended\"}",
     "wasm_trials_total{outcome=\"repeated\"}",
 ];
-/// No machine that works is so slow, by request.
+/// Time per request that no working machine exceeds.
 const SLOWEST: Duration = Duration::from_millis(20);
 
 #[test]
-#[expect(clippy::print_stdout, reason = "what a soak is run for")]
+#[expect(clippy::print_stdout, reason = "the result of a soak")]
 fn mixed_requests_leave_nothing_behind() {
     let requests = env::var(REQUESTS).map_or(FEW, |number| {
         number.parse().expect("the number of requests is a number")
@@ -91,11 +91,11 @@ fn mixed_requests_leave_nothing_behind() {
     }
     let tenth = SLICES / 10;
     Census::compare(&censuses[..tenth], &censuses[SLICES - tenth..]);
-    // It has logged what went wrong, and stops as if nothing had.
+    // It has logged the failures, and still stops normally.
     runner.stop();
 }
 
-/// Sends requests of these numbers from several clients, each on connections of its own, and counts them by
+/// Sends the requests with these numbers from several clients, each with its own connections, and counts them by
 /// group.
 fn send(
     runner: &Runner,
@@ -136,7 +136,7 @@ fn send(
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what a soak is run for")]
+#[expect(clippy::print_stdout, reason = "the result of a soak")]
 fn report(counts: &BTreeMap<&'static str, usize>, censuses: &[Census], took: Duration) {
     let sent: usize = counts.values().sum();
     let rate = sent as f64 / took.as_secs_f64();

@@ -1,7 +1,7 @@
-;; Does one hostile thing a request, and looks first whether everything is as for the first request.
+;; Performs one hostile action per request, after checking that everything is as for the first request.
 ;;
-;; Standard input says which, in two digits: see $act. 00 does nothing but look. Where something is
-;; not as new the exit code is 100 and more.
+;; Standard input selects the action with two digits: see $act. 00 only checks. If something is not as for the first
+;; request, the exit code is 100 or more.
 (module
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
@@ -46,7 +46,7 @@
     (table.init $table $later (i32.const 1) (i32.const 0) (i32.const 1))
     (call $require (i32.const 12) (i32.eq (i32.const 1) (call_indirect $table (type $number) (i32.const 1)))))
 
-  ;; Leaves something everywhere, so that what follows finds it if it stays.
+  ;; Leaves traces everywhere, so that the next request finds any that stay.
   (func $leave
     (global.set $depth (i32.const 7))
     (i64.store (i32.const 0x10000) (i64.const -1))
@@ -59,18 +59,18 @@
   (func $descend (param $n i64) (result i64)
     (i64.add (call $descend (i64.add (local.get $n) (i64.const 1))) (local.get $n)))
 
-  ;; Recursion that goes through a table.
+  ;; Recursion through a table.
   (func $again (type $number)
     (i32.add (call_indirect $still (type $number) (i32.const 1)) (i32.const 1)))
 
-  ;; Recursion that calls the host on its way down, and library calls.
+  ;; Recursion that makes host calls and library calls on the way down.
   (func $calling (param $n i32) (result i32)
     (drop (call $random_get (i32.const 0x400) (i32.const 64)))
     (memory.fill (i32.const 0x800) (i32.const 1) (i32.const 64))
     (drop (call $yield))
     (i32.add (call $calling (i32.add (local.get $n) (i32.const 1))) (local.get $n)))
 
-  ;; Throws at every level and catches it there.
+  ;; Throws and catches at every level.
   (func $throwing (param $n i32) (result i32)
     (drop (call $catching))
     (i32.add (call $throwing (i32.add (local.get $n) (i32.const 1))) (local.get $n)))
@@ -85,7 +85,7 @@
     (local.set $value)
     (i32.add (i32.wrap_i64 (local.get $value))))
 
-  ;; A frame between a throw and its catch that must be unwound.
+  ;; A frame between a throw and its catch, which must be unwound.
   (func $deep (param $n i32)
     (if (i32.eqz (local.get $n)) (then (call $throw)))
     (call $deep (i32.sub (local.get $n) (i32.const 1)))
@@ -96,7 +96,7 @@
   (elem declare func $tail_indirect $nothing)
   (func $nothing (param i32))
 
-  ;; A load whose value nobody wants may be left out.
+  ;; Uses a loaded value, because the compiler may drop an unused load.
   (func $keep (param $value i32) (global.set $depth (local.get $value)))
 
   (func $vectors (result i32)
@@ -118,18 +118,18 @@
     (br $none))
     ;; 1: unreachable
     (unreachable))
-    ;; 2: behind the memory's end
+    ;; 2: beyond the memory's end
     (call $keep (i32.load (i32.const 0x30000))) (br $none))
-    ;; 3: as far away as an instruction can reach
+    ;; 3: as far beyond as an instruction can reach
     (call $keep (i32.load8_u offset=0xffffffff (i32.const 0xffffffff))) (br $none))
-    ;; 4: a vector that lies half behind the end
+    ;; 4: a vector that lies half beyond the end
     (v128.store offset=0xfffffff0 (i32.const 0xfffffff8) (v128.const i64x2 1 1)) (br $none))
     ;; 5 to 8: arithmetic
     (drop (i32.div_s (i32.const 1) (i32.sub (local.get $what) (i32.const 5)))) (br $none))
     (drop (i64.rem_u (i64.const 1) (i64.extend_i32_u (i32.sub (local.get $what) (i32.const 6))))) (br $none))
     (drop (i32.div_s (i32.const 0x80000000) (i32.sub (i32.const 6) (local.get $what)))) (br $none))
     (drop (i32.trunc_f64_s (f64.div (f64.const 0) (f64.convert_i32_s (i32.sub (local.get $what) (i32.const 8)))))) (br $none))
-    ;; 9 to 12: indirect calls: of nothing, of another type, behind the end, of another type at $still
+    ;; 9 to 12: indirect calls: of a null entry, of another type, beyond the end, of another type at $still
     (drop (call_indirect $table (type $number) (i32.const 6))) (br $none))
     (call_indirect $table (type $taker) (i32.const 1) (i32.const 0)) (br $none))
     (drop (call_indirect $table (type $number) (i32.const -1))) (br $none))
@@ -147,12 +147,12 @@
     (memory.copy (i32.const -1) (i32.const 0) (i32.const -1)) (br $none))
     (memory.init $memory $passive (i32.const 0) (i32.const 4) (i32.const 4)) (br $none))
     (data.drop $passive) (memory.init $memory $passive (i32.const 0) (i32.const 0) (i32.const 1)) (br $none))
-    ;; 24 to 27: to the end of the stack
+    ;; 24 to 27: until the stack overflows
     (drop (call $descend (i64.const 0))) (br $none))
     (drop (call $again)) (br $none))
     (drop (call $calling (i32.const 0))) (br $none))
     (drop (call $throwing (i32.const 0))) (br $none))
-    ;; 28 to 31: exceptions: not caught, nothing thrown, caught, caught from afar
+    ;; 28 to 31: exceptions: uncaught, a null reference thrown, caught, caught many frames away
     (call $throw) (br $none))
     (throw_ref (ref.null exn)))
     (call $require (i32.const 20) (i32.eq (i32.const 42) (call $catching))) (br $none))
@@ -160,8 +160,8 @@
       (try_table (catch $error $caught) (call $deep (i32.const 1000)))
       (unreachable))
     (drop) (drop) (br $none))
-    ;; 32 to 39: without end: tail calls, of tables too; growing by nothing, growing and shrinking never;
-    ;; tables; exceptions; calls of the host; much of its work at once
+    ;; 32 to 39: endless: tail calls, also through tables; growing memory by nothing; growing memory to its limit; tables;
+    ;; exceptions; host calls; large operations
     (call $tail (i32.const 0)) (br $none))
     (table.set $table (i32.const 7) (ref.func $tail_indirect))
     (drop (call_indirect $table (type $number) (i32.const 7))) (br $none))
@@ -197,7 +197,7 @@
       (i32.add
         (i32.mul (i32.sub (i32.load8_u (i32.const 0x100)) (i32.const 48)) (i32.const 10))
         (i32.sub (i32.load8_u (i32.const 0x101)) (i32.const 48))))
-    ;; It has got here.
+    ;; Records that the action has returned.
     (i32.store (i32.const 0x100) (i32.const 0x0a6b6f))
     (i32.store (i32.const 0x114) (i32.const 3))
     (drop (call $fd_write (i32.const 1) (i32.const 0x110) (i32.const 1) (i32.const 0x120)))))

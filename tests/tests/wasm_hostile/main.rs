@@ -1,5 +1,5 @@
-//! Guests that do everything that they should not: each ends as it must, the log says where, and the
-//! next request finds an instance that is as new, on the same replica.
+//! Guests that do everything they should not. Each must end as specified, the log must name the place, and the next
+//! request must find a fresh instance in the same replica.
 
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -12,14 +12,14 @@ use faas_wasm_tests::http::{Request, connect};
 use faas_wasm_tests::{Backend, Guest, Outcome, Runner, Work, runner_program};
 use rustix::process::Signal;
 
-/// What stops guests that do not end by themselves.
+/// Stops guests that do not end by themselves.
 const LIMIT: &str = "100ms";
 
-/// How a request ends.
+/// The way a request ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
     Ok,
-    /// A trap of this name, in this function.
+    /// A trap with this name, in this function.
     Trap(&'static str, &'static str),
     Deadline,
 }
@@ -29,7 +29,7 @@ const MEMORY: &str = "out of bounds memory access";
 const TABLE: &str = "out of bounds table access";
 const STACK: &str = "call stack exhausted";
 
-/// By the number that `guest.wat` gives them.
+/// Indexed by the number that `guest.wat` gives each action.
 const ENDS: [End; 41] = [
     Fine,
     Trap("unreachable instruction executed", "act"),
@@ -73,10 +73,10 @@ const ENDS: [End; 41] = [
     Deadline,
     Fine,
 ];
-/// Those that are tail calls, which one backend does not have.
+/// The actions that use tail calls, which Cranelift does not support here.
 const TAIL_CALLS: [usize; 2] = [32, 33];
 
-/// A module as text, compiled.
+/// Compiles a module from text.
 fn compiled(text: &str, backend: Backend) -> Guest {
     let module = wat::parse_str(text).expect("it is WebAssembly text");
     Guest::compiled(&Work::new().write("guest.wasm", module), backend)
@@ -86,7 +86,7 @@ fn guest(backend: Backend) -> Guest {
     let text = include_str!("guest.wat");
     match backend {
         Backend::Llvm => compiled(text, backend),
-        // Calls that are none of the tail: not to be sent.
+        // Replaces tail calls with plain calls; the tests skip those actions.
         Backend::Cranelift => compiled(&text.replace("return_call", "call"), backend),
     }
 }
@@ -99,7 +99,7 @@ fn serve(guest: &Guest) -> Runner {
     command.start()
 }
 
-/// One run without a server, whose report is complete.
+/// Runs the guest once without a server, so that the report is complete.
 fn run(guest: &Guest, what: usize) -> Outcome {
     let mut command = Command::new(runner_program());
     command.args(["--one-shot", "--"]).arg(guest.artifact());
@@ -133,7 +133,7 @@ fn whatever_a_guest_does_ends_it_alone() {
             let found = ask(&runner, what);
             let where_ = format!("{backend:?}, {what}");
             assert_eq!(found, (status, text.into()), "{where_}\n{}", runner.log());
-            // A guest that finds something of the one before says so.
+            // The guest reports any trace of an earlier request.
             let found = ask(&runner, 0);
             assert_eq!(
                 found,
@@ -151,8 +151,8 @@ fn whatever_a_guest_does_ends_it_alone() {
     }
 }
 
-/// Each trap is named and has a backtrace, wherever it happened: in guest code, in a library call, in
-/// a call of the host at the stack's end.
+/// Each trap is named and has a backtrace, wherever it happened: in guest code, in a library call, or in a host call
+/// at the end of the stack.
 #[test]
 fn every_trap_has_its_place() {
     for backend in Backend::all() {
@@ -176,7 +176,7 @@ fn every_trap_has_its_place() {
     }
 }
 
-/// The same for guests that are stopped: in their own code, and in calls of the host.
+/// A stopped guest has a backtrace too, in guest code and in host calls.
 #[test]
 fn who_is_stopped_has_a_place_too() {
     for backend in Backend::all() {
@@ -190,7 +190,7 @@ fn who_is_stopped_has_a_place_too() {
     }
 }
 
-/// Names are read for one report a second, however many replicas fail.
+/// The runner symbolizes at most one report per second, however many replicas fail.
 #[test]
 fn reports_in_full_are_rare() {
     let guest = guest(Backend::Cranelift);
@@ -214,7 +214,7 @@ fn reports_in_full_are_rare() {
     assert!((1..=most).contains(&reports), "{reports}\n{log}");
 }
 
-/// Who is gone when the guest traps, throws or overflows its stack takes nothing along.
+/// A guest that traps, throws or overflows its stack after its client has left harms nothing else.
 #[test]
 fn guests_may_trap_while_nobody_waits() {
     let runner = serve(&guest(Backend::Cranelift));
@@ -233,11 +233,11 @@ fn guests_may_trap_while_nobody_waits() {
     runner.stop();
 }
 
-/// Frames that are larger than the red zone and the guard page together must not jump over them.
+/// Frames larger than the red zone and the guard page together must not skip over them.
 #[test]
 fn frames_larger_than_what_guards_the_stack_do_not_leave_it() {
     for backend in Backend::all() {
-        // Each call has 16 KB of results on the stack, and there are six.
+        // Each call has 16 KB of results on the stack, and there are six calls.
         let vectors = |what: &str| what.repeat(1000);
         let (types, values, drops) = (
             vectors("v128 "),
@@ -280,7 +280,7 @@ fn a_start_function_traps_and_is_stopped_like_any_other() {
     }
 }
 
-/// `wasm_memory_limit` is that of the instance, however many memories it has.
+/// `wasm_memory_limit` applies to all memories of an instance together.
 #[test]
 fn several_memories_share_their_limit() {
     let text = r#"(module
@@ -301,7 +301,7 @@ fn several_memories_share_their_limit() {
     outcome.fails(1, &["131072 bytes", "wasm_memory_limit"]);
 }
 
-/// So is `wasm_table_limit`.
+/// `wasm_table_limit` applies to all tables together.
 #[test]
 fn several_tables_share_their_limit() {
     let text = r#"(module
@@ -323,7 +323,7 @@ fn several_tables_share_their_limit() {
     outcome.fails(1, &["3 elements", "wasm_table_limit"]);
 }
 
-/// There is no other thread that could end a wait: its time-out does, or the run's deadline.
+/// No other thread can end a wait, so only its timeout or the run's deadline can.
 #[test]
 fn waits_for_other_threads_end_by_time() {
     let module = |shared: &str, value: u32, timeout: i64| {
@@ -362,7 +362,7 @@ fn waits_for_other_threads_end_by_time() {
     }
 }
 
-/// What a run throws stays until its end: without a bound it would take the host's memory.
+/// Exceptions stay allocated until the run ends, so they must be limited.
 #[test]
 fn exceptions_are_bounded_by_the_limit_of_memory() {
     let guest = guest(Backend::Cranelift);
@@ -373,7 +373,7 @@ fn exceptions_are_bounded_by_the_limit_of_memory() {
     assert_eq!(ask(&runner, 0), (200, "ok\n".into()));
 }
 
-/// A signal from outside that looks like a fault is none of the guest's, whether one runs or not.
+/// A fault signal from outside is not attributed to the guest, whether a guest runs or not.
 #[test]
 fn faults_that_others_send_end_the_runner() {
     let guest = Guest::fixture("spin");
@@ -398,7 +398,7 @@ fn faults_that_others_send_end_the_runner() {
     }
 }
 
-/// The signal that stops guests is ignored when others send it, in storms too.
+/// The runner ignores the signal that stops guests if another process sends it, even in large numbers.
 #[test]
 fn signals_from_outside_stop_nobody() {
     let guest = guest(Backend::Cranelift);
