@@ -150,7 +150,7 @@ fn strict_errors_are_reported_together() {
 }
 
 #[test]
-fn a_module_without_artifact_is_named() {
+fn a_missing_artifact_is_reported_by_name() {
     for mode in ["", "wasm"] {
         let mut runner = launch(
             &[("fprocess", "./f.wasm arg"), ("mode", mode)],

@@ -92,7 +92,7 @@ fn a_failing_case_fails_the_build() {
 }
 
 #[test]
-fn the_image_holds_the_function_and_the_runner_alone() {
+fn the_image_contains_only_the_function_and_the_runner() {
     let image = FunctionImage::new("c-wasm", "c-wasm").build();
     let container = Container::start(&image);
     assert!(

@@ -25,7 +25,7 @@ fn picture(width: u32, height: u32) -> Vec<u8> {
 }
 
 #[test]
-fn pictures_are_resized() {
+fn images_are_resized() {
     let Some(rust) = toolchain_image("rust", "resize-image") else {
         return;
     };

@@ -30,7 +30,7 @@ fn answers_and_ends(container: &Container) {
 }
 
 #[test]
-fn an_image_changes_its_watchdog_and_nothing_else() {
+fn an_image_works_with_only_its_watchdog_replaced() {
     let runner = format!("faas-wasm-runner:{VERSION}");
     let image = classic("swapped", &runner, &base_image());
     answers_and_ends(&Container::start(&image));

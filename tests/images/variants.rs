@@ -10,7 +10,7 @@ use crate::own_images::tool_image;
 
 /// Users who cannot accept BUSL-1.1 can build an image without the backend that is under it.
 #[test]
-fn the_second_tag_is_without_the_llvm_backend() {
+fn the_cranelift_tag_has_no_llvm_backend() {
     let image = format!("{}-cranelift", tool_image());
     let version = run(&["run", "--rm", &image, "--version", "--verbose"]);
     assert!(version.contains("cranelift"), "{version}");

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_whether_a_response_was_cut() {
+    fn reports_whether_a_response_was_cut() {
         let head = "HTTP/1.1 200 OK\r\n";
         for (rest, expected) in [
             ("Content-Length: 3\r\n\r\nabc", ("abc", true)),

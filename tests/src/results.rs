@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_measured_fails() {
+    fn missing_measurements_fail() {
         for bound in [Bound::AtMost(1.0), Bound::AtLeast(1.0)] {
             assert!(bound.holds(Some(1.0)));
             assert!(!bound.holds(None));

@@ -74,7 +74,7 @@ fn quiet_prints_nothing() {
 }
 
 #[test]
-fn progress_that_is_not_on_a_terminal_is_plain_lines() {
+fn progress_without_a_terminal_is_plain_lines() {
     let work = Work::new();
     work.fixture("cat");
     let outcome = quick(&work, &["cat.wasm"]);
@@ -87,7 +87,7 @@ fn progress_that_is_not_on_a_terminal_is_plain_lines() {
 }
 
 #[test]
-fn says_which_cpus_can_run_what_was_built_for_this_one() {
+fn native_builds_report_the_cpus_that_can_run_them() {
     let work = Work::new();
     work.fixture("nop");
     let native = quick(&work, &["nop.wasm"]);
@@ -262,14 +262,14 @@ fn eprintln_case(name: &str, outcome: &Outcome) {
 }
 
 #[test]
-fn rejects_a_module_that_is_not_there() {
+fn rejects_a_missing_module() {
     let work = Work::new();
     quick(&work, &["none.wasm"]).fails(1, &["error: cannot read none.wasm", "No such file"]);
     quick(&work, &["."]).fails(1, &["error: cannot read ."]);
 }
 
 #[test]
-fn rejects_what_is_compiled_already() {
+fn rejects_compiled_input() {
     let work = Work::new();
     work.fixture("nop");
     quick(&work, &["nop.wasm"]).success();
@@ -324,7 +324,7 @@ fn wrong_usage_exits_with_2() {
 }
 
 #[test]
-fn variables_are_the_defaults_of_the_options() {
+fn variables_set_the_defaults_of_options() {
     let work = Work::new();
     work.fixture("nop");
     let with = |name: &str, value: &str, arguments: &[&str]| {
@@ -411,7 +411,7 @@ fn output_files_have_the_usual_mode() {
 }
 
 #[test]
-fn version_names_backends_and_licences() {
+fn version_names_backends_and_licenses() {
     let text = Outcome::of(tool().args(["--version", "-v"])).success();
     for part in [
         "faas-wasm ",

@@ -119,7 +119,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn an_edit_compiles_what_it_changes_and_the_bytes_are_those_of_a_clean_build() {
+fn a_rebuild_compiles_only_the_edit_and_equals_a_clean_build() {
     for backend in Backend::all() {
         let work = Work::new();
         let all = FUNCTIONS + 1;
@@ -175,7 +175,7 @@ fn options_do_not_share_code() {
 }
 
 #[test]
-fn damaged_entries_are_built_again() {
+fn damaged_cache_entries_are_rebuilt() {
     let work = Work::new();
     let module = work.write("a.wat", module(Edit::None));
     let (first, _) = cached(&work, &module, Backend::Cranelift);
@@ -201,7 +201,7 @@ fn damaged_entries_are_built_again() {
 }
 
 #[test]
-fn builds_at_once_share_a_cache() {
+fn concurrent_builds_share_a_cache() {
     let work = Work::new();
     let module = work.write("a.wat", module(Edit::None));
     let expected = clean(&work, &module, Backend::Cranelift);
@@ -244,7 +244,7 @@ fn the_cache_stays_within_its_limit() {
 }
 
 #[test]
-fn a_cache_that_was_named_must_be_usable() {
+fn an_explicit_cache_directory_must_be_usable() {
     let work = Work::new();
     let module = work.write("a.wat", "(module (func (export \"_start\")))");
     work.write("file", "");

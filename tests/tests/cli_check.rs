@@ -45,7 +45,7 @@ fn a_good_module_is_described() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let work = Work::new();
     work.write(
         "a.wat",
@@ -68,7 +68,7 @@ fn everything_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
-fn what_check_refuses_build_refuses() {
+fn build_rejects_what_check_rejects() {
     let work = Work::new();
     work.write("a.wat", UNKNOWN);
     let check = in_work(&work, &["check", "--backend", "cranelift", "a.wat"]);
@@ -105,7 +105,7 @@ const REACTOR: &str = r#"(module
     (func (export "takes") (param i32)))"#;
 
 #[test]
-fn a_reactor_runs_the_function_that_is_named() {
+fn a_reactor_runs_the_named_function() {
     for backend in Backend::all() {
         let work = Work::new();
         work.write("a.wat", REACTOR);
@@ -170,7 +170,7 @@ fn a_command_can_run_another_function() {
 }
 
 #[test]
-fn places_of_functions_are_those_in_the_given_file() {
+fn function_offsets_refer_to_the_given_file() {
     let work = Work::new();
     let functions =
         r#"(func (export "_start")) (func (export "_initialize")) (func (export "a") nop)"#;
@@ -204,7 +204,7 @@ fn places_of_functions_are_those_in_the_given_file() {
 }
 
 #[test]
-fn unknown_imports_become_traps_if_asked_for() {
+fn unknown_imports_become_traps_on_request() {
     for backend in Backend::all() {
         let work = Work::new();
         work.write("a.wat", UNKNOWN);
@@ -237,7 +237,7 @@ fn unknown_imports_become_traps_if_asked_for() {
 }
 
 #[test]
-fn text_is_accepted_wherever_a_module_is() {
+fn text_modules_are_accepted_everywhere() {
     let work = Work::new();
     work.write("a.wat", r#"(module (func (export "_start")))"#);
     for arguments in [
@@ -264,7 +264,7 @@ fn text_is_accepted_wherever_a_module_is() {
 }
 
 #[test]
-fn programs_get_one_object_a_line() {
+fn json_messages_are_one_object_per_line() {
     let work = Work::new();
     work.write("a.wat", r#"(module (func (export "_start")))"#);
     let json_format = ["--message-format", "json"];
@@ -333,7 +333,7 @@ fn check_sbom(path: &Path, artifact: &Path) -> Value {
 }
 
 #[test]
-fn sbom_says_what_the_artifact_is_made_of() {
+fn the_sbom_lists_the_components_of_the_artifact() {
     let work = Work::new();
     work.fixture("echo");
     let options = [
@@ -359,7 +359,7 @@ fn sbom_says_what_the_artifact_is_made_of() {
 }
 
 #[test]
-fn source_date_epoch_is_the_time_of_all_files() {
+fn source_date_epoch_sets_all_timestamps() {
     let work = Work::new();
     work.fixture("nop");
     let mut command = tool();
@@ -390,7 +390,7 @@ fn source_date_epoch_is_the_time_of_all_files() {
 }
 
 #[test]
-fn manual_and_completions_know_every_command() {
+fn manual_and_completions_cover_every_command() {
     let work = Work::new();
     in_work(&work, &["man", "pages"]).success();
     let page = |name: &str| fs::read_to_string(work.join("pages").join(name)).expect(name);

@@ -93,7 +93,7 @@ fn json_agrees_with_the_files() {
 }
 
 #[test]
-fn what_is_no_artifact_is_named() {
+fn non_artifacts_are_reported_by_kind() {
     let work = Work::new();
     work.fixture("nop");
     work.write("text.so", "text");

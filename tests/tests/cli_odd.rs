@@ -67,7 +67,7 @@ fn names_in_a_module_cannot_pass_for_output() {
 }
 
 #[test]
-fn names_that_are_no_text_are_files_like_others() {
+fn non_utf8_file_names_work() {
     let work = Work::new();
     let module = OsStr::from_bytes(b"\xff\x1b[1m.wat");
     fs::write(work.path().join(module), NOP).expect("it can be written");
@@ -130,7 +130,7 @@ fn a_module_can_come_from_standard_input() {
 }
 
 #[test]
-fn a_file_without_end_is_no_module() {
+fn an_endless_file_is_rejected() {
     let work = Work::new();
     let parts = [
         "error: /dev/zero is not a WebAssembly module",
@@ -144,7 +144,7 @@ fn a_file_without_end_is_no_module() {
 }
 
 #[test]
-fn empty_variables_are_none() {
+fn empty_variables_count_as_unset() {
     let work = Work::new();
     work.write("a.wat", NOP);
     let mut command = tool();
@@ -167,7 +167,7 @@ fn empty_variables_are_none() {
 }
 
 #[test]
-fn two_outputs_are_two_files() {
+fn two_outputs_must_be_different_files() {
     let work = Work::new();
     work.write("a.wat", NOP);
     fs::create_dir(work.join("d")).expect("it can be made");
@@ -181,7 +181,7 @@ fn two_outputs_are_two_files() {
 }
 
 #[test]
-fn builds_of_one_output_at_once_leave_one_of_them() {
+fn concurrent_builds_of_one_output_leave_one_complete_file() {
     let work = Work::new();
     work.fixture("cat");
     quick(&work, &["-q", "cat.wasm", "-o", "expected.so"]).success();
@@ -357,7 +357,7 @@ fn many_functions_are_built() {
 }
 
 #[test]
-fn limits_that_a_runner_has_to_be_told_of_are_noted() {
+fn limits_that_need_a_runner_setting_are_reported() {
     let work = Work::new();
     work.write(
         "a.wat",
@@ -384,7 +384,7 @@ fn limits_that_a_runner_has_to_be_told_of_are_noted() {
 }
 
 #[test]
-fn every_outcome_has_a_form_for_programs() {
+fn every_outcome_has_a_json_message() {
     let work = Work::new();
     work.write("a.wat", NOP);
     quick(&work, &["-q", "a.wat"]).success();
@@ -429,7 +429,7 @@ fn every_outcome_has_a_form_for_programs() {
 }
 
 #[test]
-fn what_was_just_built_is_run_however_small_the_cache() {
+fn a_fresh_artifact_runs_even_if_it_exceeds_the_cache_limit() {
     let work = Work::new();
     work.fixture("hello");
     for _ in 0..2 {
@@ -448,7 +448,7 @@ fn what_was_just_built_is_run_however_small_the_cache() {
 }
 
 #[test]
-fn artifacts_of_run_count_for_the_limit_of_the_cache() {
+fn artifacts_of_run_count_toward_the_cache_limit() {
     let work = Work::new();
     // With --debug, the cache keeps only artifacts and no functions.
     for number in 0..4 {
@@ -494,7 +494,7 @@ fn the_exit_codes_are_documented() {
 }
 
 #[test]
-fn a_terminal_has_color_unless_it_is_not_wanted() {
+fn terminal_output_is_colored_unless_disabled() {
     let on_terminal = |variable: &str, value: &str| {
         let mut script = std::process::Command::new("script");
         script

@@ -148,7 +148,7 @@ fn artifacts_and_arguments_are_passed_on() {
 }
 
 #[test]
-fn changes_are_served_and_mistakes_are_not() {
+fn changes_are_served_unless_they_fail_to_build() {
     let work = Work::new();
     let path = work.write("a.wat", guest("one"));
     let mut serve = Serve::start(&work, &["--watch", "--backend", "cranelift", "a.wat"]);
@@ -181,7 +181,7 @@ fn changes_are_served_and_mistakes_are_not() {
 }
 
 #[test]
-fn without_watching_a_bad_module_ends_it() {
+fn a_bad_module_ends_serve_without_watch() {
     let work = Work::new();
     work.write("a.wat", "(module)");
     let mut serve = Serve::start(&work, &["--backend", "cranelift", "a.wat"]);

@@ -73,9 +73,10 @@ fn a_crash_of_the_code_generator_is_an_error() {
 }
 
 #[test]
-fn a_signal_ends_tool_and_code_generator() {
+fn a_signal_ends_the_tool_and_its_code_generator() {
     let work = Work::new();
-    let Some((tool, child)) = long_build(&work, "a_signal_ends_tool_and_code_generator") else {
+    let Some((tool, child)) = long_build(&work, "a_signal_ends_the_tool_and_its_code_generator")
+    else {
         return;
     };
     kill("-TERM", &tool.id().to_string());

@@ -18,7 +18,7 @@ fn serve(gpu: &Gpu, guest: &Guest, arguments: &[&str]) -> RunnerCommand {
 }
 
 #[test]
-fn whatever_ends_a_guest_frees_what_it_had() {
+fn every_end_of_a_guest_frees_its_objects() {
     for isolation in ["context", "shared"] {
         for (how, status) in [("return", 200), ("exit", 200), ("trap", 500), ("spin", 504)] {
             let gpu = Gpu::new().env("cuda_isolation", isolation);
@@ -61,7 +61,7 @@ fn a_kernel_without_end_meets_the_deadline() {
 }
 
 #[test]
-fn the_device_has_a_timeout_of_its_own() {
+fn cuda_kernel_timeout_ends_a_kernel() {
     let gpu = Gpu::new().env("cuda_kernel_timeout", "300ms");
     let guest = guest("spin");
     let runner = serve(&gpu, &guest, &[]).env("exec_timeout", "1m").start();
@@ -75,7 +75,7 @@ fn the_device_has_a_timeout_of_its_own() {
 }
 
 #[test]
-fn the_fault_of_one_kernel_is_not_the_next_ones() {
+fn a_kernel_fault_does_not_affect_the_next_guest() {
     for model in ["", "64"] {
         let gpu = Gpu::new();
         let guest = guest(&format!("overrun{model}"));
@@ -178,7 +178,7 @@ fn a_client_that_leaves_ends_the_wait() {
 }
 
 #[test]
-fn freed_memory_is_overwritten_where_others_may_get_it() {
+fn freed_memory_is_overwritten_before_reuse_by_others() {
     // The guest itself sets its memory once before it frees it.
     for (isolation, overwritten) in [("context", 1), ("shared", 2)] {
         let gpu = Gpu::new().env("cuda_isolation", isolation);
@@ -197,7 +197,7 @@ fn freed_memory_is_overwritten_where_others_may_get_it() {
 }
 
 #[test]
-fn a_fault_in_a_shared_context_is_not_the_next_ones() {
+fn a_fault_in_a_shared_context_does_not_affect_the_next_guest() {
     for how in ["keep", "unseen"] {
         let gpu = Gpu::new().env("cuda_isolation", "shared");
         let guest = guest("overrun");
@@ -276,7 +276,7 @@ fn gives_back(function: &str) -> bool {
 }
 
 #[test]
-fn whatever_call_fails_nothing_is_left_and_nothing_foreign_is_asked_for() {
+fn a_failing_driver_call_leaves_nothing_behind_and_touches_nothing_foreign() {
     for name in ["leak"] {
         let guest = guest(name);
         let gpu = Gpu::new();

@@ -339,16 +339,16 @@ fn runs(column: usize, isolation: &str) {
 }
 
 #[test]
-fn random_calls_with_narrow_pointers_ask_for_nothing_foreign() {
+fn random_calls_with_narrow_pointers_touch_nothing_foreign() {
     runs(0, "context");
 }
 
 #[test]
-fn random_calls_with_wide_pointers_ask_for_nothing_foreign() {
+fn random_calls_with_wide_pointers_touch_nothing_foreign() {
     runs(1, "context");
 }
 
 #[test]
-fn random_calls_in_a_shared_context_ask_for_nothing_foreign() {
+fn random_calls_in_a_shared_context_touch_nothing_foreign() {
     runs(0, "shared");
 }

@@ -52,7 +52,7 @@ fn devices_are_described() {
 }
 
 #[test]
-fn limits_of_a_shared_context_are_not_one_guests_to_set() {
+fn a_guest_cannot_set_limits_of_a_shared_context() {
     let gpu = Gpu::new().env("cuda_isolation", "shared");
     let outcome = gpu.run(guest("device").artifact(), None, &[]);
     let text = outcome.text();
@@ -181,7 +181,7 @@ fn a_function_multiplies_matrices_over_http() {
 }
 
 #[test]
-fn guests_compiled_with_llvm_do_the_same() {
+fn llvm_guests_behave_the_same() {
     for name in ["memory", "launches64", "graphs-bare", "hostile"] {
         let guest = guest_by(name, Backend::Llvm);
         let gpu = Gpu::new();

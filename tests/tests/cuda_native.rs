@@ -34,7 +34,7 @@ fn run_to_nothing(guest: &str, arguments: &[&str]) {
 }
 
 #[test]
-fn guests_find_everything_as_it_should_be() {
+fn all_guest_checks_pass() {
     for guest in [
         "device", "memory", "vecadd", "launches", "streams", "graphs", "hostile",
     ] {
@@ -44,7 +44,7 @@ fn guests_find_everything_as_it_should_be() {
 }
 
 #[test]
-fn module_comes_from_a_file() {
+fn a_module_loads_from_a_file() {
     let directory = native_cuda_guest("vecadd");
     let kernels = directory.parent().and_then(|native| native.parent());
     let kernels = kernels.expect("a directory").join("kernels.ptx");
@@ -52,7 +52,7 @@ fn module_comes_from_a_file() {
 }
 
 #[test]
-fn guest_that_frees_nothing_leaves_something_of_every_kind() {
+fn a_guest_that_frees_nothing_leaks_every_kind_of_object() {
     let driver = FakeCuda::new();
     run("leak", &[], &driver);
     let census = driver.census();

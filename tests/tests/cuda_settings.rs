@@ -49,7 +49,7 @@ fn without_a_driver_calls_fail_and_the_runner_starts() {
 }
 
 #[test]
-fn required_means_no_start_without_a_driver() {
+fn required_refuses_to_start_without_a_driver() {
     let outcome = guest("device")
         .serve()
         .env("use_cuda", "required")
@@ -66,7 +66,7 @@ fn required_means_no_start_without_a_driver() {
 }
 
 #[test]
-fn readiness_waits_for_the_device_where_it_is_required() {
+fn readiness_waits_for_a_required_device() {
     let guest = guest("device");
     let gpu = Gpu::of(FakeCuda::new().with("latency", "cuInit=1s")).env("use_cuda", "required");
     let mut runner = gpu.runner(guest.serve()).start();
@@ -86,7 +86,7 @@ fn readiness_waits_for_the_device_where_it_is_required() {
 }
 
 #[test]
-fn limits_are_the_guests_errors() {
+fn exceeded_limits_are_errors_of_the_guests_calls() {
     let guest = guest("memory");
     for (name, value) in [("cuda_mem_limit", "4Ki"), ("cuda_max_allocations", "1")] {
         let gpu = Gpu::new().env(name, value);
@@ -125,7 +125,7 @@ fn limits_are_the_guests_errors() {
 }
 
 #[test]
-fn strict_parameters_refuse_what_nothing_tells() {
+fn strict_parameters_refuse_undeclared_pointers() {
     let gpu = Gpu::new().env("cuda_strict_params", "true");
     let outcome = gpu.run(guest("launches-bare").artifact(), None, &[]);
     assert!(
@@ -147,7 +147,7 @@ fn strict_parameters_refuse_what_nothing_tells() {
 }
 
 #[test]
-fn compiled_device_code_is_kept_in_a_directory() {
+fn compiled_device_code_is_cached_in_a_directory() {
     let cache = Work::new();
     let guest = guest("vecadd");
     for (run, compiled) in [(1, 1), (2, 0)] {
@@ -165,7 +165,7 @@ fn compiled_device_code_is_kept_in_a_directory() {
 }
 
 #[test]
-fn an_older_driver_leaves_the_layout_to_us() {
+fn parameter_layout_is_parsed_without_driver_support() {
     for model in ["launches", "launches64"] {
         let driver = FakeCuda::new();
         let old = driver.lacking(&["cuFuncGetParamInfo"]);
@@ -177,7 +177,7 @@ fn an_older_driver_leaves_the_layout_to_us() {
 }
 
 #[test]
-fn what_is_not_supported_is_told_by_name_once() {
+fn unsupported_calls_are_logged_once_by_name() {
     let work = Work::new();
     let text = r#"(module
         (import "env" "cuInit" (func $init (param i32) (result i32)))
@@ -249,7 +249,7 @@ const DISPENSABLE: &[&str] = &[
 ];
 
 #[test]
-fn a_driver_with_little_is_enough() {
+fn a_minimal_driver_is_enough() {
     let driver = FakeCuda::new();
     let small = driver.lacking(DISPENSABLE);
     let absent = Gpu::of(driver).env("cuda_driver_library", &small);
@@ -269,7 +269,7 @@ fn a_driver_with_little_is_enough() {
 }
 
 #[test]
-fn what_makes_no_sense_is_reported_together() {
+fn all_invalid_settings_are_reported_together() {
     let outcome = guest("device")
         .serve()
         .env("use_cuda", "yes")
@@ -314,7 +314,7 @@ fn multiprocessors_cannot_be_limited_yet() {
 }
 
 #[test]
-fn devices_are_chosen_and_numbered_anew() {
+fn devices_are_selected_and_renumbered() {
     let guest = guest("vecadd");
     let two = || FakeCuda::new().with("devices", "2");
     let gpu = Gpu::of(two()).env("cuda_devices", "1");
@@ -350,7 +350,7 @@ fn devices_are_chosen_and_numbered_anew() {
 }
 
 #[test]
-fn contexts_are_made_ahead_as_many_as_are_wanted() {
+fn contexts_are_created_ahead_up_to_the_setting() {
     let guest = guest("vecadd");
     for warm in [0, 3] {
         let gpu = Gpu::new().env("cuda_warm_contexts", warm.to_string());
@@ -365,7 +365,7 @@ fn contexts_are_made_ahead_as_many_as_are_wanted() {
 }
 
 #[test]
-fn cuda_for_a_guest_that_does_not_import_it_is_a_warning() {
+fn cuda_enabled_for_a_guest_without_cuda_is_a_warning() {
     let gpu = Gpu::new();
     let mut runner = gpu.runner(Guest::fixture("hello-http").serve()).start();
     runner.wait_for_log("does not import CUDA");

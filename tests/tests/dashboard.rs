@@ -25,13 +25,13 @@ fn metrics_of(expression: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn names_are_found_in_expressions() {
+fn metric_names_are_found_in_expressions() {
     let found = metrics_of("sum by (le) (rate(a_total{x=\"1\"}[5m])) / b{y=~\"2\"} + 3");
     assert_eq!(found, BTreeSet::from(["a_total".into(), "b".into()]));
 }
 
 #[test]
-fn the_dashboard_shows_metrics_that_the_runner_has() {
+fn the_dashboard_shows_only_existing_metrics() {
     let guest = Guest::fixture("hello");
     let runner = guest.serve().start();
     // Series by status exist only after the first request.

@@ -86,7 +86,7 @@ fn traps_have_file_and_line_with_debug_only() {
 }
 
 #[test]
-fn lines_that_are_asked_for_in_vain_are_named() {
+fn unavailable_source_lines_are_reported() {
     let work = Work::new();
     // One more function makes the function count of the code section one byte longer.
     let functions = "(func)".repeat(125);
@@ -120,7 +120,7 @@ fn lines_that_are_asked_for_in_vain_are_named() {
 }
 
 #[test]
-fn debug_sections_are_for_tools_and_not_loaded() {
+fn debug_sections_are_not_loaded() {
     let work = Work::new();
     let artifact = build(&work, &["--backend", "cranelift", "--debug"]);
     let sections = Outcome::of(Command::new("readelf").args(["-SW"]).arg(&artifact)).success();
@@ -139,7 +139,7 @@ fn debug_sections_are_for_tools_and_not_loaded() {
 }
 
 #[test]
-fn symbols_and_sizes_are_the_guests_functions() {
+fn symbols_and_sizes_describe_the_guests_functions() {
     let guest = Guest::fixture("trap");
     let code = Outcome::of(
         Command::new("objdump")
@@ -177,7 +177,7 @@ fn symbols_and_sizes_are_the_guests_functions() {
 }
 
 #[test]
-fn perf_gets_a_map_if_it_is_wanted() {
+fn perf_map_is_written_on_request() {
     let guest = Guest::fixture("hello");
     let map = |runner: &faas_wasm_tests::Runner| format!("/tmp/perf-{}.map", runner.pid());
     let runner = guest.serve().env("wasm_perf_map", "true").start();
@@ -218,8 +218,8 @@ fn perf_gets_a_map_if_it_is_wanted() {
 
 /// Each function of the module has one file, named by its index; only the requested kinds of file exist.
 #[test]
-fn what_the_backend_makes_on_its_way_can_be_kept() {
-    if !Backend::llvm_or_skip("what_the_backend_makes_on_its_way_can_be_kept") {
+fn intermediate_files_of_the_backend_can_be_kept() {
+    if !Backend::llvm_or_skip("intermediate_files_of_the_backend_can_be_kept") {
         return;
     }
     let plain = Work::new();

@@ -14,7 +14,7 @@ const DELIBERATE: [&str; 3] = [
 ];
 
 #[test]
-fn error_numbers_are_those_of_wasmtime() {
+fn error_numbers_match_wasmtime() {
     let (source, recorded) = wasi_errno_guest();
     let work = Work::new();
     let module = work.join("errno.wasm");

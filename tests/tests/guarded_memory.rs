@@ -113,7 +113,7 @@ fn writes_elsewhere(guest: &Guest, settings: &[(&str, &str)], what: &str) {
 }
 
 #[test]
-fn a_run_may_write_what_no_run_has_written_before() {
+fn runs_can_write_pages_that_no_run_wrote_before() {
     let work = Work::new();
     let module = wat::parse_str(GUEST).expect("it is WebAssembly text");
     let module = work.write("guest.wasm", module);

@@ -214,7 +214,7 @@ fn a_reset_ends_the_run() {
 
 /// Until something is sent to it, a client that has closed all of its connection looks like one that waits.
 #[test]
-fn a_client_that_closes_is_found_out_by_what_is_sent_to_it() {
+fn closed_clients_are_noticed_when_output_is_sent() {
     let runner = obey(&[]);
     drop(half_closed(&runner, &get("/sleep/300")));
     runner.wait_for_metric(RETURNED, 1.0);

@@ -117,23 +117,23 @@ fn wrong_direction(package: &str, dependencies: &BTreeSet<String>) -> Vec<String
 }
 
 #[test]
-fn runner_holds_no_code_generation() {
+fn runner_depends_on_no_code_generator() {
     passes("runner", &[], &["bans"]);
 }
 
 #[test]
-fn licenses_of_the_runner_permit_use() {
+fn the_runner_has_permissive_licenses() {
     passes("runner", &[], &["licenses"]);
 }
 
 #[test]
-fn licenses_of_the_tool_without_llvm_permit_use() {
+fn the_tool_without_llvm_has_permissive_licenses() {
     let quick = ["--no-default-features", "--features", "cranelift"];
     passes("compiler", &quick, &["licenses"]);
 }
 
 #[test]
-fn packages_of_others_come_from_the_registry() {
+fn third_party_packages_come_from_the_registry() {
     passes("runner", &[], &["sources"]);
     passes("compiler", &[], &["sources"]);
     passes("tests", &["--all-features"], &["sources"]);
@@ -142,7 +142,7 @@ fn packages_of_others_come_from_the_registry() {
 /// Shows that the rules work: the tool contains everything that the runner must not. Only the LLVM backend has a
 /// license that restricts use.
 #[test]
-fn the_tools_own_tree_fails_the_rules() {
+fn the_tools_dependencies_violate_the_runners_rules() {
     let Some(errors) = denied("compiler", &[], &["bans", "licenses"]) else {
         return;
     };
@@ -167,7 +167,7 @@ fn broken_resets(arguments: &[&str]) -> usize {
 }
 
 #[test]
-fn the_runner_cannot_be_told_to_break_its_resets() {
+fn the_runner_has_no_fault_injection() {
     assert_eq!(broken_resets(&["-p", "faas-wasm-runner"]), 0);
     assert_eq!(
         broken_resets(&["-p", "faas-wasm-runner", "--all-features"]),
@@ -179,7 +179,7 @@ fn the_runner_cannot_be_told_to_break_its_resets() {
 }
 
 #[test]
-fn dependencies_point_one_way() {
+fn package_dependencies_follow_the_layers() {
     for (package, _) in LAYERS {
         assert_eq!(wrong_direction(package, &dependencies(package)), [""; 0]);
     }

@@ -242,7 +242,7 @@ fn every_declared_metric_moves() {
 
 /// A client that has read the last byte of a response finds the request counted and no longer in flight.
 #[test]
-fn a_request_is_counted_when_its_answer_is_there() {
+fn a_request_is_counted_before_its_response_ends() {
     let wasm = Guest::fixture("obey");
     let files = faas_wasm_tests::Work::new();
     files.write("large", vec![b'x'; 3_000_000]);

@@ -31,7 +31,7 @@ fn prints(artifact: &Path) -> String {
 }
 
 #[test]
-fn requests_begin_where_the_initializer_returned() {
+fn requests_start_from_the_initialized_state() {
     for backend in Backend::all() {
         let work = Work::new();
         let stdin = work.write("input", "hello");
@@ -59,7 +59,7 @@ fn requests_begin_where_the_initializer_returned() {
 }
 
 #[test]
-fn without_it_nothing_is_initialized() {
+fn without_preinit_nothing_is_initialized() {
     let work = Work::new();
     let (outcome, artifact) = build(&work, &[]);
     outcome.success();
@@ -106,7 +106,7 @@ fn same_input_gives_the_same_bytes() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_refused() {
+fn initializer_effects_that_cannot_be_kept_are_rejected() {
     let work = Work::new();
     let host = work.path().display().to_string();
     work.write("kept", "");
@@ -154,7 +154,7 @@ fn what_cannot_be_kept_is_refused() {
 
 /// Modules with state outside memory and globals, or with imported memory or globals.
 #[test]
-fn modules_that_cannot_be_kept_are_refused() {
+fn modules_with_unsupported_state_are_rejected() {
     for (text, part) in [
         (r#"(func (export "wizer.initialize"))"#, "0 memories"),
         (
@@ -186,8 +186,8 @@ fn modules_that_cannot_be_kept_are_refused() {
 
 /// Cranelift compiles the initializer if it supports the module.
 #[test]
-fn what_the_quick_backend_lacks_is_left_to_the_other() {
-    if !Backend::llvm_or_skip("what_the_quick_backend_lacks_is_left_to_the_other") {
+fn features_without_cranelift_support_use_llvm() {
+    if !Backend::llvm_or_skip("features_without_cranelift_support_use_llvm") {
         return;
     }
     let wasm = wat::parse_str(
@@ -212,7 +212,7 @@ fn what_the_quick_backend_lacks_is_left_to_the_other() {
 /// Covers globals of every kind, segments of every kind, a start function, memory growth, and an entry that replaces
 /// the default one.
 #[test]
-fn everything_that_is_state_is_kept() {
+fn all_state_is_kept() {
     let wasm = wat::parse_str(
         r#"(module
             (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))

@@ -28,7 +28,7 @@ fn runner_is_stripped_and_small() {
 }
 
 #[test]
-fn runner_needs_the_c_library_alone() {
+fn runner_links_only_the_c_library() {
     let program = runner_program();
     let dynamic = Command::new("readelf")
         .args(["-d", "-W"])
@@ -55,7 +55,7 @@ fn runner_needs_the_c_library_alone() {
 }
 
 #[test]
-fn runner_holds_no_code_generator() {
+fn runner_contains_no_code_generator() {
     let runner = fs::read(runner_program()).expect("it can be read");
     let tool = fs::read(tool_program()).expect("it can be read");
     let has =

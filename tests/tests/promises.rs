@@ -223,7 +223,7 @@ fn root() -> PathBuf {
 }
 
 #[test]
-fn what_shows_a_promise_exists() {
+fn evidence_for_promises_exists() {
     let document = fs::read_to_string(root().join("tests/PROMISES.md")).expect("it is there");
     let promises = promises(&document);
     assert!(promises.len() > 50, "the document has tables of promises");
@@ -265,7 +265,7 @@ fn broken_references(root: &Path, document: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_documents_name_exists() {
+fn references_in_documents_exist() {
     for name in DOCUMENTS {
         let document = fs::read_to_string(root().join(name)).expect("it is there");
         let folder = root().join(name);
@@ -302,8 +302,8 @@ fn broken_references_are_found() {
 }
 
 #[test]
-fn what_does_not_exist_is_found() {
-    let own = "`tests/tests/promises.rs::what_does_not_exist_is_found`";
+fn missing_evidence_is_found() {
+    let own = "`tests/tests/promises.rs::missing_evidence_is_found`";
     for good in [own, "`make test`", &format!("{own}, `make test`"), NOT_YET] {
         assert_eq!(problems(&root(), good), [""; 0], "{good}");
     }
@@ -311,7 +311,7 @@ fn what_does_not_exist_is_found() {
         "`tests/tests/promises.rs::no_such_test`",
         // A function that is not a test.
         "`tests/tests/promises.rs::root`",
-        "`tests/tests/no_such_file.rs::what_does_not_exist_is_found`",
+        "`tests/tests/no_such_file.rs::missing_evidence_is_found`",
         "`tests/tests/promises.rs`",
         "`tests/benches/load/report.rs`: \"no such rule\"",
         "`make no-such-target`",

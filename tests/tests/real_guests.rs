@@ -136,8 +136,8 @@ select sum(value), count(*) from numbers;
 }
 
 #[test]
-fn yosys_synthesises_into_files_that_it_reads() {
-    let Some(guest) = guest("yosys_synthesises_into_files_that_it_reads", "yosys") else {
+fn yosys_synthesizes_files_and_reads_them_back() {
+    let Some(guest) = guest("yosys_synthesizes_files_and_reads_them_back", "yosys") else {
         return;
     };
     let root = Work::new();

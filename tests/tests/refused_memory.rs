@@ -22,7 +22,7 @@ fn limited(kibibytes: u64, guest: &Guest, environment: &[(&str, &str)]) -> Outco
 }
 
 #[test]
-fn a_runner_that_gets_no_address_space_says_so_and_ends() {
+fn a_runner_without_address_space_exits_with_an_error() {
     let guest = Guest::fixture("hello");
     // Less than a slot needs, with room for everything else.
     let outcome = limited(6 << 20, &guest, &[]);
@@ -62,7 +62,7 @@ fn a_runner_that_starts_with_little_address_space_serves_with_the_replicas_that_
 }
 
 #[test]
-fn a_guests_stack_that_cannot_be_had_is_an_error_too() {
+fn an_unavailable_guest_stack_is_an_error() {
     let guest = Guest::fixture("hello");
     let stack = [("wasm_stack_size", "64Gi")];
     let outcome = limited(20 << 20, &guest, &stack);
@@ -82,7 +82,7 @@ fn a_guests_stack_that_cannot_be_had_is_an_error_too() {
 /// A replica that cannot be created must not fail requests that others can serve. When memory is available again, the
 /// runner creates more replicas.
 #[test]
-fn requests_are_served_with_the_replicas_that_there_are() {
+fn requests_are_served_by_the_replicas_that_exist() {
     let guest = Guest::fixture("sleep");
     let mut runner = guest
         .serve_with(&["50"])
@@ -107,7 +107,7 @@ fn requests_are_served_with_the_replicas_that_there_are() {
 
 /// If no replica exists and none can be created, the runner says so at once, and retries.
 #[test]
-fn requests_do_not_wait_for_replicas_that_cannot_be_had() {
+fn requests_do_not_wait_for_unavailable_replicas() {
     let mut runner = Guest::fixture("hello")
         .serve()
         .env("min_scale", "0")
@@ -121,7 +121,7 @@ fn requests_do_not_wait_for_replicas_that_cannot_be_had() {
 }
 
 #[test]
-fn a_floor_that_cannot_be_had_is_tried_again() {
+fn unavailable_replicas_are_retried() {
     let mut runner = Guest::fixture("hello")
         .serve()
         .env("max_scale", "3")

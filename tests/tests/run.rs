@@ -42,7 +42,7 @@ fn runs_a_module_and_an_artifact() {
 }
 
 #[test]
-fn standard_streams_are_the_guests() {
+fn the_guest_uses_the_standard_streams() {
     let work = Work::new();
     work.fixture("echo");
     let input: Vec<u8> = (0..3_000_000_u32)
@@ -58,7 +58,7 @@ fn standard_streams_are_the_guests() {
 }
 
 #[test]
-fn the_exit_code_is_the_guests() {
+fn the_guests_exit_code_is_returned() {
     let work = Work::new();
     work.fixture("exit");
     for code in [0, 1, 3, 42, 125, 255] {
@@ -178,7 +178,7 @@ fn directories_have_their_access() {
 }
 
 #[test]
-fn without_a_directory_nothing_of_the_host_is_there() {
+fn without_a_directory_no_host_file_is_visible() {
     let work = Work::new();
     work.fixture("cat");
     let outcome = Outcome::of(&mut quick(&work, &["cat.wasm", "/etc/passwd"]));
@@ -186,7 +186,7 @@ fn without_a_directory_nothing_of_the_host_is_there() {
 }
 
 #[test]
-fn failures_of_ours_are_125() {
+fn runner_errors_exit_with_125() {
     let work = Work::new();
     work.write("bad.wasm", "not wasm");
     for arguments in [&["bad.wasm"][..], &["none.wasm"]] {
@@ -197,7 +197,7 @@ fn failures_of_ours_are_125() {
 }
 
 #[test]
-fn compiled_modules_are_kept() {
+fn compiled_modules_are_cached() {
     let work = Work::new();
     work.fixture("hello");
     // Artifacts are in directories named by the first byte of their name.

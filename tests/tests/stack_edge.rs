@@ -8,7 +8,7 @@ use faas_wasm_tests::{Backend, Guest};
 const KINDS: [&str; 7] = ["0", "1", "2", "3", "4", "5", "6"];
 
 #[test]
-fn calling_out_from_the_edge_of_the_stack_ends_the_guest_and_nothing_else() {
+fn host_calls_at_the_end_of_the_stack_end_only_the_guest() {
     for backend in Backend::all() {
         let guest = Guest::fixture_by("stack-edge", backend);
         for kind in KINDS {

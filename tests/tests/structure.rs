@@ -251,7 +251,7 @@ fn tree() -> PathBuf {
 }
 
 #[test]
-fn modules_import_each_other_in_no_circle() {
+fn no_modules_form_an_import_circle() {
     let mut problems = Vec::new();
     for name in CRATES {
         let root = tree().join(name);
@@ -295,7 +295,7 @@ fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn a_circle_is_found_however_it_is_written() {
+fn circles_are_found_in_every_import_syntax() {
     let back = ("b.rs", "pub fn f() { crate::a::g() }");
     for there in [
         "use crate::b;",
@@ -325,7 +325,7 @@ fn a_circle_is_found_however_it_is_written() {
 }
 
 #[test]
-fn what_is_no_circle_is_not_found() {
+fn imports_without_a_circle_are_accepted() {
     for files in [
         [("a.rs", "use crate::b;"), ("b.rs", "use std::fmt;")],
         [

@@ -131,7 +131,7 @@ fn a_fat_artifact_has_a_variant_for_each_target_and_level() {
 }
 
 #[test]
-fn variants_share_one_image_of_memory() {
+fn variants_share_one_memory_image() {
     const IMAGE: u64 = 1 << 20;
     let work = Work::new();
     let contents = "contents".repeat(IMAGE as usize / 8);
@@ -148,7 +148,7 @@ fn variants_share_one_image_of_memory() {
 }
 
 #[test]
-fn the_runner_takes_the_best_variant_and_nothing_else() {
+fn the_runner_loads_only_the_best_variant() {
     if host() != "x86_64" {
         return; // Only x86_64 has levels.
     }
@@ -179,7 +179,7 @@ fn the_runner_takes_the_best_variant_and_nothing_else() {
 }
 
 #[test]
-fn variants_for_other_hosts_alone_are_refused_by_name() {
+fn artifacts_without_a_variant_for_this_host_are_refused() {
     let work = Work::new();
     work.fixture("hello");
     let others: Vec<_> = ["amd64", "arm64", "riscv64"]
@@ -262,7 +262,7 @@ const SIMD: &str = r#"(module
                 (i32.const 1024))))))"#;
 
 #[test]
-fn code_uses_what_its_level_allows_and_nothing_else() {
+fn code_uses_only_instructions_of_its_level() {
     if host() != "x86_64" {
         return; // Only x86_64 has levels.
     }
@@ -307,7 +307,7 @@ fn code_uses_what_its_level_allows_and_nothing_else() {
 }
 
 #[test]
-fn wrong_targets_are_told() {
+fn invalid_targets_are_reported() {
     let work = Work::new();
     work.fixture("nop");
     for (arguments, parts) in [

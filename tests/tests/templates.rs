@@ -156,7 +156,7 @@ fn dockerfiles_work_with_the_classic_builder() {
 }
 
 #[test]
-fn both_dockerfiles_differ_by_cache_mounts_alone() {
+fn dockerfiles_differ_only_by_cache_mounts() {
     for template in templates() {
         let with = read(&template.join("Dockerfile.buildkit"));
         let mut without = String::new();
@@ -182,7 +182,7 @@ fn both_dockerfiles_differ_by_cache_mounts_alone() {
 
 /// Users without access to public registries must be able to name other images.
 #[test]
-fn every_image_can_be_named_by_an_argument() {
+fn build_arguments_can_replace_every_image() {
     let files = templates().into_iter().flat_map(|template| {
         [
             template.join("Dockerfile"),
@@ -230,7 +230,7 @@ fn every_image_can_be_named_by_an_argument() {
 }
 
 #[test]
-fn images_set_variables_that_the_runner_has() {
+fn images_set_only_variables_of_the_runner() {
     for template in templates() {
         let path = template.join("Dockerfile");
         let mut count = 0;
@@ -336,10 +336,10 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn stack_files_say_what_openfaas_understands() {
+fn stack_files_use_only_keys_of_openfaas() {
     for template in templates() {
         let path = template.join("stack.yaml");
-        let Some(python) = python("stack_files_say_what_openfaas_understands") else {
+        let Some(python) = python("stack_files_use_only_keys_of_openfaas") else {
             return;
         };
         let stack = yaml(python, &path).remove(0);
@@ -409,8 +409,8 @@ fn deployments_match_kubernetes_schemas() {
 
 /// Shows that the check works: a schema that accepts everything would also accept the manifests.
 #[test]
-fn the_validation_finds_mistakes() {
-    let test = "the_validation_finds_mistakes";
+fn schema_validation_rejects_mistakes() {
+    let test = "schema_validation_rejects_mistakes";
     let work = Work::new();
     let text = read(&root("templates/kubernetes/deployment.yaml"));
     for (right, wrong) in [

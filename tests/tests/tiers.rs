@@ -243,7 +243,7 @@ fn every_feature_that_the_tool_knows_has_its_row() {
 }
 
 #[test]
-fn evidence_is_given_only_for_what_is_supported() {
+fn only_supported_features_have_evidence() {
     for row in rows(&source("docs/tiers.md")) {
         for (evidence, architecture) in row[3..].iter().zip(ARCHITECTURES) {
             let supported = [Backend::Llvm, Backend::Cranelift]
@@ -288,7 +288,7 @@ fn features_are_built_for_every_architecture_or_refused() {
 
 /// `.ci/test-aarch64` also runs this with a runner for aarch64.
 #[test]
-fn features_that_are_built_work() {
+fn built_features_work() {
     let document = source("docs/tiers.md");
     // Backends choose other instructions for this CPU than for the baseline.
     let levels: &[&[&str]] = if cfg!(target_arch = "x86_64") && builds_for_this_machine() {

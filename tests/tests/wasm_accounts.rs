@@ -32,7 +32,7 @@ fn obey(settings: &[(&str, &str)]) -> Runner {
 
 /// An unread log blocks the functions that write to it, but no probe, and no line is lost.
 #[test]
-fn a_log_that_nobody_reads_keeps_no_probe_waiting() {
+fn an_unread_log_delays_no_probe() {
     // Test replicas, and the I/O thread, which also serves the probes.
     for is_warm in [false, true] {
         let runner = Guest::fixture("nop").serve().start();
@@ -132,7 +132,7 @@ fn the_time_limit_of_a_request() {
 }
 
 #[test]
-fn the_limit_of_cpu_time() {
+fn cpu_time_limit_is_counted() {
     let mut runner = obey(&[("wasm_cpu_timeout", "50ms")]);
     // A waiting guest uses no CPU time.
     assert_eq!(runner.get("/sleep/300").status, 200);

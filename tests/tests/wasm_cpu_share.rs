@@ -80,10 +80,10 @@ fn a_guest_has_its_share_and_no_more() {
 }
 
 #[test]
-fn groups_of_the_dead_are_removed() {
+fn control_groups_of_dead_runners_are_removed() {
     let group = match delegated_group() {
         Ok(group) => group,
-        Err(reason) => return skip("groups_of_the_dead_are_removed", &reason),
+        Err(reason) => return skip("control_groups_of_dead_runners_are_removed", &reason),
     };
     let guest = Guest::fixture("hello");
     let first = guest.serve().env("wasm_cpu_share", "0.5").start();
@@ -99,13 +99,13 @@ fn groups_of_the_dead_are_removed() {
 
 /// The runner refuses to start rather than run with a limit that it cannot enforce.
 #[test]
-fn a_share_that_cannot_be_had_is_refused() {
+fn an_unenforceable_share_is_refused() {
     let guest = Guest::fixture("hello");
     let tiny = guest.serve().env("wasm_cpu_share", "0.0001").run_to_end();
     tiny.fails(1, &["wasm_cpu_share cannot be enforced", "least is 0.001"]);
     if let Ok(group) = delegated_group() {
         let reason = format!("one can be had in {}", group.display());
-        return skip("a_share_that_cannot_be_had_is_refused", &reason);
+        return skip("an_unenforceable_share_is_refused", &reason);
     }
     let outcome = guest.serve().env("wasm_cpu_share", "0.5").run_to_end();
     outcome.fails(1, &["wasm_cpu_share cannot be enforced"]);

@@ -46,7 +46,7 @@ fn the_environment_is_the_request_and_nothing_else() {
 }
 
 #[test]
-fn chunked_requests_say_so() {
+fn chunked_requests_have_no_content_length_variable() {
     let runner = Guest::fixture("env").serve().start();
     let text = runner
         .send(&Request::post_chunks("/", vec![b"x".to_vec()]))
@@ -96,7 +96,7 @@ fn files_of_the_root_can_be_read() {
 }
 
 #[test]
-fn what_a_guest_writes_is_its_own() {
+fn files_of_a_guest_stay_private() {
     for backend in Backend::all() {
         let root = Work::new();
         let guest = Guest::fixture_by("store", backend);
@@ -156,7 +156,7 @@ fn mounts_have_their_own_access() {
 }
 
 #[test]
-fn parts_of_webassembly_that_c_does_not_show() {
+fn webassembly_features_beyond_c_work() {
     for backend in Backend::all() {
         let runner = Guest::fixture_by("start-function", backend).serve().start();
         assert_eq!(runner.get("/").text(), "\nok\n", "{backend:?}");
@@ -171,7 +171,7 @@ fn parts_of_webassembly_that_c_does_not_show() {
 }
 
 #[test]
-fn sleeping_guests_sleep() {
+fn guests_can_sleep() {
     let runner = Guest::fixture("sleep").serve_with(&["300"]).start();
     let start = std::time::Instant::now();
     assert_eq!(runner.get("/").text(), "slept\n");

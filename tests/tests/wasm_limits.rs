@@ -28,7 +28,7 @@ fn is_stopped(runner: &Runner, request: &Request) {
 }
 
 #[test]
-fn whatever_a_guest_does_it_is_stopped_at_the_deadline() {
+fn every_kind_of_guest_is_stopped_at_the_deadline() {
     for backend in Backend::all() {
         for (guest, arguments) in [
             ("spin", &[][..]),
@@ -67,7 +67,7 @@ fn a_guest_that_waits_for_input_is_stopped() {
 }
 
 #[test]
-fn a_guest_whose_output_nobody_takes_is_stopped() {
+fn a_guest_whose_output_is_not_read_is_stopped() {
     let guest = Guest::fixture("output");
     let mut runner = guest
         .serve_with(&["stdout", "1000000000"])
@@ -187,7 +187,7 @@ fn a_full_queue_refuses() {
 }
 
 #[test]
-fn waiting_for_a_replica_longer_than_the_limit_is_504() {
+fn a_timeout_while_waiting_for_a_replica_is_504() {
     let guest = Guest::fixture("sleep");
     let runner = guest
         .serve_with(&["5000"])
@@ -205,7 +205,7 @@ fn waiting_for_a_replica_longer_than_the_limit_is_504() {
 }
 
 #[test]
-fn max_inflight_refuses_like_in_the_other_modes() {
+fn max_inflight_applies_to_wasm_mode() {
     let guest = Guest::fixture("sleep");
     let runner = guest.serve_with(&["1500"]).env("max_inflight", "1").start();
     let mut stream = connect(runner.address()).expect("it listens");
@@ -250,7 +250,7 @@ fn a_larger_initial_memory_is_refused_at_start() {
 }
 
 #[test]
-fn output_has_its_limit() {
+fn output_is_limited() {
     let guest = Guest::fixture("output");
     let serve = |bytes: &str| {
         guest
@@ -265,7 +265,7 @@ fn output_has_its_limit() {
 }
 
 #[test]
-fn a_module_without_artifact_is_named() {
+fn a_missing_artifact_is_reported_by_name() {
     let guest = Guest::fixture("nop");
     std::fs::remove_file(guest.artifact()).expect("it is there");
     let module = guest.work().fixture("nop");
@@ -307,7 +307,7 @@ fn complains(bytes: &str, count: usize, times: u32) -> Guest {
 /// A guest blocks on the log no longer than its deadline. The cases are short lines, a line that no pipe takes at
 /// once, and the error for a line that is too long.
 #[test]
-fn a_log_that_nobody_reads_keeps_no_guest_beyond_its_deadline() {
+fn an_unread_log_keeps_no_guest_beyond_its_deadline() {
     let long = format!("{}\\n", "y".repeat(10_000));
     for (bytes, count, limit) in [
         ("\\n", 1 << 20, "65536"),
@@ -350,7 +350,7 @@ fn a_guest_that_waits_for_the_log_ends_with_its_client() {
 
 /// A log reader that is only late gets every line.
 #[test]
-fn a_late_reader_of_the_log_misses_nothing() {
+fn a_late_log_reader_misses_nothing() {
     let line = format!("{}\\n", "y".repeat(99));
     let guest = complains(&line, 10_000, 1);
     let runner = guest.serve().env("exec_timeout", "60s").start();
@@ -369,7 +369,7 @@ fn a_late_reader_of_the_log_misses_nothing() {
 
 /// The runner keeps a line until its end, which a guest may never write.
 #[test]
-fn a_line_without_an_end_takes_no_memory_without_end() {
+fn an_endless_line_takes_bounded_memory() {
     let guest = complains("y", 1 << 20, 100);
     let command = guest.serve().env("log_buffer_size", "-1");
     let mut runner = command.start();

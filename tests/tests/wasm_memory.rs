@@ -63,7 +63,7 @@ fn bodies_of_any_size_take_little_memory() {
 /// Exceptions stay allocated until their run ends. An exception's cost grows with its parameters, and does not depend
 /// on the depth at which it is thrown.
 #[test]
-fn exceptions_take_no_more_than_the_limit_of_memory() {
+fn exceptions_stay_within_the_memory_limit() {
     let (types, values) = ("i64 ".repeat(500), "(i64.const 1)".repeat(500));
     let text = format!(
         r#"(module (memory (export "memory") 1)
@@ -163,7 +163,7 @@ fn code(runner: &Runner, artifact: &Path, wanted: &[&str]) -> u64 {
 
 /// Two runners that have served the same request share the pages of its code and have no private copies.
 #[test]
-fn pages_of_code_are_shared_by_all_processes() {
+fn processes_share_code_pages() {
     let guest = Guest::fixture("hello-http");
     let runners = [guest.serve().start(), guest.serve().start()];
     for runner in &runners {

@@ -17,7 +17,7 @@ fn all<'a>(response: &'a Response, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn lines_of_the_file_become_the_head() {
+fn the_response_file_sets_the_head() {
     let mut runner = runner("raw");
     let response = runner.post(
         "/file",
@@ -55,7 +55,7 @@ fn lines_of_the_file_become_the_head() {
 }
 
 #[test]
-fn answers_without_a_body_have_none() {
+fn bodiless_statuses_have_no_body() {
     let runner = runner("raw");
     for status in [204, 304] {
         let response = runner.post("/file", format!("Status: {status}\nETag: \"1\"\n"));
@@ -66,7 +66,7 @@ fn answers_without_a_body_have_none() {
 }
 
 #[test]
-fn what_is_no_header_is_refused() {
+fn malformed_header_lines_are_refused() {
     let mut runner = runner("raw");
     for (lines, log) in [
         ("no colon\n", "line 1 is no `Name: value`"),
@@ -86,7 +86,7 @@ fn what_is_no_header_is_refused() {
 }
 
 #[test]
-fn a_head_has_its_limits() {
+fn a_response_head_is_limited() {
     let mut runner = runner("raw");
     let many: String = (0..100).map(|number| format!("X-{number}: y\n")).collect();
     let response = runner.post("/file", many.clone());
@@ -147,7 +147,7 @@ fn cgi_heads_are_taken_from_the_output() {
 }
 
 #[test]
-fn cgi_heads_that_are_none_are_a_bad_gateway() {
+fn malformed_cgi_heads_are_a_bad_gateway() {
     let mut runner = runner("cgi");
     for (output, log) in [
         ("", "the output ends before an empty line"),

@@ -37,7 +37,7 @@ fn update(runner: &Runner, body: &str) -> (u16, String) {
 }
 
 #[test]
-fn replicas_are_told() {
+fn replicas_are_reported() {
     let guest = Guest::fixture("hello");
     let runner = guest
         .serve()
@@ -105,7 +105,7 @@ fn load_adds_replicas_up_to_the_limit() {
 
 /// A request waits only if no replica can be started for it.
 #[test]
-fn replicas_are_started_where_nobody_may_wait() {
+fn replicas_start_if_the_queue_limit_is_zero() {
     let guest = Guest::fixture("sleep");
     for floor in ["0", "1"] {
         let runner = guest
@@ -126,7 +126,7 @@ fn replicas_are_started_where_nobody_may_wait() {
 }
 
 #[test]
-fn a_thousand_requests_know_nothing_of_each_other() {
+fn a_thousand_requests_are_isolated() {
     for backend in Backend::all() {
         let runner = Guest::fixture_by("isolation", backend).serve().start();
         std::thread::scope(|scope| {

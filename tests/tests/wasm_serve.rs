@@ -13,7 +13,7 @@ fn pattern(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_short_answer_has_its_length() {
+fn a_short_response_has_a_content_length() {
     for backend in Backend::all() {
         let guest = Guest::fixture_by("hello", backend);
         let runner = guest.serve().start();
@@ -31,7 +31,7 @@ fn a_short_answer_has_its_length() {
 }
 
 #[test]
-fn an_empty_answer_is_200_too() {
+fn an_empty_response_is_200() {
     let runner = Guest::fixture("nop").serve().start();
     let response = runner.get("/");
     assert_eq!((response.status, response.text().as_str()), (200, ""));
@@ -71,7 +71,7 @@ fn head_runs_the_guest_and_sends_no_body() {
 
 /// A guest whose client does not read the output still runs to its end.
 #[test]
-fn runs_without_a_body_to_send_go_on() {
+fn guests_keep_running_when_no_body_is_sent() {
     let mut runner = Guest::fixture("obey")
         .serve()
         .env("wasm_output_hold_bytes", "1")
@@ -139,7 +139,7 @@ fn any_method_and_path_reaches_the_guest() {
 }
 
 #[test]
-fn bodies_come_back_whole() {
+fn bodies_are_echoed_completely() {
     for backend in Backend::all() {
         let runner = Guest::fixture_by("echo", backend).serve().start();
         for size in [0, 1, 65535, 65536, 65537, 1 << 20, LARGE] {
@@ -157,7 +157,7 @@ fn bodies_come_back_whole() {
 }
 
 #[test]
-fn chunked_bodies_come_back_whole() {
+fn chunked_bodies_are_echoed_completely() {
     let runner = Guest::fixture("echo").serve().start();
     let body = pattern(3 << 20);
     for size in [1 << 16, 1000, 1 << 20] {
@@ -246,7 +246,7 @@ fn unread_input_is_no_failure() {
 }
 
 #[test]
-fn a_body_that_is_cut_off_does_not_hang_the_guest() {
+fn a_truncated_body_does_not_hang_the_guest() {
     let guest = Guest::fixture("count");
     let runner = guest.serve().env("max_scale", "1").start();
     let mut stream = connect(runner.address()).expect("it listens");
@@ -313,7 +313,7 @@ fn failures_are_500_without_details() {
 }
 
 #[test]
-fn the_log_says_why() {
+fn the_log_gives_the_cause() {
     let mut runner = Guest::fixture("exit").serve_with(&["3"]).start();
     runner.get("/");
     let line = runner.wait_for_log("exit");
@@ -356,7 +356,7 @@ fn a_failure_after_the_head_cuts_the_stream() {
 }
 
 #[test]
-fn a_failure_within_what_is_held_back_is_a_clean_500() {
+fn a_failure_before_output_is_sent_is_a_clean_500() {
     let guest = Guest::fixture("output");
     for end in [&["trap"][..], &["exit", "7"]] {
         let runner = guest
@@ -403,7 +403,7 @@ fn stderr_is_logged_line_by_line() {
 }
 
 #[test]
-fn much_on_stderr_blocks_nothing() {
+fn much_stderr_output_blocks_nothing() {
     let runner = Guest::fixture("output")
         .serve_with(&["stderr", "4000000"])
         .start();
@@ -411,7 +411,7 @@ fn much_on_stderr_blocks_nothing() {
 }
 
 #[test]
-fn access_is_logged_and_measured() {
+fn requests_are_logged_and_measured() {
     let mut runner = Guest::fixture("hello").serve().start();
     runner.get("/some/path?q=1");
     let line = runner.wait_for_log("GET /some/path?q=1 - 200");

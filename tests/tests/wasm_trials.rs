@@ -33,7 +33,7 @@ fn count(text: &str, part: &str) -> usize {
 }
 
 #[test]
-fn whatever_a_guest_does_has_its_outcome_once() {
+fn every_outcome_of_a_trial_is_reported_once() {
     for (target, status, line) in [
         ("/spin", 504, "(exec_timeout)"),
         ("/sleep/50", 200, "GET /sleep/50 - 200"),
@@ -55,7 +55,7 @@ fn whatever_a_guest_does_has_its_outcome_once() {
 }
 
 #[test]
-fn nothing_of_a_trial_is_left_to_the_run_that_repeats_it() {
+fn a_repeated_run_sees_nothing_of_its_trial() {
     let runner = obey(&[]);
     let body = vec![b'x'; 50_000];
     let times = until_tried(&runner, || {
@@ -72,7 +72,7 @@ fn nothing_of_a_trial_is_left_to_the_run_that_repeats_it() {
 }
 
 #[test]
-fn output_that_goes_out_before_the_end_does_so() {
+fn a_trial_streams_output_before_its_end() {
     let runner = obey(&[("wasm_output_hold_bytes", "1000")]);
     until_tried(&runner, || {
         let stream = runner.begin("/print-spin/5000", "X-Timeout: 500ms\r\n");
@@ -89,7 +89,7 @@ fn output_that_goes_out_before_the_end_does_so() {
 }
 
 #[test]
-fn others_are_served_while_a_guest_spins() {
+fn other_requests_are_served_while_a_guest_spins() {
     let runner = obey(&[("max_scale", "2")]);
     until_tried(&runner, || {
         let spinning = runner.begin("/spin", "X-Timeout: 3s\r\n");
@@ -106,7 +106,7 @@ fn others_are_served_while_a_guest_spins() {
 
 /// A trial counts as a replica.
 #[test]
-fn there_are_never_more_guests_than_max_scale() {
+fn trials_count_toward_max_scale() {
     let mut runner = obey(&[("max_scale", "1")]);
     until_tried(&runner, || {
         let spinning = runner.begin("/spin", "X-Timeout: 500ms\r\n");

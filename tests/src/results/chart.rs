@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_take_the_place_of_their_benchmark_and_others_stay() {
+    fn bars_replace_only_those_of_their_benchmark() {
         let first = update("", &[kept("load", 1), kept("code", 1)]);
         let second = update(&first, &[kept("load", 3)]);
         assert_eq!(second, update("", &[kept("load", 3), kept("code", 1)]));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chart_of_the_tree_is_as_it_would_be_drawn() {
+    fn the_committed_chart_is_up_to_date() {
         let chart = include_str!("../../../benchmarks.svg");
         assert_eq!(update(chart, &[]), chart);
     }

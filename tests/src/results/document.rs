@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn results_take_the_place_of_their_section_and_others_stay() {
+    fn results_replace_only_their_section() {
         let first = update("", &[kept("Loads", "old"), kept("Requests", "kept")]);
         let second = update(&first, &[kept("Loads", "new"), kept("Code", "added")]);
         let sections = "\n\n## Loads\n\n- new\n- machine: a machine\n\n## Requests\n\n- kept\n- machine: a machine\n\n\
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_new_changes_nothing() {
+    fn no_results_leave_the_document_unchanged() {
         let document = update("", &[kept("Loads", "x"), kept("Requests", "y")]);
         assert_eq!(update(&document, &[]), document);
     }
 
     #[test]
-    fn the_document_of_the_tree_is_as_it_would_be_written() {
+    fn the_committed_document_is_up_to_date() {
         let document = include_str!("../../../BENCHMARKS.md");
         assert_eq!(update(document, &[]), document);
     }

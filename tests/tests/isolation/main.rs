@@ -20,7 +20,7 @@ const REQUESTS: usize = 100_000;
 const FEW: usize = 200;
 
 #[test]
-fn no_request_finds_anything_of_another() {
+fn no_request_finds_traces_of_another() {
     let mut guests = Guests::new(Backend::Cranelift);
     let endings = guests
         .run(REQUESTS)
@@ -32,7 +32,7 @@ fn no_request_finds_anything_of_another() {
 }
 
 #[test]
-fn the_other_backends_code_is_isolated_too() {
+fn code_of_the_best_backend_is_isolated() {
     let best = Backend::all().pop().expect("the tool has a backend");
     let mut guests = Guests::new(best);
     guests
@@ -42,7 +42,7 @@ fn the_other_backends_code_is_isolated_too() {
 
 /// Runs a request of each kind, each followed by one that changes everything.
 #[test]
-fn each_change_is_gone_after_each_ending() {
+fn every_change_is_reset_after_every_ending() {
     let mut guests = Guests::new(Backend::Cranelift);
     for before in Instruction::all() {
         guests.one(before).expect("as for the first request");
@@ -66,7 +66,7 @@ fn lift_guards(guests: &mut Guests) -> Result<(), Box<Found>> {
 }
 
 #[test]
-fn what_a_guard_was_lifted_for_is_gone() {
+fn writes_behind_a_lifted_guard_are_reset() {
     let mut guests = Guests::new(Backend::Cranelift);
     lift_guards(&mut guests).expect("all is as for the first request");
 }
@@ -100,26 +100,26 @@ fn forgets(fault: Fault) -> impl Fn(bool) {
 }
 
 #[test]
-fn a_page_that_is_not_put_back_is_noticed() {
+fn a_page_that_is_not_reset_is_detected() {
     is_noticed(forgets(Fault::HotPage), 103..105);
 }
 
 #[test]
-fn a_tail_that_stays_is_noticed() {
+fn a_leaked_memory_tail_is_detected() {
     is_noticed(forgets(Fault::GrownTail), 162..164);
 }
 
 #[test]
-fn a_table_entry_that_stays_is_noticed() {
+fn a_leaked_table_entry_is_detected() {
     is_noticed(forgets(Fault::TableEntry), 112..120);
 }
 
 #[test]
-fn a_guard_that_was_lifted_unnoticed_is_noticed() {
+fn an_unrecorded_unprotect_is_detected() {
     is_noticed_by(lift_guards, forgets(Fault::LiftedProtection), 103..105);
 }
 
 #[test]
-fn a_file_that_stays_is_noticed() {
+fn a_leaked_file_is_detected() {
     is_noticed(keep_nodes, 130..136);
 }

@@ -95,7 +95,7 @@ fn end_of(replica: &mut Replica<Run>, mut run: Run, time: Duration) -> RunOutcom
 }
 
 #[test]
-fn a_storm_of_deadlines_and_signals_leaves_a_healthy_process() {
+fn a_storm_of_deadlines_and_signals_does_no_harm() {
     let mut replica = Replica::new(&linked()).expect("it can be made");
     let over = AtomicBool::new(false);
     let (mut returned, mut stopped) = (0, 0);
@@ -135,7 +135,7 @@ fn a_storm_of_deadlines_and_signals_leaves_a_healthy_process() {
 
 /// A host call's panic is caught at the guest's call, wherever in its work the guest is.
 #[test]
-fn a_host_call_that_panics_ends_its_run_and_nothing_else() {
+fn a_panicking_host_call_ends_only_its_run() {
     let mut replica = Replica::new(&linked()).expect("it can be made");
     for calls in (0..6).cycle().take(120) {
         let run = Run {

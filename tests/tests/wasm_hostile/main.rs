@@ -117,7 +117,7 @@ fn ask(runner: &Runner, what: usize) -> (u16, String) {
 }
 
 #[test]
-fn whatever_a_guest_does_ends_it_alone() {
+fn hostile_actions_end_only_their_own_run() {
     for backend in Backend::all() {
         let guest = guest(backend);
         let runner = serve(&guest);
@@ -154,7 +154,7 @@ fn whatever_a_guest_does_ends_it_alone() {
 /// Each trap is named and has a backtrace, wherever it happened: in guest code, in a library call, or in a host call
 /// at the end of the stack.
 #[test]
-fn every_trap_has_its_place() {
+fn every_trap_has_a_name_and_a_backtrace() {
     for backend in Backend::all() {
         let guest = guest(backend);
         for (what, end) in ENDS.iter().enumerate() {
@@ -178,7 +178,7 @@ fn every_trap_has_its_place() {
 
 /// A stopped guest has a backtrace too, in guest code and in host calls.
 #[test]
-fn who_is_stopped_has_a_place_too() {
+fn stopped_guests_have_a_backtrace() {
     for backend in Backend::all() {
         let guest = guest(backend);
         for what in [34, 36, 37, 38, 39] {
@@ -192,7 +192,7 @@ fn who_is_stopped_has_a_place_too() {
 
 /// The runner symbolizes at most one report per second, however many replicas fail.
 #[test]
-fn reports_in_full_are_rare() {
+fn full_reports_are_rate_limited() {
     let guest = guest(Backend::Cranelift);
     let runner = guest.serve().env("min_scale", "4").env("max_scale", "4");
     let runner = runner.start();
@@ -216,7 +216,7 @@ fn reports_in_full_are_rare() {
 
 /// A guest that traps, throws or overflows its stack after its client has left harms nothing else.
 #[test]
-fn guests_may_trap_while_nobody_waits() {
+fn guests_may_trap_after_their_client_has_left() {
     let runner = serve(&guest(Backend::Cranelift));
     for what in [4, 24, 26, 28].repeat(25) {
         let mut stream = connect(runner.address()).expect("it listens");
@@ -235,7 +235,7 @@ fn guests_may_trap_while_nobody_waits() {
 
 /// Frames larger than the red zone and the guard page together must not skip over them.
 #[test]
-fn frames_larger_than_what_guards_the_stack_do_not_leave_it() {
+fn frames_larger_than_the_guard_area_stay_on_the_stack() {
     for backend in Backend::all() {
         // Each call has 16 KB of results on the stack, and there are six calls.
         let vectors = |what: &str| what.repeat(1000);
@@ -264,7 +264,7 @@ fn frames_larger_than_what_guards_the_stack_do_not_leave_it() {
 }
 
 #[test]
-fn a_start_function_traps_and_is_stopped_like_any_other() {
+fn start_functions_can_trap_and_be_stopped() {
     for backend in Backend::all() {
         for (body, status) in [("unreachable", 500), ("(loop $l (br $l))", 504)] {
             let text = format!(
@@ -325,7 +325,7 @@ fn several_tables_share_their_limit() {
 
 /// No other thread can end a wait, so only its timeout or the run's deadline can.
 #[test]
-fn waits_for_other_threads_end_by_time() {
+fn waits_on_memory_end_at_their_timeout() {
     let module = |shared: &str, value: u32, timeout: i64| {
         let memory = if shared.is_empty() { "1" } else { "1 4 shared" };
         format!(
@@ -364,7 +364,7 @@ fn waits_for_other_threads_end_by_time() {
 
 /// Exceptions stay allocated until the run ends, so they must be limited.
 #[test]
-fn exceptions_are_bounded_by_the_limit_of_memory() {
+fn exceptions_count_toward_the_memory_limit() {
     let guest = guest(Backend::Cranelift);
     let command = guest.serve().env("wasm_memory_limit", "1Mi");
     let mut runner = command.start();
@@ -375,7 +375,7 @@ fn exceptions_are_bounded_by_the_limit_of_memory() {
 
 /// A fault signal from outside is not attributed to the guest, whether a guest runs or not.
 #[test]
-fn faults_that_others_send_end_the_runner() {
+fn external_fault_signals_end_the_runner() {
     let guest = Guest::fixture("spin");
     for is_running in [false, true] {
         for signal in [Signal::SEGV, Signal::BUS, Signal::FPE, Signal::ILL] {
@@ -400,7 +400,7 @@ fn faults_that_others_send_end_the_runner() {
 
 /// The runner ignores the signal that stops guests if another process sends it, even in large numbers.
 #[test]
-fn signals_from_outside_stop_nobody() {
+fn external_stop_signals_are_ignored() {
     let guest = guest(Backend::Cranelift);
     let runner = serve(&guest);
     let over = AtomicBool::new(false);

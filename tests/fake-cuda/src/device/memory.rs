@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn freed_memory_comes_back_with_its_content() {
+    fn freed_memory_is_reused_with_its_content() {
         let mut memory = Memory::new();
         let first = allocate(&mut memory, 1, 16);
         memory.bytes_mut(1, first, 16).unwrap().fill(7);

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_token() {
+    fn refuses_invalid_tokens() {
         for text in [
             "\u{1}", "\"open", "/* open", "0fZ", "0f3F80", ". x", "12a", "é",
         ] {

@@ -64,7 +64,7 @@ fn refused(body: &str) -> Reason {
 }
 
 #[test]
-fn takes_what_compilers_write() {
+fn accepts_compiler_output() {
     let program = parse(TEXT).unwrap();
     let (_, kernel) = program.entries().next().unwrap();
     let layout: Vec<_> = kernel
@@ -81,7 +81,7 @@ fn takes_what_compilers_write() {
 }
 
 #[test]
-fn refuses_what_is_not_understood() {
+fn refuses_unknown_instructions() {
     use Reason::{Expected, Instruction, Operands, Twice, Undeclared};
     let cases: [(&str, Check); 22] = [
         ("frobnicate.u32 %r1, %r2;", |reason| {
@@ -142,7 +142,7 @@ fn refuses_what_is_not_understood() {
 }
 
 #[test]
-fn refuses_what_no_driver_takes() {
+fn refuses_invalid_ptx() {
     let texts = [
         "",
         "hello",

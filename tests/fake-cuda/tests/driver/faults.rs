@@ -91,7 +91,7 @@ fn kernel_that_runs_too_long_times_out() {
 }
 
 #[test]
-fn hanging_kernel_goes_on_when_it_is_let() {
+fn a_hanging_kernel_continues_when_released() {
     let directory = tempfile::tempdir().unwrap();
     let control = directory.path().join("control");
     fs::write(&control, "hang = nothing\n").unwrap();

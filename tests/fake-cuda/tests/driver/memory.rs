@@ -3,7 +3,7 @@
 use crate::library::{Driver, call};
 
 #[test]
-fn bytes_go_there_and_back() {
+fn copies_round_trip() {
     let (driver, context) = Driver::with_context(&[]);
     let bytes: Vec<_> = (0..1000).map(|index| index as u8).collect();
     let address = driver.upload(&bytes);
@@ -61,7 +61,7 @@ fn every_misuse_of_an_address_is_a_violation() {
 }
 
 #[test]
-fn what_is_left_to_a_context_is_counted() {
+fn objects_left_in_a_context_are_counted() {
     let (driver, context) = Driver::with_context(&[]);
     driver.upload(&[1; 100]);
     let mut stream = 0u64;
@@ -85,7 +85,7 @@ fn memory_of_pools_outlives_the_context() {
 }
 
 #[test]
-fn freed_memory_comes_back_unscrubbed() {
+fn freed_memory_is_reused_without_scrubbing() {
     let (driver, _) = Driver::with_context(&[]);
     let address = driver.upload(&[0x5a; 300]);
     assert_eq!(call!(driver, "cuMemFree_v2", address), 0);
@@ -98,7 +98,7 @@ fn freed_memory_comes_back_unscrubbed() {
 }
 
 #[test]
-fn device_has_an_end() {
+fn device_memory_is_limited() {
     let (driver, _) = Driver::with_context(&[("MEMORY", "1Mi")]);
     let mut address = 0u64;
     let mut allocate = |size: usize| call!(driver, "cuMemAlloc_v2", &mut address => *mut u64, size);

@@ -43,7 +43,7 @@ fn variables_have_addresses_and_initial_values() {
 }
 
 #[test]
-fn barriers_hold_until_all_have_come() {
+fn barriers_wait_for_all_threads() {
     // Each thread writes its number, and reads that of the thread opposite, 100 times in turn.
     let text = "
         .shared .align 4 .b8 place[512];
@@ -63,7 +63,7 @@ fn barriers_hold_until_all_have_come() {
 }
 
 #[test]
-fn threads_that_have_ended_hold_up_nobody_at_a_barrier() {
+fn ended_threads_do_not_block_a_barrier() {
     let text = ".visible .entry k(.param .u64 out) {
         .reg .pred %p1; .reg .b32 %r1; .reg .b64 %d0; ld.param.u64 %d0, [out];
         mov.u32 %r1, %tid.x; setp.gt.u32 %p1, %r1, 3; @%p1 exit;
@@ -196,7 +196,7 @@ fn faults_say_where() {
 }
 
 #[test]
-fn recursion_has_an_end() {
+fn recursion_depth_is_limited() {
     let text = ".func deep() { call deep; ret; }
         .visible .entry k() { call deep; ret; }";
     let fault = Bench::new().run(text, (1, 1), &[]).unwrap_err();
@@ -204,7 +204,7 @@ fn recursion_has_an_end() {
 }
 
 #[test]
-fn waiting_for_ever_is_running_for_ever() {
+fn an_endless_wait_counts_as_running() {
     let text = ".visible .entry k() {
         .reg .pred %p1; .reg .b32 %r1; mov.u32 %r1, %tid.x; setp.eq.u32 %p1, %r1, 0;
         @%p1 bra ONE; bar.sync 1; ret; ONE: bar.sync 2; ret; }";
