@@ -1,0 +1,16 @@
+;; Everything that the driver looks at: results of all types, globals, memories and tables.
+(module
+  (memory 1 2) (memory 1)
+  (table 3 5 funcref) (table 2 externref)
+  (global (mut f64) (f64.const -0x1p-1074)) (global (mut v128) (v128.const i64x2 1 2)) (global (mut externref) (ref.null extern))
+  (elem declare func $all)
+  (func $all (export "all") (param i32 i64 f32 f64 v128 externref) (result f32 v128 externref i32 f64 i64)
+    (local.get 2) (local.get 4) (local.get 5) (local.get 0) (local.get 3) (local.get 1))
+  (func (export "grow") (result i32 i32)
+    (memory.grow 0 (i32.const 1))
+    (table.grow 0 (ref.func $all) (i32.const 1)))
+  (func (export "fill")
+    (memory.fill 1 (i32.const 100) (i32.const 0x5a) (i32.const 3000))
+    (memory.copy 0 1 (i32.const 1) (i32.const 99) (i32.const 777))
+    (table.set 0 (i32.const 1) (ref.func $all))
+    (global.set 1 (i8x16.add (global.get 1) (v128.const i64x2 -1 -1)))))

@@ -1,0 +1,309 @@
+//! Runs one module by all engines and finds where they differ.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::driver::{Driven, Record};
+use crate::oracle::Oracle;
+use crate::run::{Ending, Run, TrapKind};
+use crate::subject::{Backend, Built, Programs};
+
+/// What became of a module with one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// All runs agree.
+    Same,
+    /// The backend says that it does not build such modules.
+    Refused(String),
+    /// A run met the end of a stack, which is at another place in each engine.
+    StackOverflow,
+    /// They differ.
+    Different(Difference),
+}
+
+/// A difference between the oracle and a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Difference {
+    pub(crate) backend: Backend,
+    /// The call that the run began with.
+    pub(crate) first_call: u32,
+    /// The call where it shows.
+    pub(crate) call: u32,
+    pub(crate) kind: DifferenceKind,
+}
+
+/// How an engine differs from the oracle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DifferenceKind {
+    /// The build failed where the module is valid.
+    Build(String),
+    /// Another value.
+    Value { expected: Record, found: Record },
+    /// Another end of the run.
+    Ending { expected: Ending, found: Ending },
+    /// Another number or kind of records, although the ends agree.
+    Shape,
+}
+
+impl DifferenceKind {
+    /// Whether a smaller module shows the same: the kind without its numbers.
+    pub(crate) fn resembles(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Build(a), Self::Build(b)) => a == b,
+            (
+                Self::Ending {
+                    expected: a,
+                    found: b,
+                },
+                Self::Ending {
+                    expected: c,
+                    found: d,
+                },
+            ) => a == c && b == d,
+            (Self::Value { .. }, Self::Value { .. }) | (Self::Shape, Self::Shape) => true,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for DifferenceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Build(how) => write!(f, "the build failed: {how}"),
+            Self::Value { expected, found } => {
+                write!(f, "{expected} expected, {:#018x} found", found.value)
+            }
+            Self::Ending { expected, found } => write!(f, "{expected} expected, {found} found"),
+            Self::Shape => f.write_str("other records than expected"),
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: call {}: {}", self.backend, self.call, self.kind)
+    }
+}
+
+/// What the oracle says of a module: a run for each place where calls begin, after a trap anew.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    runs: Vec<(u32, Run)>,
+    /// How many runs end in a trap.
+    pub(crate) traps: usize,
+    /// How many calls return.
+    pub(crate) returned: usize,
+}
+
+/// Runs a module by the oracle.
+///
+/// # Errors
+///
+/// wasmtime refuses the module.
+pub(crate) fn expected(oracle: &Oracle, driven: &Driven) -> Result<Expected> {
+    let compiled = oracle.compile(&driven.wasm)?;
+    let mut expected = Expected {
+        runs: Vec::new(),
+        traps: 0,
+        returned: 0,
+    };
+    let mut first = 0;
+    while first < driven.end() {
+        let run = compiled.run(&first.to_le_bytes())?;
+        let done = calls(&run.output).context("the driver wrote no records")?;
+        expected.returned += done;
+        let trapped = run.ending != Ending::Returned;
+        expected.traps += usize::from(trapped);
+        // A start function that traps does so in every run.
+        let hopeless = trapped
+            && done == 0
+            && first == 0
+            && run.output.is_empty()
+            && traps_at_start(&compiled, driven)?;
+        expected.runs.push((first, run));
+        if hopeless || !trapped {
+            break;
+        }
+        first += done as u32 + 1;
+    }
+    Ok(expected)
+}
+
+/// Whether the module traps before its driver makes any call.
+fn traps_at_start(compiled: &crate::oracle::Compiled<'_>, driven: &Driven) -> Result<bool> {
+    Ok(compiled.run(&driven.end().to_le_bytes())?.ending != Ending::Returned)
+}
+
+/// How many calls an output has records of.
+fn calls(output: &[u8]) -> Option<usize> {
+    let records = Record::parse(output)?;
+    let mut calls: Vec<_> = records.iter().map(|record| record.call).collect();
+    calls.dedup();
+    Some(calls.len())
+}
+
+/// Builds and runs a module by a backend, and compares with what was expected.
+///
+/// # Errors
+///
+/// Files cannot be written or programs not started.
+pub(crate) fn verdict(
+    programs: &Programs,
+    backend: Backend,
+    driven: &Driven,
+    expected: &Expected,
+    directory: &Path,
+) -> Result<Verdict> {
+    let module = directory.join("module.wasm");
+    let artifact = directory.join(format!("{backend}.so"));
+    std::fs::write(&module, &driven.wasm)
+        .with_context(|| format!("{} cannot be written", module.display()))?;
+    match programs.build(backend, &module, &artifact)? {
+        Built::Artifact => {}
+        Built::Refused(why) => return Ok(Verdict::Refused(why)),
+        Built::Failed(how) => {
+            return Ok(Verdict::Different(Difference {
+                backend,
+                first_call: 0,
+                call: 0,
+                kind: DifferenceKind::Build(how),
+            }));
+        }
+    }
+    let overflow = Ending::Trapped(TrapKind::StackOverflow);
+    for (first, wanted) in &expected.runs {
+        let found = programs.run(&artifact, &first.to_le_bytes())?;
+        if wanted.ending == overflow || found.ending == overflow {
+            return Ok(Verdict::StackOverflow);
+        }
+        if let Some((call, kind)) = difference(*first, wanted, &found) {
+            return Ok(Verdict::Different(Difference {
+                backend,
+                first_call: *first,
+                call,
+                kind,
+            }));
+        }
+    }
+    Ok(Verdict::Same)
+}
+
+/// The first difference between two runs, and the call where it shows.
+pub(crate) fn difference(first: u32, wanted: &Run, found: &Run) -> Option<(u32, DifferenceKind)> {
+    let ending = || DifferenceKind::Ending {
+        expected: wanted.ending.clone(),
+        found: found.ending.clone(),
+    };
+    let (Some(a), Some(b)) = (Record::parse(&wanted.output), Record::parse(&found.output)) else {
+        return Some((
+            first,
+            if wanted.ending == found.ending {
+                DifferenceKind::Shape
+            } else {
+                ending()
+            },
+        ));
+    };
+    for (expected, found) in a.iter().zip(&b) {
+        if expected != found {
+            let same_subject = Record {
+                value: 0,
+                ..*expected
+            } == Record { value: 0, ..*found };
+            let kind = if same_subject {
+                DifferenceKind::Value {
+                    expected: *expected,
+                    found: *found,
+                }
+            } else {
+                DifferenceKind::Shape
+            };
+            return Some((expected.call, kind));
+        }
+    }
+    let shared = a.len().min(b.len());
+    let call = a.get(shared).or(b.get(shared)).map(|record| record.call);
+    let next = || a.last().map_or(first, |record| record.call + 1);
+    if wanted.ending != found.ending {
+        return Some((call.unwrap_or_else(next), ending()));
+    }
+    // The same end at another place: a call that should have ended the run returned, or the other way round.
+    (a.len() != b.len()).then(|| {
+        let (expected, found) = if a.len() < b.len() {
+            (wanted.ending.clone(), Ending::Returned)
+        } else {
+            (Ending::Returned, found.ending.clone())
+        };
+        let kind = if expected == found {
+            DifferenceKind::Shape
+        } else {
+            DifferenceKind::Ending { expected, found }
+        };
+        (call.unwrap_or(first), kind)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &[(u64, u64)], ending: Ending) -> Run {
+        let words = words
+            .iter()
+            .flat_map(|(id, value)| [id.to_le_bytes(), value.to_le_bytes()]);
+        Run {
+            output: words.flatten().collect(),
+            ending,
+        }
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_found() {
+        let trap = Ending::Trapped(TrapKind::Unreachable);
+        let good = run(
+            &[(1 << 32 | 1 << 16, 7), (1 << 32 | 2 << 16, 8)],
+            Ending::Returned,
+        );
+        assert_eq!(difference(0, &good, &good), None);
+        for (other, call, expected) in [
+            (
+                run(
+                    &[(1 << 32 | 1 << 16, 6), (1 << 32 | 2 << 16, 8)],
+                    Ending::Returned,
+                ),
+                1,
+                "result word 0 after call 1",
+            ),
+            (
+                run(&[(1 << 32 | 1 << 16, 7)], trap.clone()),
+                1,
+                "return expected, trap: unreachable",
+            ),
+            // All records of call 1 are there, so that it is the next one that trapped.
+            (
+                run(&[(1 << 32 | 1 << 16, 7), (1 << 32 | 2 << 16, 8)], trap),
+                2,
+                "return expected, trap: unreachable",
+            ),
+            (
+                run(&[(1 << 32 | 1 << 16, 7)], Ending::Returned),
+                1,
+                "other records",
+            ),
+            (
+                run(
+                    &[(1 << 32 | 1 << 16, 7), (1 << 32 | 3 << 16, 8)],
+                    Ending::Returned,
+                ),
+                1,
+                "other records",
+            ),
+        ] {
+            let (found, kind) = difference(0, &good, &other).expect("they differ");
+            assert_eq!(found, call);
+            assert!(kind.to_string().contains(expected), "{kind}");
+        }
+    }
+}
