@@ -307,6 +307,7 @@ test-aarch64: build fixtures ## Run the quick black-box tests with a runner for 
 .PHONY: lint
 lint: setup ## Check formatting, clippy, documentation, and layers; warnings are errors
 	cargo fmt --all -- --check
+	cargo fmt --manifest-path tests/differential/Cargo.toml -- --check
 	@# Check one package per call, so that each is checked with its own features.
 	@for package in $(PACKAGES); do \
 	  features=; if [ $$package = faas-wasm ]; then features="--no-default-features --features cranelift"; fi; \
@@ -332,6 +333,15 @@ check-layers: cargo-deny ## Fail if the runner contains a code generator, a crat
 fuzz-smoke: build fixtures fake-cuda ## Feed randomly damaged input to every parser of hostile bytes
 	$(TEST_ENVIRONMENT) FAAS_WASM_FUZZ_ROUNDS=$(or $(ROUNDS),1000) FAAS_WASM_FUZZ_SEED=$(or $(SEED),1) \
 	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test fuzz_smoke --test cuda_fuzz
+
+# Outside of the workspace, as its versions must bind nothing else.
+DIFFERENTIAL := $(CARGO_FLAGS) --manifest-path tests/differential/Cargo.toml --target-dir $(TARGET)/differential
+
+.PHONY: fuzz-diff
+fuzz-diff: build ## Compare both backends with wasmtime: N=300 random modules from SEED=1 on, every instruction
+	cargo test $(DIFFERENTIAL) --quiet --release
+	FAAS_WASM=$(TOOL) FAAS_WASM_RUNNER=$(RUNNER) cargo run $(DIFFERENTIAL) --quiet --release -- \
+	  --count $(or $(N),300) --seed $(or $(SEED),1) --levels $(or $(LEVELS),native) --found $(BUILD)/fuzz-diff
 
 # Results of the benchmarks, for BENCHMARKS.md; see tests/src/results.rs.
 RESULTS := $(BUILD)/results
