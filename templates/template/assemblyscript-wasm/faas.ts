@@ -1,5 +1,4 @@
-// What a function is written with: one request in, one response out. Each request gets a fresh
-// instance.
+// The API for functions: one request in, one response out. Each request runs in a fresh instance.
 
 // @ts-ignore: decorator
 @external("wasi_snapshot_preview1", "fd_read")
@@ -9,7 +8,7 @@ declare function fd_read(fd: i32, vectors: usize, count: i32, size: usize): i32;
 @external("wasi_snapshot_preview1", "fd_write")
 declare function fd_write(fd: i32, vectors: usize, count: i32, size: usize): i32;
 
-// A pointer and a length, and where the call puts how many bytes there were.
+// A pointer, a length, and the number of bytes that the call has transferred.
 const vector = memory.data(8);
 const moved = memory.data(4);
 
@@ -51,11 +50,11 @@ export class Request {
   readonly method: string = variable("Http_Method");
   // Percent-decoded.
   readonly path: string = variable("Http_Path");
-  // As it was sent, without the question mark.
+  // As the client sent it, without the question mark.
   readonly query: string = variable("Http_Query");
   readonly body: ArrayBuffer = readAll();
 
-  // The value of a header, "" if it was not sent. Case does not matter in the name.
+  // The value of a header, or "" if the request does not have it. Names are case-insensitive.
   header(name: string): string {
     const words = name.toLowerCase().split("-");
     for (let i = 0; i < words.length; i++) {
@@ -76,14 +75,14 @@ export class Response {
   readonly headers: Map<string, string> = new Map<string, string>();
   private body: ArrayBuffer = new ArrayBuffer(0);
 
-  // A response of text.
+  // A text response.
   static text(text: string, status: i32 = 200): Response {
     const response = Response.bytes(String.UTF8.encode(text), "text/plain; charset=utf-8");
     response.status = status;
     return response;
   }
 
-  // A response of bytes.
+  // A binary response.
   static bytes(body: ArrayBuffer, contentType: string): Response {
     const response = new Response();
     response.body = body;
@@ -91,7 +90,7 @@ export class Response {
     return response;
   }
 
-  // Writes it, with a head in the grammar of CGI (the runner's wasm_response=cgi).
+  // Writes the response with a CGI head (the runner's wasm_response=cgi).
   send(): void {
     let head = "Status: " + this.status.toString() + "\r\n";
     const names = this.headers.keys();
@@ -99,7 +98,7 @@ export class Response {
       const line = names[i] + ": " + this.headers.get(names[i]);
       for (let at = 0; at < line.length; at++) {
         const code = line.charCodeAt(at);
-        // One could begin a header of its own.
+        // A control character could start another header.
         if ((code < 32 && code != 9) || code == 127) throw new Error("a control character in a header");
       }
       head += line + "\r\n";

@@ -1,5 +1,5 @@
-/* faas.h over a command's environment, standard input and standard output, with the response's head
- * in the grammar of CGI (the runner's wasm_response=cgi). */
+/* Implements faas.h on a command's environment, standard input and standard output, with a CGI head
+ * (the runner's wasm_response=cgi). */
 #include "faas.h"
 
 #include <ctype.h>
@@ -12,7 +12,7 @@
 static struct {
   int status;
   int has_content_type;
-  /* The head has been written, so it cannot change any more. */
+  /* The head has been written and can no longer change. */
   int begun;
 } response = {.status = 200};
 
@@ -32,7 +32,7 @@ const char *faas_path(void) { return variable("Http_Path"); }
 
 const char *faas_query(void) { return variable("Http_Query"); }
 
-/* Headers are variables named Http_Content_Type, with a capital after each hyphen. */
+/* Headers are in variables such as Http_Content_Type, with a capital after each hyphen. */
 const char *faas_request_header(const char *name) {
   char key[256] = "Http_";
   size_t at = strlen(key);
@@ -104,7 +104,7 @@ char *faas_read_all(size_t limit, size_t *size) {
   for (;;) {
     if (capacity > limit)
       capacity = limit;
-    /* One more than wanted, for the byte that is too many and for the final zero. */
+    /* One extra byte, to detect a body that is too long and for the final zero. */
     char *grown = realloc(body, capacity + 1);
     if (!grown) {
       free(body);

@@ -1,8 +1,8 @@
-/* What a function in C is written with: one request in, one response out.
+/* The API for functions in C: one request in, one response out.
  *
- * Each request gets a process of its own, in effect: a fresh instance whose memory nobody has used
- * before and nobody will see afterwards. So there is nothing to free and no state to keep, and
- * exit() and abort() end this request alone (with status 500 unless the code is 0). */
+ * Each request runs in a fresh instance, which shares no memory with earlier or later requests. So a
+ * function need not free anything and cannot keep state, and exit() and abort() end only this request
+ * (with status 500 unless the exit code is 0). */
 #ifndef FAAS_H
 #define FAAS_H
 
@@ -11,41 +11,41 @@
 /* The request's method, for example "POST". */
 const char *faas_method(void);
 
-/* Its path, percent-decoded, for example "/resize". */
+/* The request's path, percent-decoded, for example "/resize". */
 const char *faas_path(void);
 
-/* Its query without the question mark, as it was sent; "" if there is none. */
+/* The request's query as the client sent it, without the question mark; "" if there is none. */
 const char *faas_query(void);
 
-/* The value of a header, or NULL. Case does not matter in the name. */
+/* The value of a header, or NULL. Names are case-insensitive. */
 const char *faas_request_header(const char *name);
 
-/* The percent-decoded value of a parameter of the query, or NULL. A parameter without `=` is "". */
+/* The percent-decoded value of a query parameter, or NULL. A parameter without `=` is "". */
 char *faas_query_parameter(const char *name);
 
-/* Reads up to `size` bytes of the body. Returns how many there were; 0 at the end. */
+/* Reads up to `size` bytes of the body. Returns the number of bytes read; 0 at the end. */
 size_t faas_read(void *buffer, size_t size);
 
-/* Reads all of the body, with a zero after its last byte. Returns NULL, and `*size` 0, if it is
- * longer than `limit` or there is no memory for it. */
+/* Reads the whole body and adds a zero byte. Returns NULL and sets `*size` to 0 if the body is longer
+ * than `limit` or there is not enough memory. */
 char *faas_read_all(size_t limit, size_t *size);
 
-/* Sets the status of the response; 200 without it. Before the first byte of the body. */
+/* Sets the status of the response; the default is 200. Call it before the first byte of the body. */
 void faas_status(int status);
 
-/* Adds a header; Content-Type is text/plain without one. Before the first byte of the body. Names
- * and values with control characters, which could begin a header of their own, end the request with
- * status 500. */
+/* Adds a header; the default Content-Type is text/plain. Call it before the first byte of the body.
+ * Names and values with control characters end the request with status 500, because they could start
+ * another header. */
 void faas_header(const char *name, const char *value);
 
-/* Writes a part of the body. */
+/* Writes part of the body. */
 void faas_write(const void *bytes, size_t size);
 
-/* Writes a part of the body, like printf. */
+/* Writes part of the body, like printf. */
 __attribute__((format(printf, 1, 2))) void faas_printf(const char *format, ...);
 
-/* The function: handler.c defines it. Returning something else than 0 is a failure: status 500, or
- * a response that is visibly cut if a part of it has been sent. */
+/* The function, which handler.c defines. A result other than 0 is a failure: the response is status 500,
+ * or is visibly cut off if part of it has been sent. */
 int handle(void);
 
 #endif

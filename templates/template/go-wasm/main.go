@@ -1,6 +1,5 @@
-// Between the runner and function.Handle: the request comes by the environment and standard input,
-// the response goes to standard output, with a head in the grammar of CGI (the runner's
-// wasm_response=cgi).
+// Connects the runner and function.Handle: reads the request from the environment and standard input,
+// and writes the response to standard output with a CGI head (the runner's wasm_response=cgi).
 package main
 
 import (
@@ -17,7 +16,7 @@ import (
 	"faas.local/function"
 )
 
-// request is made from the variables that the runner sets.
+// request builds the request from the variables that the runner sets.
 func request() *http.Request {
 	header := http.Header{}
 	for _, variable := range os.Environ() {
@@ -65,7 +64,7 @@ func (r *response) WriteHeader(status int) {
 		r.header.Set("Content-Type", "text/plain; charset=utf-8")
 	}
 	fmt.Fprintf(r.output, "Status: %d\r\n", status)
-	// Header.Write replaces line ends in values by spaces.
+	// Header.Write replaces line ends in values with spaces.
 	if err := r.header.Write(r.output); err != nil {
 		log.Fatal(err)
 	}
@@ -77,7 +76,7 @@ func (r *response) Write(bytes []byte) (int, error) {
 	return r.output.Write(bytes)
 }
 
-// Flush sends what there is, for responses that stream.
+// Flush sends buffered output, for streaming responses.
 func (r *response) Flush() {
 	if err := r.output.Flush(); err != nil {
 		log.Fatal(err)

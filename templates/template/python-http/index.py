@@ -1,4 +1,4 @@
-"""A small server around function.handler.handle, behind the runner in http mode."""
+"""A small HTTP server around function.handler.handle. The runner is in front of it, in http mode."""
 
 import http.server
 import json
@@ -26,13 +26,13 @@ class Event:
 
 
 class Context:
-    """What does not belong to one request."""
+    """Data that is not part of a single request."""
 
     hostname = socket.gethostname()
 
 
 def read_body(request):
-    """The body, with its length announced or in chunks."""
+    """Reads the body, with a Content-Length or in chunks."""
     if request.headers.get("Transfer-Encoding", "").lower() != "chunked":
         return request.rfile.read(int(request.headers.get("Content-Length", 0)))
     body = bytearray()
@@ -52,7 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             result = handler.handle(Event(self, read_body(self)), Context())
             status, headers, body = self.parts(result)
         except Exception as error:
-            # The runner logs what this process writes; the client learns nothing of it.
+            # The runner logs the output of this process; the client does not see it.
             print(f"error: {error!r}", file=sys.stderr, flush=True)
             status, headers, body = 500, {"Content-Type": "text/plain"}, b"the function failed\n"
         self.send_response(status)
@@ -65,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     @staticmethod
     def parts(result):
-        """What a handler returned: a dictionary with statusCode, headers and body, or a body."""
+        """Splits a handler's result: a dictionary with statusCode, headers and body, or only a body."""
         if not isinstance(result, dict):
             result = {"body": result}
         body = result.get("body", b"")
@@ -82,7 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
     def log_message(self, *_):
-        """The runner has access lines of its own."""
+        """Logs nothing, because the runner logs each request."""
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -91,7 +91,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    # The runner passes the signal on before it drains: requests in flight are still to be answered.
-    # It ends when they are, and in a container this process ends with it.
+    # The runner passes the signal on before it drains, so requests in flight still need responses.
+    # The runner ends after the drain, and in a container this process ends with it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Server(("127.0.0.1", 5000), Handler).serve_forever()

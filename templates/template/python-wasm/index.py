@@ -1,5 +1,5 @@
-"""Between the runner and function.handler.handle: the request comes by the environment and standard
-input, the response goes to standard output, with a head in the grammar of CGI (the runner's
+"""Connects the runner and function.handler.handle: reads the request from the environment and standard
+input, and writes the response to standard output with a CGI head (the runner's
 wasm_response=cgi)."""
 
 import os
@@ -11,7 +11,7 @@ from function import handler  # noqa: E402
 
 
 class Event:
-    """A request. `headers` has names as they are usually written, `path` is percent-decoded."""
+    """A request. `headers` has names in their usual spelling; `path` is percent-decoded."""
 
     def __init__(self):
         self.method = os.environ.get("Http_Method", "")
@@ -26,13 +26,13 @@ class Event:
 
 
 class Context:
-    """What does not belong to one request."""
+    """Data that is not part of a single request."""
 
     hostname = "localhost"
 
 
 def send(result):
-    """Writes what a handler returned: a dictionary with statusCode, headers and body, or a body."""
+    """Writes a handler's result: a dictionary with statusCode, headers and body, or only a body."""
     if not isinstance(result, dict):
         result = {"body": result}
     body = result.get("body", b"")
@@ -50,7 +50,7 @@ def send(result):
     head = [f"Status: {int(result.get('statusCode', 200))}"]
     for name, value in headers.items():
         line = f"{name}: {value}"
-        # One could begin a header of its own.
+        # A control character could start another header.
         if any(ord(c) < 32 and c != "\t" or ord(c) == 127 for c in line):
             raise ValueError(f"a control character in the header {name!r}")
         head.append(line)

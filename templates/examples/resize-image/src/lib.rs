@@ -1,5 +1,5 @@
-//! Makes pictures smaller: the request's body is a PNG or a JPEG, the response the same picture in
-//! the same format, within `width` and `height` of the query (256 each without them).
+//! Shrinks images: the request's body is a PNG or JPEG image, and the response is the same image in the
+//! same format, scaled to fit `width` and `height` from the query (256 each by default).
 
 use std::error::Error;
 use std::io::Cursor;
@@ -7,14 +7,14 @@ use std::io::Cursor;
 use http::{Request, Response, StatusCode};
 use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};
 
-/// Without a size in the query.
+/// The size if the query has none.
 const DEFAULT_SIZE: u32 = 256;
-/// Largest side of a picture, on either end. A small body can claim to be a huge picture.
+/// Maximum side of an image, before and after. A small body can claim to be a huge image.
 const MAX_SIZE: u32 = 8192;
-/// Memory for a decoded picture; the template gives the function 256 MiB.
+/// Memory for a decoded image; the template gives the function 256 MiB.
 const MAX_ALLOCATION: u64 = 96 << 20;
 
-/// Why a request cannot be answered with a picture; the client is told.
+/// Why a request gets no image. The client receives this.
 struct Refusal {
     status: StatusCode,
     reason: String,
@@ -60,7 +60,7 @@ fn resize(request: &Request<Vec<u8>>) -> Result<(ImageFormat, Vec<u8>), Refusal>
     Ok((format, encoded.into_inner()))
 }
 
-/// Width and height that the query asks for.
+/// Width and height from the query.
 fn size(query: &str) -> Result<(u32, u32), Refusal> {
     let (mut width, mut height) = (DEFAULT_SIZE, DEFAULT_SIZE);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_picture_that_claims_to_be_huge_is_refused() {
         let mut png = picture(10, 10, ImageFormat::Png);
-        // Width and height in the header, with the header's checksum made right again.
+        // Forge width and height in the header, and fix the header's checksum.
         png[16..24].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff]);
         let sum = png[12..29].iter().fold(!0_u32, |sum, byte| {
             (0..8).fold(sum ^ u32::from(*byte), |sum, _| {

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-/* Greets whoever the query names, with the words of a file that was packed with the function. */
+/* Greets the person whom the query names, with the greeting from a file in the image. */
 int handle(void) {
   char greeting[64] = "";
   size_t size;

@@ -1,5 +1,5 @@
-// POST two vectors of little-endian floats, one after the other, to /?a=NUMBER: the answer is
-// a x + y, computed on the GPU.
+// POST two vectors of little-endian floats, x followed by y, to /?a=NUMBER. The response is a x + y,
+// computed on the GPU.
 #include "faas.h"
 #include "faas_cuda.h"
 
@@ -18,7 +18,7 @@ static int refuse(int status, const char *reason) {
   return 0;
 }
 
-// What has failed, by the driver's own name.
+// The result of the call that failed.
 static CUresult failure;
 
 static int failed(CUresult result) {
@@ -40,7 +40,7 @@ static int saxpy(int n, float a, const float *x, float *y) {
   CUfunction kernel;
   CUdeviceptr dx, dy;
   void *parameters[] = {&n, &a, &dx, &dy};
-  // What is not given back here is taken back at the end of the request.
+  // The host frees everything at the end of the request.
   return !failed(cuInit(0)) && !failed(cuDeviceGet(&device, 0)) && !failed(cuCtxCreate(&context, 0, device)) &&
          !failed(cuModuleLoadData(&module, kernels)) && !failed(cuModuleGetFunction(&kernel, module, "saxpy")) &&
          !failed(cuMemAlloc(&dx, size)) && !failed(cuMemAlloc(&dy, size)) &&

@@ -6,7 +6,7 @@ import (
 	"net/http"
 )
 
-// Handle is the function. Each request gets a fresh instance; a panic is logged and makes status 500.
+// Handle is the function. Each request runs in a fresh instance. A panic is logged, and the response is status 500.
 func Handle(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" && r.URL.Path != "" {
 		http.Error(w, "nothing is at "+r.URL.Path, http.StatusNotFound)

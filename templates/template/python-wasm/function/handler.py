@@ -1,5 +1,5 @@
 def handle(event, context):
-    """The function. An exception is logged and makes status 500."""
+    """The function. An exception is logged, and the response is status 500."""
     if event.path not in ("", "/"):
         return {"statusCode": 404, "body": f"nothing is at {event.path}\n"}
     return {

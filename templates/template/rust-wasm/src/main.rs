@@ -1,5 +1,5 @@
-//! Between the runner and `function::handle`: the request comes by the environment and standard
-//! input, the response goes to standard output, with a head in the grammar of CGI (the runner's
+//! Connects the runner and `function::handle`: reads the request from the environment and standard
+//! input, and writes the response to standard output with a CGI head (the runner's
 //! `wasm_response=cgi`).
 
 use std::error::Error;
@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderName, HeaderValue, Request, Response};
 
-/// The request, from the variables that the runner sets.
+/// Builds the request from the variables that the runner sets.
 fn request() -> Result<Request<Vec<u8>>, Box<dyn Error>> {
     let mut request = Request::new(Vec::new());
     let (mut path, mut query) = (Vec::new(), None);
@@ -39,7 +39,7 @@ fn request() -> Result<Request<Vec<u8>>, Box<dyn Error>> {
     Ok(request)
 }
 
-/// A path as it may stand in a URI; the runner gives it decoded.
+/// Percent-encodes a path for a URI, because the runner passes it decoded.
 fn encode(path: &[u8]) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(path.len());
     for byte in path {

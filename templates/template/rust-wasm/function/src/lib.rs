@@ -2,7 +2,7 @@ use std::error::Error;
 
 use http::{Request, Response, StatusCode};
 
-/// The function. Each request gets a fresh instance; an error is logged and makes status 500.
+/// The function. Each request runs in a fresh instance. An error is logged, and the response is status 500.
 pub fn handle(request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Box<dyn Error>> {
     if request.uri().path() != "/" {
         let text = format!("nothing is at {}\n", request.uri().path());
@@ -30,7 +30,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_text() {
+    fn refuses_invalid_utf8() {
         assert!(handle(Request::new(vec![0xff])).is_err());
     }
 }
