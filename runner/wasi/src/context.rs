@@ -1,4 +1,4 @@
-//! What one instance has of the world: arguments, environment, streams, files, clocks.
+//! The WASI state of one instance: arguments, environment, streams, files and clocks.
 
 use std::cell::LazyCell;
 use std::fmt;
@@ -9,15 +9,15 @@ use crate::fs::{Dir, FileSystem, Namespace};
 use crate::stream::{Discard, Empty, InputStream, OutputStream};
 use crate::table::{Descriptor, Object, Table};
 
-/// Upper layer of one instance in bytes, unless set otherwise.
+/// Default limit of an instance's upper layer in bytes.
 pub const DEFAULT_QUOTA: u64 = 64 << 20;
 
-/// Open descriptors of one instance, unless set otherwise.
+/// Default limit of an instance's open descriptors.
 pub const DEFAULT_DESCRIPTORS: usize = 256;
 
-/// An embedder's state of a run that has a [`WasiContext`] in it.
+/// An embedder's state of a run that contains a [`WasiContext`].
 pub trait WasiHost {
-    /// The context of the instance that is running.
+    /// The context of the running instance.
     fn wasi(&mut self) -> &mut WasiContext;
 }
 
@@ -27,11 +27,11 @@ impl WasiHost for WasiContext {
     }
 }
 
-/// Made when the guest first asks for it; most that are small never do.
+/// Made when the guest first asks for it; most small guests never do.
 type OwnEnvironment = LazyCell<Vec<Vec<u8>>, Box<dyn FnOnce() -> Vec<Vec<u8>> + Send>>;
 
-/// Everything that one instance can reach through WASI. Made for one run, and cheap to make: one
-/// allocation, and none for files before the guest touches them.
+/// Everything that one instance can reach through WASI. A context is made for one run and costs one
+/// allocation; files cost nothing until the guest touches them.
 pub struct WasiContext {
     pub(crate) arguments: Strings,
     pub(crate) environment: Strings,
@@ -39,7 +39,7 @@ pub struct WasiContext {
     pub(crate) stdin: Box<dyn InputStream>,
     pub(crate) stdout: Box<dyn OutputStream>,
     pub(crate) stderr: Box<dyn OutputStream>,
-    pub(crate) side: Box<dyn OutputStream>,
+    pub(crate) response_control: Box<dyn OutputStream>,
     pub(crate) fs: FileSystem,
     pub(crate) table: Table,
     /// CPU time of the thread when the guest first asked for it.
@@ -47,8 +47,8 @@ pub struct WasiContext {
 }
 
 impl WasiContext {
-    /// Begins a context that sees `namespace` as its `/`, has no arguments and no environment,
-    /// reads nothing and whose output is discarded.
+    /// Starts building a context with `namespace` as its `/`, without arguments and environment, with an
+    /// empty input, and with output that is discarded.
     pub fn builder(namespace: Arc<Namespace>) -> WasiContextBuilder {
         WasiContextBuilder {
             namespace,
@@ -58,13 +58,13 @@ impl WasiContext {
             stdin: Box::new(Empty),
             stdout: Box::new(Discard),
             stderr: Box::new(Discard),
-            side: Box::new(Discard),
+            response_control: Box::new(Discard),
             quota: DEFAULT_QUOTA,
             descriptors: DEFAULT_DESCRIPTORS,
         }
     }
 
-    /// What the run has used so far, and which limits it met.
+    /// Resources that the run has used so far, and the limits that it has reached.
     pub fn usage(&self) -> Usage {
         let budget = &self.fs.upper.budget;
         Usage {
@@ -74,30 +74,30 @@ impl WasiContext {
         }
     }
 
-    /// Stdout as it was given, for what is to be done once the guest has ended.
+    /// Stdout as the embedder passed it, for use after the guest has ended.
     pub fn stdout_mut(&mut self) -> &mut dyn OutputStream {
         &mut *self.stdout
     }
 
-    /// Stderr as it was given.
+    /// Stderr as the embedder passed it.
     pub fn stderr_mut(&mut self) -> &mut dyn OutputStream {
         &mut *self.stderr
     }
 
-    /// Stdin as it was given.
+    /// Stdin as the embedder passed it.
     pub fn stdin_mut(&mut self) -> &mut dyn InputStream {
         &mut *self.stdin
     }
 }
 
-/// What one run has used of what its context limits.
+/// The use of limited resources by one run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of the upper layer at its largest, nodes and names included.
+    /// Maximum size of the upper layer in bytes, including nodes and names.
     pub overlay: u64,
-    /// Something did not fit into the upper layer.
+    /// Whether the upper layer's limit refused a change.
     pub overlay_limited: bool,
-    /// There was no number for one more descriptor.
+    /// Whether the limit of descriptors refused one.
     pub descriptors_limited: bool,
 }
 
@@ -111,8 +111,8 @@ impl fmt::Debug for WasiContext {
     }
 }
 
-/// Strings that many contexts can have. `None` is none of them: the standard library's empty `Arc<[_]>` counts its
-/// owners in one place for the whole process, on which threads that make contexts would wait for each other.
+/// Strings that many contexts share. `None` means no strings: the standard library's empty `Arc<[_]>` has one
+/// reference count for the whole process, on which threads that make contexts would contend.
 pub(crate) struct Strings(Option<Arc<[Vec<u8>]>>);
 
 impl Strings {
@@ -131,7 +131,7 @@ pub struct WasiContextBuilder {
     stdin: Box<dyn InputStream>,
     stdout: Box<dyn OutputStream>,
     stderr: Box<dyn OutputStream>,
-    side: Box<dyn OutputStream>,
+    response_control: Box<dyn OutputStream>,
     quota: u64,
     descriptors: usize,
 }
@@ -143,61 +143,62 @@ impl fmt::Debug for WasiContextBuilder {
 }
 
 impl WasiContextBuilder {
-    /// The arguments, the program's name first. A NUL ends an argument for most guests.
+    /// Sets the arguments, starting with the program's name. Most guests treat a NUL as an argument's end.
     pub fn arguments(mut self, arguments: impl Into<Arc<[Vec<u8>]>>) -> Self {
         self.arguments = Strings(Some(arguments.into()));
         self
     }
 
-    /// The environment that is the same for many instances, as `KEY=VALUE`.
+    /// Sets the part of the environment that many instances share, as `KEY=VALUE`.
     pub fn environment(mut self, environment: impl Into<Arc<[Vec<u8>]>>) -> Self {
         self.environment = Strings(Some(environment.into()));
         self
     }
 
-    /// What this instance has in its environment besides, as `KEY=VALUE`. Made when the guest first asks for it.
+    /// Sets the part of the environment that only this instance has, as `KEY=VALUE`. `make` runs when the
+    /// guest first asks for the environment.
     pub fn own_environment(mut self, make: impl FnOnce() -> Vec<Vec<u8>> + Send + 'static) -> Self {
         self.own_environment = LazyCell::new(Box::new(make));
         self
     }
 
-    /// Where stdin comes from.
+    /// Sets the source of stdin.
     pub fn stdin(mut self, stream: Box<dyn InputStream>) -> Self {
         self.stdin = stream;
         self
     }
 
-    /// Where stdout goes.
+    /// Sets the destination of stdout.
     pub fn stdout(mut self, stream: Box<dyn OutputStream>) -> Self {
         self.stdout = stream;
         self
     }
 
-    /// Where stderr goes.
+    /// Sets the destination of stderr.
     pub fn stderr(mut self, stream: Box<dyn OutputStream>) -> Self {
         self.stderr = stream;
         self
     }
 
-    /// Where writes to `/dev/faas/response` go. It never waits.
-    pub fn side(mut self, stream: Box<dyn OutputStream>) -> Self {
-        self.side = stream;
+    /// Sets the destination of writes to `/dev/faas/response`, which must never wait.
+    pub fn response_control(mut self, stream: Box<dyn OutputStream>) -> Self {
+        self.response_control = stream;
         self
     }
 
-    /// Bytes of upper layer, nodes and names included.
+    /// Sets the limit of the upper layer in bytes, including nodes and names.
     pub fn quota(mut self, bytes: u64) -> Self {
         self.quota = bytes;
         self
     }
 
-    /// Most descriptors open at once, the four that are there at the start included.
+    /// Sets the maximum number of open descriptors, including the four that are open initially.
     pub fn descriptors(mut self, limit: usize) -> Self {
         self.descriptors = limit;
         self
     }
 
-    /// Makes the context.
+    /// Builds the context.
     pub fn build(self) -> WasiContext {
         let first = [
             Descriptor::stream(Object::Stdin),
@@ -212,7 +213,7 @@ impl WasiContextBuilder {
             stdin: self.stdin,
             stdout: self.stdout,
             stderr: self.stderr,
-            side: self.side,
+            response_control: self.response_control,
             fs: FileSystem::new(self.namespace, self.quota),
             table: Table::new(first, self.descriptors),
             cpu_start: None,

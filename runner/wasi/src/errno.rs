@@ -1,4 +1,4 @@
-//! Error numbers of preview1, and what ends a call.
+//! Error numbers of preview1, and the ways in which a call can fail.
 
 use faas_wasm_engine::{Interruption, MemoryFault, Stop};
 
@@ -106,14 +106,14 @@ errnos! {
     Notcapable = 76;
 }
 
-/// Why a call does not succeed: a number for the guest, or the end of the run.
+/// The failure of a call: an error number for the guest, or the end of the run.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Errno(Errno),
     Stop(Stop),
 }
 
-/// What a call gives.
+/// The result of a call.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl From<Errno> for Failure {

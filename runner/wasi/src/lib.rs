@@ -1,8 +1,8 @@
 //! WASI preview1 over a copy-on-write root.
 //!
 //! All functions of `wasi_snapshot_preview1` and of the older `wasi_unstable`, for guests of
-//! `faas-wasm-engine`. An embedder opens a [`Namespace`] once, makes a [`WasiContext`] for each
-//! run, and lets its state give it out ([`WasiHost`]):
+//! `faas-wasm-engine`. An embedder opens a [`Namespace`] once, builds a [`WasiContext`] for each run,
+//! and keeps it in its state ([`WasiHost`]):
 //!
 //! ```
 //! use std::sync::Arc;
@@ -20,9 +20,9 @@
 //! # Ok::<(), faas_wasm_wasi::RootError>(())
 //! ```
 //!
-//! The guest's `/` is descriptor 3. What a guest writes is its own and vanishes with its context,
-//! except in mounts that write through ([`Access::ReadWrite`]). This crate knows neither HTTP nor
-//! how guests are run, and has no unsafe code.
+//! The guest's `/` is descriptor 3. A guest's changes to files are private and vanish with its context,
+//! except in mounts that write through ([`Access::ReadWrite`]). This crate knows neither HTTP nor how
+//! guests run, and has no unsafe code.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -31,10 +31,10 @@ mod context;
 mod errno;
 mod fs;
 mod linker;
+mod read_file;
 mod rights;
 mod stream;
 mod table;
-mod whole;
 
 pub use context::{
     DEFAULT_DESCRIPTORS, DEFAULT_QUOTA, Usage, WasiContext, WasiContextBuilder, WasiHost,

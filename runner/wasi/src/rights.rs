@@ -1,9 +1,9 @@
 //! Rights of descriptors, and their flags.
 //!
-//! A descriptor's rights can only shrink (`fd_fdstat_set_rights`), and what is opened through a
-//! directory has no more than that directory's inheriting rights. Within that, opening grants all
-//! that suits the kind of file, as wasmtime does, whatever else was asked for: of the rights that
-//! `path_open` is given, only reading and writing count.
+//! A descriptor's rights can only shrink (`fd_fdstat_set_rights`), and a file opened through a directory
+//! has at most that directory's inheriting rights. Within these bounds, opening grants all rights that
+//! apply to the kind of file, as wasmtime does: of the rights passed to `path_open`, only reading and
+//! writing count.
 
 /// A set of rights.
 pub(crate) type Rights = u64;
@@ -37,7 +37,7 @@ pub(crate) const PATH_REMOVE_DIRECTORY: Rights = 1 << 25;
 pub(crate) const PATH_UNLINK_FILE: Rights = 1 << 26;
 pub(crate) const POLL_FD_READWRITE: Rights = 1 << 27;
 
-/// What suits a regular file or a device.
+/// The rights that apply to a regular file or a device.
 pub(crate) const FILE: Rights = FD_DATASYNC
     | FD_READ
     | FD_SEEK
@@ -52,7 +52,7 @@ pub(crate) const FILE: Rights = FD_DATASYNC
     | FD_FILESTAT_SET_TIMES
     | POLL_FD_READWRITE;
 
-/// What suits a directory.
+/// The rights that apply to a directory.
 pub(crate) const DIRECTORY: Rights = FD_FDSTAT_SET_FLAGS
     | FD_SYNC
     | FD_DATASYNC
@@ -74,8 +74,8 @@ pub(crate) const DIRECTORY: Rights = FD_FDSTAT_SET_FLAGS
     | PATH_REMOVE_DIRECTORY
     | PATH_UNLINK_FILE;
 
-/// What a standard stream has besides reading or writing. No seeking: that is how wasi-libc knows
-/// a terminal.
+/// The rights of a standard stream besides reading or writing. Seeking is not among them: wasi-libc
+/// recognizes a terminal by that.
 pub(crate) const STREAM: Rights = FD_FDSTAT_SET_FLAGS | FD_FILESTAT_GET | POLL_FD_READWRITE;
 
 /// Flags of a descriptor.

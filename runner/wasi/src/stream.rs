@@ -1,7 +1,7 @@
-//! Standard streams: what the embedder gives a guest as stdin, stdout and stderr.
+//! Standard streams: the embedder's side of a guest's stdin, stdout and stderr.
 //!
-//! A stream waits by itself, never beyond the deadline it is given, and says why it gave up.
-//! Back-pressure is the stream's: `write` returns once the bytes are taken, not before.
+//! A stream does its own waiting, never beyond the given deadline, and reports why it gave up. It also
+//! implements back-pressure: `write` returns only after it has accepted bytes.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Why a stream gave up.
+/// Why a stream failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// The deadline passed while it waited; the run ends.
+    /// The deadline passed while the stream waited. The run ends.
     #[error("the deadline has passed")]
     TimedOut,
-    /// The other side is gone for good and nobody wants the rest; the run ends.
+    /// The client is gone and nothing needs the rest of the output. The run ends.
     #[error("the request was canceled")]
     Canceled,
-    /// More output than the embedder allows; the run ends.
+    /// The guest wrote more output than the embedder allows. The run ends.
     #[error("the output limit is reached")]
     LimitReached,
-    /// The other side does not read any more; the guest sees EPIPE.
+    /// The reader closed its end. The guest sees EPIPE.
     #[error("the stream is closed")]
     Closed,
-    /// The guest sees the error number.
+    /// The guest sees this error number.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -38,51 +38,51 @@ impl From<rustix::io::Errno> for StreamError {
     }
 }
 
-/// Where a guest reads its stdin from.
+/// The source of a guest's stdin.
 pub trait InputStream: Send {
-    /// Waits for at least one byte or the end (0), and reads what is there, as far as it fits.
+    /// Waits for at least one byte or the end of input (0), and reads the available bytes that fit.
     ///
     /// # Errors
     ///
-    /// [`StreamError::TimedOut`] if nothing came until `deadline`.
+    /// [`StreamError::TimedOut`] if no byte arrived before `deadline`.
     fn read(&mut self, buffer: &mut [u8], deadline: Option<Instant>) -> Result<usize, StreamError>;
 
-    /// Waits until `read` would not wait, and says whether that is so at `until`.
+    /// Waits until `read` would not block or `until` has passed. Returns whether `read` would not block.
     ///
     /// # Errors
     ///
-    /// Any but [`StreamError::TimedOut`].
+    /// Any [`StreamError`] except [`StreamError::TimedOut`].
     fn wait_readable(&mut self, until: Option<Instant>) -> Result<bool, StreamError>;
 
-    /// Whether the run is to end although the guest waits for something else; asked now and then
-    /// while it sleeps.
+    /// Whether the run must end while the guest waits for something else. A sleeping guest's call asks
+    /// periodically.
     fn is_canceled(&mut self) -> bool {
         false
     }
 
-    /// Whether a person sits at the other end.
+    /// Whether the stream is a terminal.
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-/// Where a guest writes its stdout or stderr to.
+/// The destination of a guest's stdout or stderr.
 pub trait OutputStream: Send {
-    /// Waits until at least one byte is taken, and says how many were.
+    /// Waits until at least one byte is accepted, and returns the number of accepted bytes.
     ///
     /// # Errors
     ///
-    /// [`StreamError::TimedOut`] if nothing was taken until `deadline`.
+    /// [`StreamError::TimedOut`] if no byte was accepted before `deadline`.
     fn write(&mut self, bytes: &[u8], deadline: Option<Instant>) -> Result<usize, StreamError>;
 
-    /// Waits until `write` would not wait, and says whether that is so at `until`.
+    /// Waits until `write` would not block or `until` has passed. Returns whether `write` would not block.
     ///
     /// # Errors
     ///
-    /// Any but [`StreamError::TimedOut`].
+    /// Any [`StreamError`] except [`StreamError::TimedOut`].
     fn wait_writable(&mut self, until: Option<Instant>) -> Result<bool, StreamError>;
 
-    /// Passes on what is held back.
+    /// Sends the bytes that are held back.
     ///
     /// # Errors
     ///
@@ -91,13 +91,13 @@ pub trait OutputStream: Send {
         Ok(())
     }
 
-    /// Whether a person sits at the other end.
+    /// Whether the stream is a terminal.
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-/// A stdin that has ended.
+/// An empty input.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Empty;
 
@@ -110,7 +110,7 @@ impl InputStream for Empty {
     }
 }
 
-/// An output that takes everything and keeps nothing.
+/// An output that discards everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Discard;
 
@@ -125,23 +125,23 @@ impl OutputStream for Discard {
 
 /// A file, pipe or terminal of the host as a stream.
 ///
-/// The descriptor's own mode (blocking or not) is left alone, as it is shared with whoever passed
-/// it on: each transfer waits with poll(2) first and moves no more than a pipe surely takes.
+/// The descriptor's mode (blocking or not) stays as it is, because other processes share it. Each
+/// transfer first waits with poll(2) and moves at most what a pipe accepts without blocking.
 #[derive(Debug)]
 pub struct HostStream {
     fd: OwnedFd,
     terminal: bool,
-    /// Most bytes that one write surely does not wait with, once poll(2) says so.
+    /// Maximum number of bytes that a write accepts without blocking after poll(2) reported readiness.
     piece: usize,
 }
 
 /// PIPE_BUF of Linux: poll(2) reports a pipe as writable when this much fits.
 const PIPE_BUF: usize = 4096;
-/// Regular files do not make a writer wait; this bounds the time between two looks at the clock.
+/// Writes to regular files do not block. This size bounds the time between two checks of the clock.
 const REGULAR: usize = 1 << 20;
 
 impl HostStream {
-    /// Takes over a descriptor.
+    /// Creates a stream over a descriptor.
     pub fn new(fd: OwnedFd) -> Self {
         let terminal = io::IsTerminal::is_terminal(&fd);
         let regular = rustix::fs::fstat(&fd).is_ok_and(|stat| {
@@ -155,16 +155,16 @@ impl HostStream {
         }
     }
 
-    /// A stream over a duplicate of this process's stdin.
+    /// Creates a stream over a duplicate of this process's stdin.
     ///
     /// # Errors
     ///
-    /// If it is closed or no descriptor is left.
+    /// If it is closed or the process has no descriptor left.
     pub fn stdin() -> io::Result<Self> {
         Ok(Self::new(io::stdin().as_fd().try_clone_to_owned()?))
     }
 
-    /// A stream over a duplicate of this process's stdout.
+    /// Creates a stream over a duplicate of this process's stdout.
     ///
     /// # Errors
     ///
@@ -173,7 +173,7 @@ impl HostStream {
         Ok(Self::new(io::stdout().as_fd().try_clone_to_owned()?))
     }
 
-    /// A stream over a duplicate of this process's stderr.
+    /// Creates a stream over a duplicate of this process's stderr.
     ///
     /// # Errors
     ///
@@ -197,7 +197,7 @@ impl HostStream {
     }
 }
 
-/// As poll(2) wants it; a time too long to be told is as good as 68 years.
+/// The time until an instant in poll(2)'s form. It saturates at 68 years.
 pub(crate) fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs())

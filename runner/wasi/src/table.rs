@@ -4,7 +4,7 @@ use crate::errno::Errno;
 use crate::fs::{Device, Dir, File, Listing};
 use crate::rights::{self, FdFlags, Rights};
 
-/// What a descriptor refers to, and what may be done with it.
+/// A descriptor: its target and its rights.
 #[derive(Debug)]
 pub(crate) struct Descriptor {
     pub(crate) object: Object,
@@ -13,7 +13,7 @@ pub(crate) struct Descriptor {
     pub(crate) flags: FdFlags,
 }
 
-/// What a descriptor refers to.
+/// The target of a descriptor.
 #[derive(Debug)]
 pub(crate) enum Object {
     Stdin,
@@ -29,7 +29,7 @@ pub(crate) enum Object {
 pub(crate) struct OpenFile {
     pub(crate) file: File,
     pub(crate) position: u64,
-    /// As it was opened; unlike rights, this gives EBADF.
+    /// How the file was opened. A violation gives EBADF, unlike one of the rights.
     pub(crate) read: bool,
     pub(crate) write: bool,
 }
@@ -43,7 +43,7 @@ pub(crate) struct OpenDirectory {
 }
 
 impl Descriptor {
-    /// One of the standard streams.
+    /// A standard stream.
     pub(crate) fn stream(object: Object) -> Self {
         let transfer = match object {
             Object::Stdin => rights::FD_READ,
@@ -72,7 +72,7 @@ impl Descriptor {
         }
     }
 
-    /// Refuses what the descriptor has no right to.
+    /// Fails unless the descriptor has these rights.
     pub(crate) fn require(&self, rights: Rights) -> Result<(), Errno> {
         match self.rights & rights == rights {
             true => Ok(()),
@@ -80,7 +80,7 @@ impl Descriptor {
         }
     }
 
-    /// The directory, which must have `rights`.
+    /// The directory, if it is one with these rights.
     pub(crate) fn directory(&self, rights: Rights) -> Result<&OpenDirectory, Errno> {
         let Object::Directory(directory) = &self.object else {
             return Err(Errno::Badf);
@@ -93,7 +93,7 @@ impl Descriptor {
         matches!(self.object, Object::Directory(_))
     }
 
-    /// The file, which must have `rights`.
+    /// The file, if it is one with these rights.
     pub(crate) fn file(&mut self, rights: Rights) -> Result<&mut OpenFile, Errno> {
         if !matches!(self.object, Object::File(_)) {
             return Err(Errno::Badf);
@@ -106,7 +106,7 @@ impl Descriptor {
     }
 }
 
-/// Stdin, stdout and stderr have the numbers below this one.
+/// First number after stdin, stdout and stderr.
 const STANDARD_STREAMS: u32 = 3;
 
 /// Descriptors by number.
@@ -114,12 +114,12 @@ const STANDARD_STREAMS: u32 = 3;
 pub(crate) struct Table {
     slots: Vec<Option<Descriptor>>,
     limit: usize,
-    /// Whether one did not fit.
+    /// Whether the limit refused a descriptor.
     refused: bool,
 }
 
 impl Table {
-    /// A table with `first` as the numbers from 0 on.
+    /// Creates a table with the descriptors of `first` as the numbers from 0 on.
     pub(crate) fn new(first: impl IntoIterator<Item = Descriptor>, limit: usize) -> Self {
         let mut slots = Vec::with_capacity(8);
         slots.extend(first.into_iter().map(Some));
@@ -140,19 +140,19 @@ impl Table {
         slot.and_then(Option::as_mut).ok_or(Errno::Badf)
     }
 
-    /// Whether one more fits; if not, it is remembered that one was asked for.
+    /// Whether another descriptor fits. Records a refusal.
     pub(crate) fn make_room(&mut self) -> bool {
         let room = self.slots.len() < self.limit || self.slots.iter().any(Option::is_none);
         self.refused |= !room;
         room
     }
 
-    /// Whether one more was asked for than fit.
+    /// Whether the limit has refused a descriptor.
     pub(crate) fn has_refused(&self) -> bool {
         self.refused
     }
 
-    /// Takes the lowest number that is free.
+    /// Inserts a descriptor at the lowest free number.
     pub(crate) fn insert(&mut self, descriptor: Descriptor) -> Result<u32, Descriptor> {
         let free = self.slots.iter().position(Option::is_none);
         let index = match free {
@@ -170,17 +170,16 @@ impl Table {
         Ok(index as u32)
     }
 
-    /// Frees a number.
+    /// Removes a descriptor.
     pub(crate) fn remove(&mut self, fd: u32) -> Result<Descriptor, Errno> {
         let slot = self.slots.get_mut(fd as usize);
         slot.and_then(Option::take).ok_or(Errno::Badf)
     }
 
-    /// Moves a descriptor to another number; gives back what is there.
+    /// Moves a descriptor to another number and returns the descriptor that was there.
     ///
-    /// A number that is free is none, as the specification has it, but for those of the standard
-    /// streams: programs that redirect their stdout move it away, and then another descriptor to its
-    /// number.
+    /// The target number must be in use, as the specification says, or that of a standard stream: a
+    /// program that redirects its stdout moves it away and then moves another descriptor to its number.
     pub(crate) fn renumber(&mut self, from: u32, to: u32) -> Result<Option<Descriptor>, Errno> {
         self.get(from)?;
         if to >= STANDARD_STREAMS {

@@ -76,7 +76,7 @@ impl World {
                 self.logger,
                 self.log_buffer_size,
             )))
-            .side(Box::new(ResponseHead::new(exchange, self.logger)))
+            .response_control(Box::new(ResponseHead::new(exchange, self.logger)))
             .quota(self.settings.fs_quota)
             .descriptors(self.settings.fd_limit as usize)
             .build();

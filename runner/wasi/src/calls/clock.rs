@@ -12,8 +12,8 @@ use crate::errno::{Errno, Outcome};
 pub(crate) enum Clock {
     Realtime,
     Monotonic,
-    /// CPU time. An instance has one thread, so its process is that thread; it begins when the
-    /// guest first asks, so that it tells nothing of other instances.
+    /// CPU time of the instance's only thread. It starts at 0 when the guest first asks, so that it reveals
+    /// nothing about other instances.
     Cpu,
 }
 
@@ -35,7 +35,7 @@ impl Clock {
         }
     }
 
-    /// What the host's clock says, since its own beginning.
+    /// The time of the host's clock in nanoseconds since its epoch.
     pub(crate) fn now(self) -> Duration {
         duration(clock_gettime(self.host()))
     }

@@ -1,4 +1,4 @@
-//! What is done with a descriptor besides moving data.
+//! Operations on a descriptor except for data transfer.
 
 use super::layout::{DIRENT, dirent};
 use super::{Abi, Call, flags};
@@ -8,7 +8,7 @@ use crate::fs::{Dir, FileSystem, Kind, Metadata, Name, NewTime, device_metadata}
 use crate::rights;
 use crate::table::{Descriptor, Object, OpenDirectory, OpenFile};
 
-/// Name of the only directory that is there at the start.
+/// Name of the only preopened directory.
 const PREOPEN: &[u8] = b"/";
 
 pub(crate) fn fd_advise(
@@ -20,7 +20,7 @@ pub(crate) fn fd_advise(
 ) -> Outcome {
     let descriptor = call.wasi.table.get_mut(fd)?;
     descriptor.file(rights::FD_ADVISE)?;
-    // Advice changes nothing that a guest can see.
+    // Advice has no effect that a guest can see.
     if advice > 5 {
         Err(Errno::Inval.into())
     } else {
@@ -43,7 +43,7 @@ pub(crate) fn fd_close(call: &mut Call, fd: u32) -> Outcome {
     Ok(())
 }
 
-/// Gives back what a descriptor held.
+/// Releases the resources of a descriptor.
 pub(crate) fn close(fs: &mut FileSystem, descriptor: Descriptor) {
     match descriptor.object {
         Object::File(open) => fs.close(open.file),
@@ -187,7 +187,7 @@ pub(crate) fn fd_filestat_set_times(
     }
 }
 
-/// The two times that a call sets, by its `fstflags`.
+/// The changes of the two times that `fstflags` selects.
 pub(crate) fn new_times(accessed: u64, modified: u64, which: u32) -> Outcome<(NewTime, NewTime)> {
     let which = flags(which, 0b1111)?;
     let time = |at, set: u16, now: u16| match (which & set != 0, which & now != 0) {
@@ -230,8 +230,8 @@ fn is_preopened(descriptor: &Descriptor) -> bool {
     )
 }
 
-/// Fills the buffer with entries from `cookie` on; the last one may be cut off. 0 is `.`, 1 is
-/// `..`, then come the names.
+/// Fills the buffer with entries from `cookie` on. The last one may be truncated. Cookie 0 is `.`, 1 is
+/// `..`, then the names follow.
 pub(crate) fn fd_readdir(
     call: &mut Call,
     fd: u32,
@@ -256,7 +256,7 @@ pub(crate) fn fd_readdir(
     };
     let done = fill_entries(target, &names, cookie, |at| own_entries(fs, &open.dir, at))?;
     if done == target.len() {
-        // The reader will come back for more.
+        // The guest reads the rest with its next call.
         open.listing = fs.keep(names);
     }
     Ok(memory.write(used, done as u32)?)
@@ -332,7 +332,7 @@ pub(crate) fn fd_seek(call: &mut Call, fd: u32, offset: i64, whence: u32, new: u
     };
     let WasiContext { table, fs, .. } = &mut *call.wasi;
     let descriptor = table.get_mut(fd)?;
-    // Asking for the position needs less than moving it.
+    // Reading the position needs fewer rights than changing it.
     let needed = match (from, offset) {
         (Whence::Position, 0) => rights::FD_TELL,
         _ => rights::FD_SEEK | rights::FD_TELL,
@@ -369,7 +369,7 @@ enum Whence {
     End,
 }
 
-/// The file behind a descriptor that can be positioned; none for a device, which is always at 0.
+/// The file of a descriptor with a position, or `None` for a device, whose position is always 0.
 fn seekable(descriptor: &mut Descriptor, needed: u64) -> Result<Option<&mut OpenFile>, Errno> {
     match descriptor.object {
         Object::Stdin | Object::Stdout | Object::Stderr => Err(Errno::Spipe),

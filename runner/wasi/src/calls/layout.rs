@@ -1,4 +1,4 @@
-//! Structures in guest memory, as witx lays them out.
+//! Structures in guest memory, in the layout of witx.
 
 use super::{Abi, Call};
 use crate::errno::Outcome;
@@ -9,7 +9,7 @@ use crate::table::Descriptor;
 pub(crate) const DIRENT: usize = 24;
 
 impl Call<'_, '_> {
-    /// `filestat`; in `wasi_unstable` the number of links has 32 bits.
+    /// Writes a `filestat`. In `wasi_unstable` the number of links has 32 bits.
     pub(crate) fn write_filestat(&mut self, at: u32, metadata: &Metadata) -> Outcome {
         let mut bytes = [0; 64];
         put(&mut bytes, 0, &metadata.device.to_le_bytes());
@@ -36,7 +36,7 @@ impl Call<'_, '_> {
         Ok(())
     }
 
-    /// `fdstat`.
+    /// Writes an `fdstat`.
     pub(crate) fn write_fdstat(&mut self, at: u32, kind: u8, descriptor: &Fdstat) -> Outcome {
         let mut bytes = [0; 24];
         bytes[0] = kind;
@@ -48,7 +48,7 @@ impl Call<'_, '_> {
     }
 }
 
-/// What `fdstat` says of a descriptor besides its kind.
+/// The fields of `fdstat` besides the kind of the descriptor.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fdstat {
     pub(crate) flags: u16,

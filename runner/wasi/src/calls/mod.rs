@@ -1,7 +1,7 @@
 //! The functions of preview1, each as one `fn` over a [`Call`].
 //!
-//! They check what the guest gave, find the descriptor, and leave the work to the file system,
-//! the streams and the host's clocks. Nothing here waits beyond the deadline.
+//! They check the guest's arguments, find the descriptor, and delegate to the file system, the streams
+//! and the host's clocks. No call waits beyond the deadline.
 
 pub(crate) mod clock;
 pub(crate) mod fd;
@@ -21,14 +21,14 @@ use faas_wasm_engine::{GuestMemory, Stop};
 use crate::context::WasiContext;
 use crate::errno::{Errno, Failure, Outcome};
 
-/// Which module the guest imports from; they differ in some layouts and numbers.
+/// The module from which the guest imports. The modules differ in some layouts and numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Abi {
     Preview1,
     Unstable,
 }
 
-/// One call of a guest.
+/// A guest's call.
 pub(crate) struct Call<'c, 'm> {
     pub(crate) wasi: &'c mut WasiContext,
     pub(crate) memory: &'c mut GuestMemory<'m>,
@@ -36,11 +36,11 @@ pub(crate) struct Call<'c, 'm> {
     pub(crate) abi: Abi,
 }
 
-/// Longest path that is looked at at all; what is too long by less gets its answer from the walk.
+/// Maximum length of a path that is read at all. The walk refuses paths that are shorter but too long.
 const LONGEST_PATH: u32 = 64 * 1024;
 
 impl Call<'_, '_> {
-    /// Ends the run if its time is up; for loops that the guest can make long.
+    /// Ends the run if its deadline has passed. For loops whose length the guest decides.
     pub(crate) fn checkpoint(&self) -> Result<(), Stop> {
         checkpoint(self.deadline)
     }
@@ -65,7 +65,7 @@ pub(crate) fn path<'m>(memory: &'m GuestMemory<'_>, at: u32, length: u32) -> Out
     }
 }
 
-/// What the guest gets as the result of its call.
+/// Converts the result of a call to the guest's error number.
 pub(crate) fn answer(outcome: Outcome) -> Result<i32, Stop> {
     match outcome {
         Ok(()) => Ok(0),
@@ -80,7 +80,7 @@ pub(crate) fn element(base: u32, index: u32, size: u32) -> Outcome<u32> {
     Ok(base.checked_add(offset).ok_or(Errno::Fault)?)
 }
 
-/// Flags of which the guest may give those in `known` only.
+/// Checks that a guest's flags are among `known`.
 pub(crate) fn flags(given: u32, known: u16) -> Outcome<u16> {
     match u16::try_from(given) {
         Ok(flags) if flags & !known == 0 => Ok(flags),

@@ -1,4 +1,4 @@
-//! What is done with a path, relative to a directory.
+//! Operations on a path, relative to a directory.
 
 use super::{Call, fd, flags, path};
 use crate::context::WasiContext;
@@ -7,7 +7,7 @@ use crate::fs::{At, Device, Dir, Moved, OpenOptions, Opened};
 use crate::rights;
 use crate::table::{Descriptor, Object, OpenDirectory, OpenFile, Table};
 
-/// The directory behind `fd`, which must have `rights`.
+/// The directory of `fd`, if it has `rights`.
 fn directory(table: &Table, fd: u32, rights: u64) -> Outcome<Dir> {
     Ok(table.get(fd)?.directory(rights)?.dir.clone())
 }
@@ -125,7 +125,7 @@ pub(crate) fn path_open(
         exclusive: has(EXCLUSIVE),
         truncate: has(TRUNCATE),
         directory: has(DIRECTORY),
-        // What is opened for nothing is opened for reading, as by wasmtime.
+        // A file opened for neither reading nor writing is opened for reading, as wasmtime does.
         read: base_rights & rights::FD_READ != 0 || !write,
         write,
     };
@@ -135,7 +135,7 @@ pub(crate) fn path_open(
     if !table.make_room() {
         return Err(Errno::Mfile.into());
     }
-    // Before anything is made or cut off: there must be a place for the answer.
+    // Check for a free descriptor first: opening may create or truncate a file.
     call.memory.slice(opened, 4)?;
 
     let descriptor = match fs.open(&base, path, options)? {
@@ -223,7 +223,7 @@ pub(crate) fn path_readlink(
     let base = directory(&call.wasi.table, fd, rights::PATH_READLINK)?;
     let path = path(call.memory, at, length)?;
     let content = call.wasi.fs.read_link(&base, path)?;
-    // Cut off without a word, as readlink(2) does.
+    // Truncate silently, as readlink(2) does.
     let length = content.len().min(buffer_length as usize);
     let target = call.memory.slice_mut(buffer, length as u32)?;
     target.copy_from_slice(&content[..length]);
@@ -259,7 +259,7 @@ pub(crate) fn path_rename(
     Ok(())
 }
 
-/// Follows a directory that was moved in a tree where descriptors go by path.
+/// Updates descriptors of a moved directory in a tree where descriptors hold paths.
 fn correct(dir: &mut Dir, moved: &Moved) {
     let At::Lower(path) = &mut dir.at else {
         return;

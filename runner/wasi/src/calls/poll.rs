@@ -1,7 +1,7 @@
-//! `poll_oneoff`: clocks and descriptors together.
+//! `poll_oneoff`: waits for clocks and descriptors.
 //!
-//! Files are always ready; only stdin, stdout, stderr and clocks can make a call wait. It waits no
-//! longer than the run's deadline, which then ends the run.
+//! Files are always ready. Only stdin, stdout, stderr and clocks can make a call wait, at most until the
+//! run's deadline, which ends the run.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ use crate::stream::StreamError;
 use crate::table::Object;
 
 const EVENT: u32 = 32;
-/// How long one stream is waited for while another may become ready too.
+/// Time to wait for one stream while another may become ready, too.
 const SLICE: Duration = Duration::from_millis(1);
 
-/// How long a guest sleeps between two looks at whether somebody still wants its answer.
+/// Time that a guest sleeps between two checks whether the client is still there.
 const NAP: Duration = Duration::from_millis(20);
 
-/// One thing that the guest waits for.
+/// A subscription of the guest.
 #[derive(Debug, Clone, Copy)]
 struct Subscription {
     user: u64,
@@ -31,13 +31,13 @@ struct Subscription {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// None: further away than the host's clock can tell.
+    /// `None` if the time is beyond the range of the host's clock.
     Clock(Option<Instant>),
     Read(u32),
     Write(u32),
 }
 
-/// The streams that somebody waits for.
+/// The streams to wait for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Streams {
     stdin: bool,
@@ -86,7 +86,7 @@ pub(crate) fn poll_oneoff(
             let Some(state) = state(call, subscription.what, &mut waited)? else {
                 continue;
             };
-            // Events may lie over subscriptions that are yet to be read: the guest's own affair.
+            // Events may overwrite subscriptions that are still to be read. That affects only the guest.
             write_event(call, element(events, ready, EVENT)?, &subscription, state)?;
             ready += 1;
         }
@@ -104,15 +104,14 @@ fn subscription_size(abi: Abi) -> u32 {
     }
 }
 
-/// Reads a subscription; relative times count from `start`, and `now` is what others are compared
-/// with.
+/// Reads a subscription. Relative times count from `start`; absolute times are compared with `now`.
 fn read_subscription(call: &Call, at: u32, start: Instant, now: Instant) -> Outcome<Subscription> {
     let memory = &call.memory;
-    // `poll_oneoff` has checked that the whole array lies in memory.
+    // `poll_oneoff` has checked that the whole array is in memory.
     let user = memory.read(at)?;
     let what = match memory.read::<u8>(at + 8)? {
         0 => {
-            // The older layout has a further identifier in front.
+            // The older layout starts with another identifier.
             let clock = match call.abi {
                 Abi::Preview1 => at + 16,
                 Abi::Unstable => at + 24,
@@ -141,7 +140,7 @@ fn read_subscription(call: &Call, at: u32, start: Instant, now: Instant) -> Outc
     Ok(Subscription { user, what })
 }
 
-/// What a ready subscription tells.
+/// The event of a ready subscription.
 #[derive(Debug, Clone, Copy)]
 struct State {
     error: Option<Errno>,
@@ -157,7 +156,7 @@ impl State {
     };
 }
 
-/// The state of what is ready; what is not and can be waited for is noted in `waited`.
+/// The event of a subscription that is ready. A stream that is not ready is recorded in `waited`.
 fn state(call: &mut Call, what: What, waited: &mut Streams) -> Outcome<Option<State>> {
     let WasiContext {
         table,
@@ -242,7 +241,7 @@ fn write_event(call: &mut Call, at: u32, subscription: &Subscription, state: Sta
     Ok(())
 }
 
-/// Waits until something may have happened, or ends the run at its deadline.
+/// Waits until a subscription may be ready, or ends the run at its deadline.
 fn wait(call: &mut Call, waited: Streams, earliest: Option<Instant>) -> Outcome {
     let until = earliest.into_iter().chain(call.deadline).min();
     checkpoint(call.deadline)?;
@@ -273,12 +272,12 @@ fn wait(call: &mut Call, waited: Streams, earliest: Option<Instant>) -> Outcome 
     match outcome {
         Ok(true) => Ok(()),
         Err(error @ (StreamError::Canceled | StreamError::LimitReached)) => Err(error.into()),
-        // What else a stream has to say it says again when its state is looked at.
+        // A stream repeats any other error when its state is read.
         _ => Ok(checkpoint_after(call.deadline, earliest)?),
     }
 }
 
-/// Ends the run if its time is up, unless what the guest waited for came first.
+/// Ends the run if its deadline has passed, unless the guest's wait ended earlier.
 fn checkpoint_after(deadline: Option<Instant>, earliest: Option<Instant>) -> Result<(), Stop> {
     match (deadline, earliest) {
         (Some(deadline), Some(earliest)) if earliest <= deadline => Ok(()),

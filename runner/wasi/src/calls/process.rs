@@ -1,4 +1,4 @@
-//! Arguments, environment, the end of the process, and what preview1 has of signals and sockets.
+//! Arguments, environment, the end of the process, and preview1's functions for signals and sockets.
 
 use faas_wasm_engine::{GuestMemory, Stop};
 
@@ -62,7 +62,7 @@ pub(crate) fn proc_exit(status: u32) -> Stop {
     Stop::Exit(status)
 }
 
-/// There are no signals; wasmtime says so too.
+/// There are no signals. wasmtime returns the same error.
 pub(crate) fn proc_raise(_call: &mut Call, _signal: u32) -> Outcome {
     Err(Errno::Notsup.into())
 }

@@ -1,4 +1,4 @@
-//! Moving data between descriptors and lists of buffers in guest memory.
+//! Data transfer between descriptors and lists of buffers in guest memory.
 
 use std::time::Instant;
 
@@ -12,12 +12,12 @@ use crate::rights;
 use crate::stream::OutputStream;
 use crate::table::{Object, OpenFile};
 
-/// Most buffers that one call looks at; a list that is longer is a short transfer.
+/// Maximum number of buffers of one call. A longer list results in a short transfer.
 const MOST_BUFFERS: u32 = 1024;
-/// Most bytes that are moved between two looks at the clock.
+/// Maximum number of bytes to move between two checks of the clock.
 const PIECE: usize = 1 << 20;
 
-/// A list of buffers, all of which lie in memory.
+/// A list of buffers, all of them inside the memory.
 #[derive(Debug, Clone, Copy)]
 struct Buffers {
     at: u32,
@@ -46,7 +46,7 @@ impl Buffers {
         Ok((memory.read(at)?, memory.read(at + 4)?))
     }
 
-    /// Gives each piece of each buffer to `read` until one comes back short.
+    /// Passes each piece of each buffer to `read` until one is filled only in part.
     fn fill(
         self,
         memory: &mut GuestMemory<'_>,
@@ -73,11 +73,11 @@ impl Buffers {
                 }
             }
         }
-        // `check` has seen that the sum of the lengths has 32 bits.
+        // `check` has checked that the sum of the lengths fits 32 bits.
         Ok(done as u32)
     }
 
-    /// Gives each piece of each buffer to `write` until one is taken in part only.
+    /// Passes each piece of each buffer to `write` until one is accepted only in part.
     fn drain(
         self,
         memory: &GuestMemory<'_>,
@@ -107,15 +107,15 @@ impl Buffers {
     }
 }
 
-/// Whether a transfer is at a place where it looks at the clock: that takes longer than to move a small buffer.
+/// Whether a transfer must check the clock now. Checking takes longer than moving a small buffer.
 fn is_long(index: u32, done: u64) -> bool {
     done >= PIECE as u64 || index % 16 == 15
 }
 
-/// Where in a file data is moved.
+/// The position of a transfer in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// At the descriptor's position, which moves.
+    /// At the descriptor's position, which then advances.
     Position,
     At(u64),
 }
@@ -177,7 +177,7 @@ fn read_from(call: &mut Call, fd: u32, iovs: (u32, u32), place: Place) -> Outcom
         Object::Stdin if place != Place::Position => Err(Errno::Spipe.into()),
         Object::Stdin => {
             capable?;
-            // One read: more would wait for bytes that the guest may not need yet.
+            // Read once: another read could wait for bytes that the guest does not need yet.
             let mut only = true;
             buffers?.fill(memory, *deadline, |piece, _| {
                 if piece.is_empty() {
@@ -235,7 +235,7 @@ fn write_to(call: &mut Call, fd: u32, iovs: (u32, u32), place: Place) -> Outcome
         fs,
         stdout,
         stderr,
-        side,
+        response_control,
         ..
     } = &mut **wasi;
     let descriptor = table.get_mut(fd)?;
@@ -251,7 +251,7 @@ fn write_to(call: &mut Call, fd: u32, iovs: (u32, u32), place: Place) -> Outcome
         Object::Device(Device::Side) => {
             capable?;
             return buffers?.drain(memory, *deadline, |piece, _| {
-                Ok(side.write(piece, *deadline)?)
+                Ok(response_control.write(piece, *deadline)?)
             });
         }
         Object::Device(_) => {
@@ -302,7 +302,7 @@ fn write_to(call: &mut Call, fd: u32, iovs: (u32, u32), place: Place) -> Outcome
     })
 }
 
-/// Writes all of `bytes`, or as much as goes without waiting.
+/// Writes all of `bytes`, or as many as possible without waiting.
 fn write_stream(
     stream: &mut dyn OutputStream,
     bytes: &[u8],
@@ -340,7 +340,7 @@ fn read_device(device: Device, buffer: &mut [u8]) -> Outcome<usize> {
     Ok(buffer.len())
 }
 
-/// Fills `buffer` with random bytes of the host.
+/// Fills `buffer` with random bytes from the host.
 pub(crate) fn fill_random(buffer: &mut [u8]) -> Outcome {
     let mut done = 0;
     while done < buffer.len() {

@@ -1,18 +1,18 @@
-//! Reading a whole file of the guest's tree for the embedder, with the guest's own view of it.
+//! Reads a whole file of the guest's tree for the embedder, as the guest sees it.
 
 use crate::context::WasiContext;
 use crate::errno::Errno;
 use crate::fs::{Dir, OpenOptions, Opened};
 
-/// Bytes read at a time.
+/// Number of bytes to read at a time.
 const PIECE: usize = 256 << 10;
 
 impl WasiContext {
-    /// Reads a file, up to `limit` bytes; a relative path begins at the guest's `/`.
+    /// Reads a file of at most `limit` bytes. A relative path starts at the guest's `/`.
     ///
     /// # Errors
     ///
-    /// What opening or reading it says; [`Errno::Fbig`] if it is longer than the limit.
+    /// The error of opening or reading it. [`Errno::Fbig`] if it is longer than the limit.
     pub fn read_file(&mut self, path: &[u8], limit: u64) -> Result<Vec<u8>, Errno> {
         let start = path
             .iter()
@@ -81,7 +81,8 @@ mod tests {
         );
         assert_eq!(context.read_file(b"d", 10), Err(Errno::Isdir));
         assert_eq!(context.read_file(b"missing", 10), Err(Errno::Noent));
-        // As for any call of the guest, nothing leads above its root: a path is refused, a link ends there.
+        // As in the guest's calls, nothing leads above its root: a path that does is refused, and a
+        // symlink stops at the root.
         assert_eq!(
             context.read_file(b"../d/kernel.ptx", 1 << 20),
             Err(Errno::Perm)
