@@ -1,7 +1,7 @@
-//! Changing names: directories, links, removal, rename.
+//! Changes of names: directories, links, removal, rename.
 //!
-//! The order of the checks is Linux's, so that the error is too where several would do. What
-//! writes through goes to `direct.rs` once the checks that the namespace needs are done.
+//! The checks are in Linux's order, so that a call with several faults returns the same error. In trees
+//! that write through, `direct.rs` makes the change after the checks of the namespace.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::upper::{Body, Directory, NodeId, Slot};
 use super::walk::{Target, trim_slashes};
 use crate::errno::Errno;
 
-/// A directory of a tree that writes through got another path.
+/// A directory of a tree that writes through has moved to another path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Moved {
     pub(crate) tree: TreeId,
@@ -21,7 +21,7 @@ pub(crate) struct Moved {
     pub(crate) to: Vec<u8>,
 }
 
-/// More than two names and the nodes on the way to them can cost.
+/// An upper bound of the cost of two names and the nodes above them.
 const RENAME_RESERVE: u64 = 2048;
 
 impl FileSystem {
@@ -45,7 +45,7 @@ impl FileSystem {
     pub(crate) fn symlink(&mut self, content: &[u8], base: &Dir, path: &[u8]) -> Result<(), Errno> {
         match content.first() {
             None => return Err(Errno::Noent),
-            // wasmtime refuses these; on shared storage they would mislead the host's programs.
+            // wasmtime refuses these, too. On shared storage they would mislead programs of the host.
             Some(b'/') => return Err(Errno::Perm),
             Some(_) if content.len() >= 4096 => return Err(Errno::Nametoolong),
             Some(_) if content.contains(&0) => return Err(Errno::Inval),
@@ -76,7 +76,7 @@ impl FileSystem {
         self.link(&entry).unwrap_or(Err(Errno::Inval))
     }
 
-    /// Gives a file another name.
+    /// Creates another name of a file.
     pub(crate) fn hard_link(
         &mut self,
         (base, path, follow): (&Dir, &[u8], bool),
@@ -168,8 +168,8 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Moves a name, over another one if need be. In a tree that writes through, descriptors of
-    /// directories go by path: the caller corrects them by what is returned.
+    /// Renames an entry, replacing the target if necessary. In a tree that writes through, descriptors of
+    /// directories hold paths, which the caller updates from the result.
     pub(crate) fn rename(
         &mut self,
         (base, path): (&Dir, &[u8]),
@@ -240,7 +240,7 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Checks that have nothing to do with what is replaced.
+    /// Checks that do not depend on the replaced entry.
     fn check_rename(&self, source: &Target, entry: &Entry, target: &Target) -> Result<(), Errno> {
         if !matches!(entry, Entry::Directory(_)) && (source.slash || target.slash) {
             return Err(Errno::Notdir);
@@ -260,7 +260,7 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Whether what is at the target may be replaced.
+    /// Checks whether the entry at the target may be replaced.
     fn check_replace(&self, entry: &Entry, target: &Target) -> Result<(), Errno> {
         match (entry, &target.entry) {
             (_, None) => Ok(()),
@@ -276,7 +276,7 @@ impl FileSystem {
         }
     }
 
-    /// Whether `inner` is `outer` or lies in it.
+    /// Whether `inner` is `outer` or is inside it.
     fn contains(&self, outer: &Dir, inner: &Dir) -> bool {
         let outer = self.current(outer.clone());
         let mut dir = self.current(inner.clone());
@@ -292,7 +292,7 @@ impl FileSystem {
         }
     }
 
-    /// Refuses to move or remove what something is mounted on or in.
+    /// Refuses to move or remove a directory that is or contains a mount point.
     fn not_busy(&self, parent: &Dir, dir: &Dir) -> Result<(), Errno> {
         let origin = match &dir.at {
             At::Lower(path) => Some(path),
@@ -303,7 +303,7 @@ impl FileSystem {
         if busy { Err(Errno::Busy) } else { Ok(()) }
     }
 
-    /// Takes a name away: by a whiteout if the lower layer has it, else for good.
+    /// Removes a name: with a whiteout if the lower layer has the name.
     fn hide(&mut self, tree: TreeId, above: NodeId, name: &[u8]) -> Result<(), Errno> {
         let shows = match self.upper.directory(above).origin.clone() {
             Some(path) => !matches!(self.lookup_lower(tree, &path, name), Ok(None)),
@@ -316,13 +316,13 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Prepares to take a name away from anything but a directory.
+    /// Prepares to remove a name of an entry other than a directory.
     fn replaced(&mut self, entry: Entry) -> Result<Replaced, Errno> {
         Ok(match entry {
             Entry::Directory(_) => return Err(Errno::Isdir),
             Entry::Node(id) => Replaced::Node(id),
             Entry::Device(_) => Replaced::Nothing,
-            // Other names and open descriptors of the file have to see that it has one name less.
+            // Other names and open descriptors of the file must see its smaller number of links.
             Entry::Lower(file)
                 if file.probe.metadata.links > 1 || self.upper.is_open(&file.key()) =>
             {
@@ -341,7 +341,7 @@ impl FileSystem {
     }
 }
 
-/// What loses its name.
+/// The entry that loses its name.
 #[derive(Debug)]
 enum Replaced {
     Nothing,
@@ -349,7 +349,7 @@ enum Replaced {
     Directory(NodeId),
 }
 
-/// Whether two entries are one file or directory.
+/// Whether two entries are the same file or directory.
 fn same(one: &Entry, other: &Entry) -> bool {
     match (one, other) {
         (Entry::Directory(one), Entry::Directory(other)) => one == other,

@@ -1,27 +1,27 @@
-//! The data of a file in the upper layer: chunks over what the lower file had.
+//! The data of a file in the upper layer: chunks over the lower file.
 //!
 //! ```text
 //! lower file   |-------- origin_length --------|
 //! chunks            [####]      [##]      [####]     [#]
 //! length       |---------------------------------------------|
 //! ```
-//! A chunk that is present hides the lower file entirely in its range; where it is shorter than
-//! the range, zeros follow. Where no chunk is present the lower file is read up to
-//! `origin_length`, and zeros beyond. So opening copies nothing, a write copies the chunks that it
-//! touches in part, and a hole costs nothing.
+//! A present chunk hides the lower file in its whole range; a chunk shorter than the range is followed by
+//! zeros. Without a chunk, the lower file is read up to `origin_length`, and zeros beyond. Opening
+//! therefore copies nothing, a write copies only the chunks that it covers in part, and a hole costs
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::errno::Errno;
 
-/// Bytes from one chunk to the next.
+/// Size of a chunk's range in bytes.
 pub(crate) const CHUNK: usize = 16 * 1024;
 
-/// The least that a chunk is charged for.
+/// The minimum charge for a chunk in bytes.
 const SMALLEST: usize = 512;
 
-/// What an instance may keep in its upper layer, in bytes.
+/// The limit of an instance's upper layer in bytes.
 #[derive(Debug)]
 pub(crate) struct Budget {
     used: u64,
@@ -58,18 +58,18 @@ impl Budget {
         self.limit - self.used
     }
 
-    /// The error of what does not fit; it is remembered that there was one.
+    /// Records that the limit refused a change, and returns the error.
     pub(crate) fn refuse(&mut self) -> Errno {
         self.refused = true;
         Errno::Nospc
     }
 
-    /// The most that was ever in use.
+    /// The maximum that was ever in use.
     pub(crate) fn peak(&self) -> u64 {
         self.peak
     }
 
-    /// Whether anything did not fit.
+    /// Whether the limit has refused a change.
     pub(crate) fn has_refused(&self) -> bool {
         self.refused
     }
@@ -82,12 +82,12 @@ pub(crate) struct Content {
     origin_length: u64,
     length: u64,
     chunks: BTreeMap<u64, Vec<u8>>,
-    /// Bytes of the budget that are set aside for writes, whichever come first.
+    /// Bytes of the budget that are reserved for the next writes.
     reserved: usize,
 }
 
 impl Content {
-    /// The unchanged data of a file of the host.
+    /// Creates the unchanged content of a host file.
     pub(crate) fn over(origin: OwnedFd, length: u64) -> Self {
         Self {
             origin: Some(origin),
@@ -102,7 +102,7 @@ impl Content {
         self.length
     }
 
-    /// Reads at `offset` as far as the file goes.
+    /// Reads at `offset`, up to the end of the file.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
         let left = self.length.saturating_sub(offset);
         let total = usize::try_from(left)
@@ -127,7 +127,7 @@ impl Content {
         Ok(total)
     }
 
-    /// Fills `buffer` with what the lower file has at `offset`, and zeros.
+    /// Fills `buffer` with the lower file's data at `offset`, then zeros.
     fn read_origin(&self, buffer: &mut [u8], offset: u64) -> Result<(), Errno> {
         let left = self.origin_length.saturating_sub(offset);
         let count = usize::try_from(left)
@@ -148,7 +148,7 @@ impl Content {
         Ok(())
     }
 
-    /// Writes at `offset`; short when the budget ends in the middle.
+    /// Writes at `offset`. The write is short if the budget ends in the middle.
     pub(crate) fn write_at(
         &mut self,
         bytes: &[u8],
@@ -177,8 +177,8 @@ impl Content {
         Ok(done)
     }
 
-    /// The chunk `number`, with at least `start + count` bytes, of which those before `start` and
-    /// those that the file had behind are right.
+    /// Returns chunk `number`, extended to at least `start + count` bytes. The bytes before `start` and the
+    /// file's old bytes after the range are valid.
     fn writable(
         &mut self,
         number: u64,
@@ -205,7 +205,7 @@ impl Content {
         Ok(chunk)
     }
 
-    /// Cuts the file off, with what is set aside, or extends it by a hole.
+    /// Truncates the file and its reservation, or extends it by a hole.
     pub(crate) fn set_length(&mut self, length: u64, budget: &mut Budget) -> Result<(), Errno> {
         if length > i64::MAX as u64 {
             return Err(Errno::Fbig);
@@ -225,7 +225,7 @@ impl Content {
         Ok(())
     }
 
-    /// Makes sure that the file reaches up to `end`, and that what it lacks till there can be written.
+    /// Extends the file to `end` and reserves the budget for writing up to there.
     pub(crate) fn allocate(&mut self, end: u64, budget: &mut Budget) -> Result<(), Errno> {
         if end > i64::MAX as u64 {
             return Err(Errno::Fbig);
@@ -242,7 +242,7 @@ impl Content {
         Ok(())
     }
 
-    /// Gives back all that was charged; the content is not used afterwards.
+    /// Returns the whole charge to the budget. The content must not be used afterwards.
     pub(crate) fn release(self, budget: &mut Budget) {
         budget.release(self.reserved);
         for chunk in self.chunks.values() {
@@ -251,12 +251,12 @@ impl Content {
     }
 }
 
-/// Number of the chunk at `offset`, and the place in it.
+/// The number of the chunk at `offset`, and the position in it.
 fn locate(offset: u64) -> (u64, usize) {
     (offset / CHUNK as u64, (offset % CHUNK as u64) as usize)
 }
 
-/// Extends `chunk` with zeros, and charges for its capacity what is not `reserved`.
+/// Extends `chunk` with zeros, and charges its new capacity first to `reserved`, then to the budget.
 fn grow(
     chunk: &mut Vec<u8>,
     length: usize,
@@ -276,7 +276,7 @@ fn grow(
             budget.release(wanted - before);
             return Err(Errno::Nospc);
         }
-        // The allocator may round up; what is released later is the capacity.
+        // The allocator may round up, and the capacity is what is returned later.
         let _ = budget.charge(chunk.capacity() - wanted);
     }
     chunk.resize(length, 0);
@@ -359,7 +359,7 @@ mod tests {
             second.write_at(&vec![1; 2 * CHUNK], 0, &mut budget),
             Ok(CHUNK)
         );
-        // The first one has its room all the same, and takes no more than that.
+        // The first one still has its reservation, and uses no more than that.
         let count = first.write_at(&vec![1; 2 * CHUNK], 0, &mut budget);
         assert_eq!((count, budget.left()), (Ok(2 * CHUNK), 0));
         second.release(&mut budget);

@@ -2,10 +2,10 @@
 
 /// The usual directory of devices.
 pub(crate) const DEVICES: &[u8] = b"dev";
-/// That of devices which only we have.
+/// The directory of our own devices.
 pub(crate) const OWN_DEVICES: &[u8] = b"dev/faas";
 
-/// A device that exists without a file of the host behind it.
+/// A device without a host file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Device {
     Null,
@@ -14,12 +14,12 @@ pub(crate) enum Device {
     Stdin,
     Stdout,
     Stderr,
-    /// Takes what the embedder wants to know beside the output.
+    /// Accepts the response's status and headers.
     Side,
 }
 
 impl Device {
-    /// Name and device, in the order of names.
+    /// Names and devices, in the order of names.
     pub(crate) const ALL: [(&'static str, Self); 6] = [
         ("null", Self::Null),
         ("stderr", Self::Stderr),
@@ -29,7 +29,7 @@ impl Device {
         ("zero", Self::Zero),
     ];
 
-    /// Name and device in the directory of our own.
+    /// Names and devices in our own directory.
     pub(crate) const OWN: [(&'static str, Self); 1] = [("response", Self::Side)];
 
     /// The devices in the directory at a canonical path.

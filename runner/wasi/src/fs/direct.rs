@@ -1,8 +1,8 @@
-//! Changes in trees that write through: real ones, under the same confinement.
+//! Changes in trees that write through: changes of the host's files, under the same confinement.
 //!
-//! Every call names a directory, found by its canonical path, and one component in it, which is
-//! never `.` or `..` and is never followed if it is a symlink. Descriptors of directories go by
-//! path here: what another instance or the host moves away is gone for them (ENOENT).
+//! Every call names a directory by its canonical path and one component in it, which is never `.` or
+//! `..` and is never followed if it is a symlink. Descriptors of directories hold paths in these trees:
+//! after another instance or the host has moved a directory, they return ENOENT.
 
 use std::os::fd::OwnedFd;
 
@@ -17,7 +17,7 @@ use super::path::{push_component, truncate_to_parent};
 use super::tree::FileSystem;
 use crate::errno::Errno;
 
-/// One component of a path and the directory it is in.
+/// A component of a path, and its directory.
 type Place<'a> = (&'a Dir, &'a [u8]);
 
 impl FileSystem {
@@ -39,7 +39,7 @@ impl FileSystem {
         options: OpenOptions,
     ) -> Result<OwnedFd, Errno> {
         let parent = self.direct_parent(parent)?;
-        // EXCL: what somebody else puts there meanwhile may be a device or lead elsewhere.
+        // EXCL: another program may create a device or a symlink there meanwhile.
         let flags = direct_flags(options) | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(
             parent.fd(),
@@ -102,7 +102,7 @@ impl FileSystem {
         })
     }
 
-    /// Sets the times of a file or directory itself, be it a symlink.
+    /// Sets the times of a file, directory or symlink, without following a symlink.
     pub(super) fn set_direct_times(
         &self,
         file: &LowerFile,

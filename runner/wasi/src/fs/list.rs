@@ -1,4 +1,4 @@
-//! Reading directories: one list out of both layers and the namespace.
+//! Directory listings, merged from both layers and the namespace.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::tree::FileSystem;
 use super::upper::Slot;
 use crate::errno::Errno;
 
-/// One name in a directory.
+/// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) name: Vec<u8>,
@@ -17,41 +17,41 @@ pub(crate) struct Name {
     pub(crate) kind: Kind,
 }
 
-/// What a name of a kept list costs, besides its bytes.
+/// The charge for a name of a kept list, besides its bytes.
 const NAME_COST: usize = 64;
-/// A list is kept for nothing up to this size: one that has to be read again is not the same if names were removed
-/// meanwhile, and who cleans up because the quota is used up removes names.
+/// A list up to this size is kept without charge. A guest whose quota is exhausted may clean up by removing
+/// names while it reads the directory, and a list that is read again would differ then.
 const FREE: usize = 64 * 1024;
 
-/// The names in a directory as they were when reading began, so that a reader which comes back with a cookie sees
-/// each once. Give it back with [`FileSystem::forget`].
+/// The names in a directory at the start of reading, so that a guest that continues with a cookie sees each name
+/// once. Must be released with [`FileSystem::forget`].
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) names: Vec<Name>,
-    /// What the budget was charged.
+    /// The charge to the budget.
     charged: usize,
 }
 
 impl FileSystem {
-    /// Keeps a list of names, if there is room for it: a guest can have as many as descriptors, of a directory that it
-    /// has filled with names.
+    /// Keeps a list of names if the budget has room: a guest can keep one for each of its descriptors, of
+    /// directories that it has filled with names.
     pub(crate) fn keep(&mut self, names: Vec<Name>) -> Option<Listing> {
         let cost: usize = names.iter().map(|name| NAME_COST + name.name.len()).sum();
         let charged = if cost > FREE { cost } else { 0 };
         let budget = &mut self.upper.budget;
-        // Who finds no room does without: nothing is refused.
+        // Without room the list is not kept, which is not an error.
         let fits = charged as u64 <= budget.left() && budget.charge(charged).is_ok();
         fits.then_some(Listing { names, charged })
     }
 
-    /// Gives a list back.
+    /// Releases a list.
     pub(crate) fn forget(&mut self, listing: Listing) -> Vec<Name> {
         self.upper.budget.release(listing.charged);
         listing.names
     }
 
-    /// The names in a directory without `.` and `..`, in the order of their bytes, so that a list
-    /// that is made again goes on at the same place.
+    /// The names in a directory without `.` and `..`, sorted by bytes, so that a list that is made again
+    /// continues at the same place.
     pub(crate) fn list(&self, dir: &Dir) -> Result<Vec<Name>, Errno> {
         let dir = self.current(dir.clone());
         let names = match &dir.at {

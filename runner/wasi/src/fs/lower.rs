@@ -1,15 +1,15 @@
-//! A directory of the host, opened once, and the only way into it.
+//! A host directory, opened once, and the only access to it.
 //!
-//! Every path that enters this file is canonical: relative to the root, no `.`, no `..`, no empty
-//! component, no symlink to be followed. The kernel is asked to refuse anything else
-//! (openat2 with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS), so a directory that
-//! somebody swaps for a symlink meanwhile gives an error and never a way out. Symlinks are the
-//! business of `walk.rs`, which reads them and starts again at the root. Where openat2 does not
-//! exist or is filtered, the same is done component by component with O_NOFOLLOW.
+//! Every path in this file is canonical: relative to the root, without `.`, `..` and empty components, and
+//! without symlinks to follow. The kernel refuses anything else (openat2 with RESOLVE_BENEATH,
+//! RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS), so a directory that is replaced by a symlink meanwhile
+//! causes an error and is never a way out. `walk.rs` handles symlinks: it reads them and starts again
+//! at the root. Where openat2 does not exist or is filtered, the path is opened component by component
+//! with O_NOFOLLOW.
 //!
-//! Nothing is opened for data before it is known to be a regular file or a directory: first a
-//! descriptor with O_PATH, which touches no device, then the real one, compared with the first.
-//! Whatever lies on a pseudo file system is refused in between.
+//! A file is opened for data only after it is known to be a regular file or a directory: first with
+//! O_PATH, which does not touch a device, then for data, and the two are compared. Files on pseudo file
+//! systems are refused in between.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -21,33 +21,33 @@ use rustix::io::Errno as HostErrno;
 use super::metadata::{Kind, Metadata};
 use crate::errno::Errno;
 
-/// A directory of the host that guests may see.
+/// A host directory that guests may see.
 #[derive(Debug, Clone)]
 pub struct Root {
     fd: Arc<OwnedFd>,
-    /// openat2 is not available here.
+    /// Whether openat2 is unavailable.
     stepwise: bool,
 }
 
-/// A directory of the host that cannot become a [`Root`].
+/// A host directory that cannot become a [`Root`].
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open the directory {}: {source}", path.display())]
 pub struct RootError {
-    /// As configured.
+    /// The configured path.
     pub path: PathBuf,
-    /// What the host says.
+    /// The error of the host.
     #[source]
     pub source: std::io::Error,
 }
 
-/// Something of the host that was looked at but not opened for data.
+/// A host file that was inspected but not opened for data.
 #[derive(Debug)]
 pub(crate) struct Probe {
     fd: OwnedFd,
     pub(crate) metadata: Metadata,
 }
 
-/// One name in a directory of the host.
+/// A name in a host directory.
 #[derive(Debug)]
 pub(crate) struct LowerName {
     pub(crate) name: Vec<u8>,
@@ -55,8 +55,8 @@ pub(crate) struct LowerName {
     pub(crate) kind: Kind,
 }
 
-/// Magic numbers, from statfs(2) and linux/magic.h, of file systems that show the kernel instead
-/// of files.
+/// Magic numbers, from statfs(2) and linux/magic.h, of file systems that show kernel data instead of
+/// files.
 const PSEUDO_FILE_SYSTEMS: [u32; 22] = [
     0x0000_9fa0, // proc
     0x6265_6572, // sysfs
@@ -86,7 +86,7 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS);
 const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// Flags of every open for data: a terminal must not become ours, nothing must block.
+/// Flags of every open for data: no terminal may become the controlling one, and opening must not block.
 const DATA: OFlags = OFlags::CLOEXEC
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NOCTTY)
@@ -97,7 +97,7 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// If it does not exist, is no directory, or may not be searched.
+    /// If it does not exist, is not a directory, or may not be searched.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RootError> {
         let path = path.as_ref();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -125,7 +125,7 @@ impl Root {
         })
     }
 
-    /// Looks at what is at `path` itself, be it a symlink.
+    /// Inspects the entry at `path` without following a symlink.
     ///
     /// ELOOP or ENOTDIR may mean that a component on the way is a symlink.
     pub(crate) fn probe(&self, path: &[u8]) -> Result<Probe, Errno> {
@@ -137,7 +137,7 @@ impl Root {
         Ok(Probe { fd, metadata })
     }
 
-    /// Opens what was looked at as `probe` for data; it must be a regular file or a directory.
+    /// Opens the file inspected as `probe` for data. It must be a regular file or a directory.
     pub(crate) fn open_data(
         &self,
         path: &[u8],
@@ -185,8 +185,8 @@ impl Root {
         if self.stepwise {
             return self.open_by_steps(path, flags, mode);
         }
-        // EAGAIN means that a rename on the host raced with the walk; it needs no second try for
-        // long, and a storm of renames must not hold a guest for ever.
+        // EAGAIN means that a rename on the host raced with the walk. A few retries suffice, and a storm
+        // of renames must not hold a guest forever.
         let mut attempts = 0..8;
         loop {
             match rustix::fs::openat2(&*self.fd, path, flags, mode, RESOLVE) {
@@ -216,7 +216,7 @@ impl Probe {
         Ok(rustix::fs::readlinkat(&self.fd, "", Vec::new())?.into_bytes())
     }
 
-    /// Gives up the descriptor, to be held so that the inode is not reused.
+    /// Returns the descriptor. Holding it keeps the inode from being reused.
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.fd
     }

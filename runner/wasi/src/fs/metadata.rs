@@ -1,11 +1,11 @@
-//! What is known of a file without opening it.
+//! Metadata of files.
 
 use rustix::fs::{FileType, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
-/// Nanoseconds since 1970; what lies before is 0, as preview1 has no negative times.
+/// Nanoseconds since 1970. Earlier times are 0, because preview1 has no negative times.
 pub(crate) type Nanoseconds = u64;
 
-/// The types of preview1.
+/// The file types of preview1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -32,7 +32,7 @@ impl From<FileType> for Kind {
     }
 }
 
-/// The answer to a filestat call.
+/// The result of a filestat call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Metadata {
     pub(crate) device: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Metadata {
     pub(crate) times: Times,
 }
 
-/// When a file was last read, written and changed in any way.
+/// The times of the last read, the last write, and the last change of any kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Times {
     pub(crate) accessed: Nanoseconds,
@@ -61,7 +61,7 @@ impl Times {
     }
 }
 
-/// What a call wants a time to become.
+/// A change of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NewTime {
     Keep,
@@ -69,13 +69,13 @@ pub(crate) enum NewTime {
     At(Nanoseconds),
 }
 
-/// Nanoseconds of the realtime clock.
+/// The current time of the realtime clock.
 pub(crate) fn now() -> Nanoseconds {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     nanoseconds(now.tv_sec, now.tv_nsec)
 }
 
-// The fields of the host's structures differ in type between architectures.
+// The types of the fields of the host's structures differ between architectures.
 #[allow(clippy::unnecessary_cast)]
 impl From<&Stat> for Metadata {
     fn from(stat: &Stat) -> Self {

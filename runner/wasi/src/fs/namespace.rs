@@ -1,13 +1,12 @@
-//! What guests see as `/`: one directory of the host and what is mounted below it.
+//! The guest's `/`: a host directory and the mounts below it.
 //!
 //! ```text
 //! tree 0   wasm_root      usually copy-on-write, with the virtual devices in dev/
-//! tree 1.. wasm_mounts    each at a point, which is a canonical path in an earlier tree
+//! tree 1.. wasm_mounts    each at a mount point, a canonical path in an earlier tree
 //! ```
 //!
-//! Opened once per process and shared by all instances; it never changes afterwards. The
-//! directories that lead to a point exist for the guest even where the lower layer lacks them
-//! (the *skeleton*).
+//! A namespace is opened once per process and shared by all instances. It never changes. The directories
+//! above a mount point exist for the guest even if the lower layer lacks them (the *skeleton*).
 
 use super::device::{DEVICES, Device, OWN_DEVICES};
 use super::lower::Root;
@@ -15,32 +14,32 @@ use super::lower::Root;
 /// Index of a tree in its namespace.
 pub(crate) type TreeId = usize;
 
-/// What a guest may do with a directory of the host.
+/// A guest's access to a host directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
-    /// Changes give EROFS.
+    /// Changes fail with EROFS.
     #[default]
     ReadOnly,
-    /// Changes are kept in memory and vanish with the instance.
+    /// Changes stay in memory and vanish with the instance.
     CopyOnWrite,
-    /// Changes are real and shared with everybody.
+    /// Changes are made to the host's files.
     ReadWrite,
 }
 
-/// What guests see as `/`. A clone shows the same directories.
+/// The guest's `/`. A clone shows the same directories.
 #[derive(Debug, Clone)]
 pub struct Namespace {
     pub(crate) trees: Vec<Tree>,
 }
 
-/// One directory of the host in a namespace.
+/// A host directory in a namespace.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
     pub(crate) root: Root,
     pub(crate) access: Access,
-    /// Canonical paths in this tree at which others are mounted.
+    /// Mount points in this tree: canonical paths, and the trees mounted there.
     pub(super) points: Vec<(Vec<u8>, TreeId)>,
-    /// Canonical paths of directories that exist whatever the lower layer says.
+    /// Canonical paths of directories that exist even if the lower layer lacks them.
     pub(super) skeleton: Vec<Vec<u8>>,
     /// The directory in which this tree is mounted; none for tree 0.
     pub(crate) above: Option<(TreeId, Vec<u8>)>,
@@ -48,7 +47,7 @@ pub(crate) struct Tree {
 }
 
 impl Namespace {
-    /// Shows `root` as the guest's `/`, with the virtual devices in its `/dev`.
+    /// Creates a namespace with `root` as `/` and the virtual devices in `/dev`.
     pub fn new(root: Root, access: Access) -> Self {
         Self {
             trees: vec![Tree {
@@ -64,18 +63,18 @@ impl Namespace {
 }
 
 impl Tree {
-    /// What is mounted at a canonical path.
+    /// The tree that is mounted at a canonical path.
     pub(crate) fn point(&self, path: &[u8]) -> Option<TreeId> {
         let found = self.points.iter().find(|(point, _)| point == path);
         found.map(|(_, tree)| *tree)
     }
 
-    /// Whether the directory at a canonical path exists whatever the lower layer says.
+    /// Whether the directory at a canonical path exists even if the lower layer lacks it.
     pub(crate) fn is_skeleton(&self, path: &[u8]) -> bool {
         self.skeleton.iter().any(|known| known == path)
     }
 
-    /// Whether something of the namespace lies at or below a canonical path.
+    /// Whether a mount point or skeleton directory is at or below a canonical path.
     pub(crate) fn is_busy(&self, path: &[u8]) -> bool {
         let special = self
             .points
@@ -88,7 +87,7 @@ impl Tree {
         })
     }
 
-    /// Whether everything on a canonical path comes from the lower layer alone.
+    /// Whether every component of a canonical path comes from the lower layer alone.
     pub(crate) fn is_plain(&self, path: &[u8]) -> bool {
         let first = |path: &[u8]| {
             path.iter()

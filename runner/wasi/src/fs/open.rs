@@ -14,10 +14,10 @@ use super::upper::{Body, Directory, Key, NodeId, Slot};
 use super::walk::Target;
 use crate::errno::Errno;
 
-/// Looks at what is to be opened, as long as it is another thing when it is opened.
+/// Maximum number of attempts to open a file that changes between its inspection and its opening.
 const MOST_ATTEMPTS: usize = 16;
 
-/// How a path is to be opened.
+/// Options for opening a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct OpenOptions {
     pub(crate) follow: bool,
@@ -29,7 +29,7 @@ pub(crate) struct OpenOptions {
     pub(crate) write: bool,
 }
 
-/// What opening a path gives.
+/// The result of opening a path.
 #[derive(Debug)]
 pub(crate) enum Opened {
     Directory(Dir),
@@ -37,10 +37,10 @@ pub(crate) enum Opened {
     Device(Device),
 }
 
-/// An open regular file. Give it back with [`FileSystem::close`].
+/// An open regular file. Must be released with [`FileSystem::close`].
 #[derive(Debug)]
 pub(crate) enum File {
-    /// A lower file as it is; if it has changed since, its node has what counts.
+    /// An unchanged lower file. If it has changed since, its node has the data.
     Lower { tree: TreeId, fd: OwnedFd, key: Key },
     /// A file of the upper layer.
     Node(NodeId),
@@ -49,15 +49,15 @@ pub(crate) enum File {
 }
 
 impl FileSystem {
-    /// Opens `path` from `base` on, with O_CREAT and the like as in POSIX.
+    /// Opens `path` relative to `base`. O_CREAT and similar flags work as in POSIX.
     pub(crate) fn open(
         &mut self,
         base: &Dir,
         path: &[u8],
         options: OpenOptions,
     ) -> Result<Opened, Errno> {
-        // The host or another instance may make, replace or remove the file between the look at it and its
-        // opening, which is no error of the guest. A storm of changes must not hold it for ever.
+        // The host or another instance may create, replace or remove the file between its inspection and its
+        // opening, which is not the guest's error. A storm of changes must not hold the guest forever.
         for _ in 1..MOST_ATTEMPTS {
             match self.try_open(base, path, options) {
                 Err(Errno::Stale) => {}
@@ -71,7 +71,7 @@ impl FileSystem {
     fn try_open(&mut self, base: &Dir, path: &[u8], options: OpenOptions) -> Result<Opened, Errno> {
         let new_only = options.create && options.exclusive;
         if options.create && path.ends_with(b"/") {
-            // What is made here is never a directory; errors on the way there come first.
+            // This call never creates a directory. Errors of the walk take precedence.
             self.walk_to_name(base, path)?;
             return Err(Errno::Isdir);
         }
@@ -97,14 +97,14 @@ impl FileSystem {
                 if options.write || options.create || options.truncate {
                     return Err(Errno::Isdir);
                 }
-                // What may not be looked at may not be opened either.
+                // A file that may not be inspected may not be opened either.
                 self.directory_metadata(&dir)?;
                 if let At::Upper(id) = dir.at {
                     self.upper.node_mut(id).handles += 1;
                 }
                 return Ok(Opened::Directory(dir));
             }
-            // A symlink that was followed may end with a slash, too.
+            // A followed symlink may end with a slash, too.
             _ if slash && options.create => return Err(Errno::Isdir),
             _ if slash || options.directory => return Err(Errno::Notdir),
             entry => entry,
@@ -184,7 +184,7 @@ impl FileSystem {
         Ok(File::Node(id))
     }
 
-    /// Makes a node under a name that is free.
+    /// Creates a node under a free name.
     pub(crate) fn add_node(
         &mut self,
         parent: &Dir,
@@ -211,7 +211,7 @@ impl FileSystem {
         Ok(id)
     }
 
-    /// Gives a file back.
+    /// Releases a file.
     pub(crate) fn close(&mut self, file: File) {
         match file {
             File::Lower { key, .. } => self.upper.close_lower(&key),
@@ -220,14 +220,14 @@ impl FileSystem {
         }
     }
 
-    /// Gives a directory back.
+    /// Releases a directory.
     pub(crate) fn close_directory(&mut self, dir: Dir) {
         if let At::Upper(id) = dir.at {
             self.upper.close(id);
         }
     }
 
-    /// The node that has a file's data, if it is not the host's file itself.
+    /// The node that has a file's data, unless the host's file has it.
     fn data_node(&self, file: &File) -> Option<NodeId> {
         match file {
             File::Lower { key, .. } => self.upper.replacement(key),
@@ -243,7 +243,7 @@ impl FileSystem {
         }
     }
 
-    /// Reads at `offset`; short only at the end of the file.
+    /// Reads at `offset`. The read is short only at the end of the file.
     pub(crate) fn read_at(
         &self,
         file: &File,
@@ -267,7 +267,7 @@ impl FileSystem {
         }
     }
 
-    /// Writes at `offset`; short if space ends in the middle.
+    /// Writes at `offset`. The write is short if space ends in the middle.
     pub(crate) fn write_at(
         &mut self,
         file: &mut File,
@@ -294,7 +294,7 @@ impl FileSystem {
         Ok(count)
     }
 
-    /// The node into which changes of an open file go.
+    /// The node that receives changes of an open file.
     fn change_node(&mut self, file: &mut File) -> Result<NodeId, Errno> {
         let (tree, fd, key) = match file {
             File::Node(id) => return Ok(*id),
@@ -329,7 +329,7 @@ impl FileSystem {
         }
     }
 
-    /// Cuts a file off or extends it by a hole.
+    /// Truncates a file or extends it by a hole.
     pub(crate) fn set_length(&mut self, file: &mut File, length: u64) -> Result<(), Errno> {
         if length > i64::MAX as u64 {
             return Err(Errno::Inval);
@@ -348,7 +348,7 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Makes sure that a range can be written.
+    /// Reserves space for writing a range.
     pub(crate) fn allocate(
         &mut self,
         file: &mut File,
@@ -388,7 +388,7 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Makes sure that data is on the disk, where there is one.
+    /// Flushes data to the disk, if the file has one.
     pub(crate) fn sync(&self, file: &File, data_only: bool) -> Result<(), Errno> {
         match file {
             File::Direct(fd) if data_only => Ok(rustix::fs::fdatasync(fd)?),
@@ -397,7 +397,7 @@ impl FileSystem {
         }
     }
 
-    /// Sets whether writes go to the end, for files that others write too.
+    /// Sets whether writes append, for files that other programs write, too.
     pub(crate) fn set_append(&self, file: &File, append: bool) -> Result<(), Errno> {
         if let File::Direct(fd) = file {
             let mut flags = rustix::fs::fcntl_getfl(fd)?;
@@ -408,7 +408,7 @@ impl FileSystem {
     }
 }
 
-/// How a file of a tree that writes through is opened.
+/// Flags with which a file of a tree that writes through is opened.
 pub(crate) fn direct_flags(options: OpenOptions) -> OFlags {
     match (options.read, options.write || options.truncate) {
         (_, false) => OFlags::RDONLY,

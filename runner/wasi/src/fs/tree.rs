@@ -1,7 +1,7 @@
 //! The file system of one instance: a namespace and what the instance has changed in it.
 //!
-//! The work is spread by subject: `walk.rs` finds things, `open.rs` opens them and moves data,
-//! `change.rs` changes names in copy-on-write trees, `direct.rs` in trees that write through, and
+//! Its operations are in files by subject: `walk.rs` resolves paths, `open.rs` opens files and transfers
+//! data, `change.rs` changes names in copy-on-write trees, `direct.rs` in trees that write through, and
 //! `list.rs` reads directories.
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Drop for FileSystem {
 }
 
 impl FileSystem {
-    /// A file system in which nothing has changed; costs nothing until something does.
+    /// Creates an unchanged file system. It costs nothing until something changes.
     pub(crate) fn new(namespace: Arc<Namespace>, quota: u64) -> Self {
         Self {
             namespace,
@@ -43,7 +43,7 @@ impl FileSystem {
         &self.namespace.trees[id]
     }
 
-    /// Refuses changes where they are not allowed.
+    /// Returns the access to a tree, or an error if it is read-only.
     pub(crate) fn writable(&self, tree: TreeId) -> Result<Access, Errno> {
         match self.tree(tree).access {
             Access::ReadOnly => Err(Errno::Rofs),
@@ -51,7 +51,7 @@ impl FileSystem {
         }
     }
 
-    /// The same directory as its node, if it has got one since `dir` was made.
+    /// The same directory as its node, if it has received one since `dir` was made.
     pub(crate) fn current(&self, dir: Dir) -> Dir {
         match &dir.at {
             At::Lower(path) => match self.upper.origin(dir.tree, path) {
@@ -65,7 +65,7 @@ impl FileSystem {
         }
     }
 
-    /// The directory above; above the guest's `/` it is itself.
+    /// The parent directory. The parent of the guest's `/` is `/`.
     pub(crate) fn parent(&self, dir: &Dir) -> Dir {
         let within = match &dir.at {
             At::Upper(id) => self.upper.directory(*id).parent.map(At::Upper),
@@ -89,12 +89,12 @@ impl FileSystem {
         self.current(parent)
     }
 
-    /// As `parent`, of a directory that may have got a node meanwhile.
+    /// As `parent`, of a directory that may have received a node meanwhile.
     pub(crate) fn parent_of(&self, dir: &Dir) -> Dir {
         self.parent(&self.current(dir.clone()))
     }
 
-    /// Whether the directory is still in the tree, so that names can be made in it.
+    /// Whether the directory is still in the tree, so that names can be created in it.
     pub(crate) fn is_linked(&self, dir: &Dir) -> bool {
         match &dir.at {
             At::Upper(id) => self.upper.node(*id).links > 0,
@@ -102,7 +102,7 @@ impl FileSystem {
         }
     }
 
-    /// The node of a directory, made if it has none, with those above it.
+    /// The node of a directory. Creates it and those above it if necessary.
     pub(crate) fn directory_node(&mut self, dir: &Dir) -> Result<NodeId, Errno> {
         let path = match &dir.at {
             At::Upper(id) => return Ok(*id),
@@ -127,21 +127,21 @@ impl FileSystem {
         parent.ok_or(Errno::Io)
     }
 
-    /// What the lower layer says of a directory, or what the namespace makes up for it.
+    /// The metadata of a lower directory, or synthetic metadata if only the namespace has it.
     pub(crate) fn lower_directory(&self, tree: TreeId, path: &[u8]) -> Result<Metadata, Errno> {
         match self.tree(tree).root.probe(path) {
             Ok(probe) if probe.metadata.kind == Kind::Directory => Ok(probe.metadata),
             Ok(_) | Err(Errno::Noent | Errno::Notdir | Errno::Loop)
                 if self.tree(tree).is_skeleton(path) =>
             {
-                Ok(made_up(tree, path, Kind::Directory))
+                Ok(synthetic_metadata(tree, path, Kind::Directory))
             }
             Ok(_) => Err(Errno::Notdir),
             Err(errno) => Err(errno),
         }
     }
 
-    /// The node that stands for a lower file from now on, made if there is none.
+    /// The node that replaces a lower file. Creates it if necessary.
     pub(crate) fn file_node(&mut self, file: LowerFile) -> Result<NodeId, Errno> {
         let key = file.key();
         if let Some(id) = self.upper.replacement(&key) {
@@ -161,7 +161,7 @@ impl FileSystem {
         self.upper.replace(key, body, metadata, held)
     }
 
-    /// The node of anything but a directory.
+    /// The node of an entry other than a directory.
     pub(crate) fn entry_node(&mut self, entry: Entry) -> Result<NodeId, Errno> {
         match entry {
             Entry::Directory(_) => Err(Errno::Isdir),
@@ -171,7 +171,7 @@ impl FileSystem {
         }
     }
 
-    /// What is known of an entry.
+    /// The metadata of an entry.
     pub(crate) fn metadata(&self, entry: &Entry) -> Result<Metadata, Errno> {
         match entry {
             Entry::Directory(dir) => self.directory_metadata(dir),
@@ -188,7 +188,7 @@ impl FileSystem {
         }
     }
 
-    /// Changes the times of what was found as `entry` under `name` in `parent`.
+    /// Changes the times of an entry.
     pub(crate) fn set_entry_times(
         &mut self,
         entry: Entry,
@@ -252,11 +252,11 @@ impl FileSystem {
     }
 }
 
-/// Metadata of what exists in no layer.
-fn made_up(tree: TreeId, path: &[u8], kind: Kind) -> Metadata {
+/// Metadata of an object that exists in no layer.
+fn synthetic_metadata(tree: TreeId, path: &[u8], kind: Kind) -> Metadata {
     let mut name = path.to_vec();
     push_component(&mut name, tree.to_string().as_bytes());
-    // FNV-1a: a number that stays the same, nothing more.
+    // FNV-1a, as a stable number.
     let inode = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -271,5 +271,5 @@ fn made_up(tree: TreeId, path: &[u8], kind: Kind) -> Metadata {
 }
 
 pub(crate) fn device_metadata(device: Device) -> Metadata {
-    made_up(usize::MAX, &[device as u8], Kind::CharacterDevice)
+    synthetic_metadata(usize::MAX, &[device as u8], Kind::CharacterDevice)
 }

@@ -1,16 +1,16 @@
-//! The nodes of the upper layer: what one instance has changed, in memory.
+//! The nodes of the upper layer: one instance's changes, in memory.
 //!
-//! Two ways lead from the lower layer to a node, so that opening or changing one file needs no
-//! copy of the directories above it:
+//! A lower file leads to its node in one of two ways, so that opening or changing a file needs no copy of
+//! the directories above it:
 //!
-//! - a *directory* has a node as soon as a name in it changes. Its `origin` is the lower directory
-//!   that shows through; the nodes of all directories above exist then too, and `origins` finds
-//!   the node by the lower path. Renaming a directory moves its node; the origin stays.
-//! - any other lower file has a node once its data or times change or it gets another name. It is
-//!   found by device and inode (`overrides`), so hard links of the lower layer stay one file. The
-//!   node holds a descriptor of the lower file, so its inode cannot be reused meanwhile.
+//! - A *directory* has a node as soon as a name in it changes. Its `origin` is the lower directory that
+//!   shows through. Then all directories above have nodes, too, and `origins` finds the node by the
+//!   lower path. Renaming a directory moves its node; the origin stays.
+//! - Any other lower file has a node as soon as its data or times change or it gets another name. It is
+//!   found by device and inode (`overrides`), so hard links of the lower layer remain one file. The
+//!   node holds a descriptor of the lower file, so its inode is not reused meanwhile.
 //!
-//! Every node and every name is charged to the budget, and given back when the last name and the
+//! Every node and every name is charged to the budget. The charge is returned when the last name and the
 //! last descriptor are gone.
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,15 +28,15 @@ pub(crate) type NodeId = usize;
 /// A file of the lower layer: tree, device, inode.
 pub(crate) type Key = (TreeId, u64, u64);
 
-/// What a node is charged for, besides its data.
+/// The charge for a node, besides its data, in bytes.
 const NODE_COST: usize = 512;
-/// What a name is charged for, besides its bytes.
+/// The charge for a name, besides its length, in bytes.
 const NAME_COST: usize = 128;
-/// Most descriptors of the host that the upper layer of one instance holds.
+/// Maximum number of host descriptors that an instance's upper layer holds.
 const HELD_LIMIT: usize = 1024;
-/// Inodes of the upper layer begin here, beyond those of usual file systems.
+/// First inode number of the upper layer, beyond those of usual file systems.
 const FIRST_INODE: u64 = 1 << 62;
-/// Device of what has no lower file.
+/// Device number of nodes without a lower file.
 pub(crate) const UPPER_DEVICE: u64 = 0x00fa_a500;
 
 /// A file or directory of the upper layer.
@@ -44,29 +44,29 @@ pub(crate) const UPPER_DEVICE: u64 = 0x00fa_a500;
 pub(crate) struct Node {
     pub(crate) device: u64,
     pub(crate) inode: u64,
-    /// Names; for a directory, 1 while it is in the tree.
+    /// Number of names. For a directory, 1 while it is in the tree.
     pub(crate) links: u64,
-    /// Descriptors of the guest.
+    /// Number of the guest's descriptors.
     pub(crate) handles: u32,
-    /// Names in upper directories. Not the same as `links`: the host may give a lower file further
-    /// names meanwhile, or show one by several mounts.
+    /// Number of names in upper directories. It can differ from `links`: the host may create further names of
+    /// a lower file meanwhile, or several mounts may show the file.
     slots: u32,
     pub(crate) times: Times,
     pub(crate) body: Body,
-    /// The lower file that this node stands for.
+    /// The lower file that this node replaces.
     key: Option<Key>,
-    /// Keeps the inode of the lower file from being reused, where `body` does not.
+    /// Holds the inode of the lower file, if `body` does not.
     _held: Option<OwnedFd>,
 }
 
-/// What a node is.
+/// The kind of a node, with its data.
 #[derive(Debug)]
 pub(crate) enum Body {
     Directory(Directory),
     File(Content),
     Symlink(Vec<u8>),
     Device(Device),
-    /// A device, socket or fifo of the host that got another name; it cannot be opened.
+    /// A device, socket or fifo of the host that was renamed or linked. It cannot be opened.
     Special(Kind),
 }
 
@@ -79,10 +79,10 @@ pub(crate) struct Directory {
     pub(crate) names: BTreeMap<Vec<u8>, Slot>,
 }
 
-/// What a name in an upper directory says.
+/// The entry of a name in an upper directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// The name is gone, whatever the lower directory says.
+    /// A whiteout: the name is gone even if the lower directory has it.
     Whiteout,
     Node(NodeId),
 }
@@ -95,7 +95,7 @@ pub(crate) struct Upper {
     /// By tree: lower path to directory.
     origins: Vec<HashMap<Vec<u8>, NodeId>>,
     overrides: HashMap<Key, NodeId>,
-    /// Lower files that are open as such, once for each descriptor.
+    /// Lower files that are open without a node, once for each descriptor.
     open: Vec<Key>,
     pub(crate) budget: Budget,
     made: u64,
@@ -116,11 +116,11 @@ impl Upper {
         }
     }
 
-    /// A node that is known to exist.
+    /// An existing node.
     ///
     /// # Panics
     ///
-    /// If it does not: ids come from this layer and are dropped with the node.
+    /// If it does not exist. Identifiers come from this layer and are dropped with the node.
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         match self.nodes.get(id) {
             Some(Some(node)) => node,
@@ -136,7 +136,7 @@ impl Upper {
         }
     }
 
-    /// The directory behind a node that is known to be one.
+    /// The directory of a node that is a directory.
     pub(crate) fn directory(&self, id: NodeId) -> &Directory {
         match &self.node(id).body {
             Body::Directory(directory) => directory,
@@ -168,7 +168,7 @@ impl Upper {
         self.origins.get(tree)?.get(path).copied()
     }
 
-    /// The node that stands for a lower file.
+    /// The node that replaces a lower file.
     pub(crate) fn replacement(&self, key: &Key) -> Option<NodeId> {
         if self.overrides.is_empty() {
             return None;
@@ -176,7 +176,7 @@ impl Upper {
         self.overrides.get(key).copied()
     }
 
-    /// Makes a node without a lower file.
+    /// Creates a node without a lower file.
     pub(crate) fn create(&mut self, body: Body) -> Result<NodeId, Errno> {
         let inode = FIRST_INODE + self.made;
         let times = Times::all(now());
@@ -185,7 +185,7 @@ impl Upper {
         Ok(id)
     }
 
-    /// Makes the node of a lower directory, or of one that exists by the namespace alone.
+    /// Creates the node of a lower directory, or of a directory that only the namespace has.
     pub(crate) fn create_over(
         &mut self,
         (tree, path): (TreeId, Vec<u8>),
@@ -215,7 +215,7 @@ impl Upper {
         Ok(id)
     }
 
-    /// Makes the node that stands for a lower file from now on.
+    /// Creates the node that replaces a lower file.
     pub(crate) fn replace(
         &mut self,
         key: Key,
@@ -265,7 +265,7 @@ impl Upper {
         })
     }
 
-    /// Sets a name in a directory; the caller keeps the count of links.
+    /// Sets a name in a directory. The caller maintains the number of links.
     pub(crate) fn set_name(&mut self, id: NodeId, name: &[u8], slot: Slot) -> Result<(), Errno> {
         let names = &mut self.directory_mut(id).names;
         let before = match names.get_mut(name) {
@@ -281,7 +281,7 @@ impl Upper {
         Ok(())
     }
 
-    /// Takes a name out of a directory, so that the lower one shows again if there is one.
+    /// Removes a name from a directory, so that a lower entry of that name shows through again.
     pub(crate) fn clear_name(&mut self, id: NodeId, name: &[u8]) {
         let before = self.directory_mut(id).names.remove(name);
         if before.is_some() {
@@ -297,7 +297,7 @@ impl Upper {
         }
     }
 
-    /// Notes that the names in a directory changed.
+    /// Updates a directory's times after a change of its names.
     pub(crate) fn touch(&mut self, id: NodeId) {
         let now = now();
         let times = &mut self.node_mut(id).times;
@@ -305,12 +305,12 @@ impl Upper {
         times.changed = now;
     }
 
-    /// Notes that a lower file was opened as such.
+    /// Records that a lower file was opened without a node.
     pub(crate) fn open_lower(&mut self, key: Key) {
         self.open.push(key);
     }
 
-    /// Notes that a lower file was closed.
+    /// Records that such a file was closed.
     pub(crate) fn close_lower(&mut self, key: &Key) {
         if let Some(index) = self.open.iter().rposition(|open| open == key) {
             self.open.swap_remove(index);
@@ -320,12 +320,12 @@ impl Upper {
         }
     }
 
-    /// Whether a lower file is open as such.
+    /// Whether a lower file is open without a node.
     pub(crate) fn is_open(&self, key: &Key) -> bool {
         self.open.contains(key)
     }
 
-    /// Takes one name away from a node that is not a directory.
+    /// Removes one name of a node that is not a directory.
     pub(crate) fn unlink(&mut self, id: NodeId) {
         let node = self.node_mut(id);
         node.links = node.links.saturating_sub(1);
@@ -333,10 +333,10 @@ impl Upper {
         self.free_if_unused(id);
     }
 
-    /// Takes a directory out of the tree; descriptors of it see an empty one.
+    /// Removes a directory from the tree. Its descriptors see an empty directory.
     pub(crate) fn remove_directory(&mut self, id: NodeId) {
         let directory = self.directory_mut(id);
-        // What is above may be freed now.
+        // The parent may be freed now.
         directory.parent = None;
         for (name, slot) in std::mem::take(&mut directory.names) {
             self.budget.release(NAME_COST + name.len());
@@ -346,7 +346,7 @@ impl Upper {
         self.free_if_unused(id);
     }
 
-    /// Notes that a descriptor for a node was closed.
+    /// Records that a descriptor of a node was closed.
     pub(crate) fn close(&mut self, id: NodeId) {
         let node = self.node_mut(id);
         node.handles = node.handles.saturating_sub(1);
@@ -359,7 +359,7 @@ impl Upper {
         if used || node.key.is_some_and(|key| self.is_open(&key)) {
             return;
         }
-        // A removed lower directory stays known as such: descriptors may still name its path.
+        // A removed lower directory remains known as removed, because descriptors may still hold its path.
         if matches!(
             &node.body,
             Body::Directory(Directory {

@@ -1,12 +1,12 @@
-//! From a path to what it names, through both layers.
+//! Path resolution through both layers.
 //!
-//! A guest's path is relative to a directory it holds. `..` in it may not lead above that
-//! directory (EPERM, as wasmtime says); symlinks are resolved inside the guest's `/`, as in a
-//! chroot: an absolute one begins there, and `..` ends there.
+//! A guest's path is relative to a directory that the guest holds. `..` in the path may not lead above
+//! that directory (EPERM, as in wasmtime). Symlinks are resolved inside the guest's `/`, as in a chroot:
+//! an absolute target starts there, and `..` stops there.
 //!
-//! As long as nothing of the upper layer or the namespace can lie on the way, the kernel walks the
-//! rest of a path in one call. That is so from the first directory without a node on: whatever has
-//! one also has nodes for all directories above it.
+//! The kernel walks the rest of a path in one call if no entry of the upper layer or the namespace can be
+//! on the way. That holds from the first directory without a node on, because a directory with a node has
+//! nodes for all directories above it.
 
 use std::borrow::Cow;
 
@@ -19,26 +19,26 @@ use super::tree::FileSystem;
 use super::upper::{Body, NodeId, Slot};
 use crate::errno::Errno;
 
-/// Symlinks on one path, as in Linux.
+/// Maximum number of symlinks in a path, as in Linux.
 const MAX_LINKS: usize = 40;
-/// Longest path and longest name, as in Linux.
+/// Maximum length of a path and of a name, as in Linux.
 const PATH_MAX: usize = 4096;
 const NAME_MAX: usize = 255;
 
-/// The end of a walk.
+/// The result of a walk.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) parent: Dir,
     /// Empty if the path ends in `.` or `..` or is a root.
     pub(crate) name: Vec<u8>,
-    /// None if there is no such name in `parent`.
+    /// `None` if `parent` has no such name.
     pub(crate) entry: Option<Entry>,
-    /// The path ends with a slash, so only a directory will do.
+    /// Whether the path ends with a slash, so that it must name a directory.
     pub(crate) slash: bool,
 }
 
 impl Target {
-    /// What the path names.
+    /// The entry that the path names.
     pub(crate) fn found(self) -> Result<Entry, Errno> {
         match self.entry {
             Some(entry) if self.slash && !matches!(entry, Entry::Directory(_)) => {
@@ -50,14 +50,14 @@ impl Target {
     }
 }
 
-/// What is left of a path while symlinks are put in its place.
+/// The rest of a path during a walk, with the targets of symlinks inserted.
 struct Rest<'a> {
     path: Cow<'a, [u8]>,
     position: usize,
-    /// So many bytes at the end of `path` are the guest's own words.
+    /// Number of bytes at the end of `path` that come from the guest and not from a symlink.
     own: usize,
     links: usize,
-    /// A symlink lies on the way, so the kernel cannot walk the rest at once.
+    /// Whether a symlink is on the way, so that the kernel cannot walk the rest in one call.
     by_steps: bool,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Rest<'a> {
         self.left().len() <= self.own
     }
 
-    /// Puts the target of a symlink in front of what is left.
+    /// Inserts the target of a symlink before the rest.
     fn follow(&mut self, target: &[u8]) -> Result<(), Errno> {
         self.links += 1;
         if self.links > MAX_LINKS {
@@ -89,7 +89,7 @@ impl<'a> Rest<'a> {
         let left = self.left();
         let mut path = Vec::with_capacity(target.len() + 1 + left.len());
         path.extend_from_slice(target);
-        // What is left begins with the slash that ended the symlink's name.
+        // The rest starts with the slash after the symlink's name.
         path.extend_from_slice(left);
         if path.len() > 2 * PATH_MAX {
             return Err(Errno::Nametoolong);
@@ -102,19 +102,19 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// What came of letting the kernel walk.
+/// The result of a walk by the kernel.
 enum AtOnce {
-    /// Parent, name, what it is, and whether a slash follows.
+    /// Parent, name, entry, and whether a slash follows.
     Found(Dir, Vec<u8>, Option<Entry>, bool),
-    /// Something of the upper layer or the namespace may lie on the way, or dots.
+    /// An entry of the upper layer or the namespace, or a dot component, may be on the way.
     NotHere,
-    /// A symlink lies on the way, or something that cannot be passed.
+    /// A symlink, or an entry that is not a directory, is on the way.
     BySteps,
 }
 
 impl FileSystem {
-    /// Finds what `path` names from `base` on. A symlink at its end is followed if `follow`, or if
-    /// a slash comes after it.
+    /// Resolves `path` relative to `base`. A symlink at its end is followed if `follow` is set or a slash
+    /// comes after it.
     pub(crate) fn walk(&mut self, base: &Dir, path: &[u8], follow: bool) -> Result<Target, Errno> {
         if path.is_empty() {
             return Err(Errno::Noent);
@@ -181,8 +181,8 @@ impl FileSystem {
                 && (!last || follow || slash)
             {
                 let target = link?;
-                // What comes after the link is still in `rest`, but for the slash of a path that
-                // the kernel has walked to its end.
+                // `rest` still has the part after the link, except for the trailing slash of a path
+                // that the kernel has walked to its end.
                 if slash && rest.left().is_empty() {
                     rest.path = Cow::Borrowed(b"/");
                     rest.position = 0;
@@ -222,7 +222,7 @@ impl FileSystem {
         Ok(target)
     }
 
-    /// Lets the kernel walk a whole path, if all of it lies in the lower layer.
+    /// Lets the kernel walk a whole path, if all of it is in the lower layer.
     fn walk_lower(&self, dir: &Dir, left: &[u8]) -> Result<AtOnce, Errno> {
         let trimmed = trim_slashes(left);
         let Some(above) = self.shown_through(dir, first_component(trimmed)) else {
@@ -242,7 +242,7 @@ impl FileSystem {
         let entry = match tree.root.probe(&path) {
             Ok(probe) => Some(self.lower_entry(dir.tree, path.clone(), probe)),
             Err(Errno::Noent) => {
-                // The last name is missing, or one before.
+                // The last component is missing, or an earlier one.
                 if trimmed.contains(&b'/') {
                     let mut parent = path.clone();
                     truncate_to_parent(&mut parent);
@@ -264,8 +264,7 @@ impl FileSystem {
         Ok(AtOnce::Found(parent, name, entry, slash))
     }
 
-    /// The lower path of a directory in which `name`, with all below it, is as the lower layer
-    /// has it.
+    /// The lower path of a directory in which `name` and everything below it is unchanged.
     fn shown_through<'a>(&'a self, dir: &'a Dir, name: &[u8]) -> Option<&'a [u8]> {
         let id = match &dir.at {
             At::Lower(path) => return Some(path),
@@ -284,7 +283,7 @@ impl FileSystem {
         }
     }
 
-    /// What `name` is in a directory.
+    /// The entry of `name` in a directory.
     pub(crate) fn lookup(&self, dir: &Dir, name: &[u8]) -> Result<Option<Entry>, Errno> {
         let path = match &dir.at {
             At::Lower(path) => path,
@@ -305,7 +304,7 @@ impl FileSystem {
             }
         };
         if let At::Upper(_) = &dir.at {
-            // A directory that has a node need not be looked at.
+            // A directory with a node needs no inspection.
             let mut inner = path.clone();
             push_component(&mut inner, name);
             if let Some(id) = self.upper.origin(dir.tree, &inner) {
@@ -315,7 +314,7 @@ impl FileSystem {
         self.lookup_lower(dir.tree, path, name)
     }
 
-    /// What `name` is in a lower directory and the namespace.
+    /// The entry of `name` in a lower directory and the namespace.
     pub(crate) fn lookup_lower(
         &self,
         tree: TreeId,
@@ -397,7 +396,7 @@ fn first_component(path: &[u8]) -> &[u8] {
     &path[..end.unwrap_or(path.len())]
 }
 
-/// A path without the slashes at its end.
+/// The path without trailing slashes.
 pub(crate) fn trim_slashes(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|&byte| byte != b'/');
     &path[..end.map_or(0, |end| end + 1)]
