@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use super::entry::{At, Dir, Entry};
 use super::metadata::now;
-use super::namespace::{Access, TreeId};
+use super::namespace::Access;
+use super::path::TreeId;
 use super::tree::FileSystem;
 use super::upper::{Body, Directory, NodeId, Slot};
 use super::walk::{Target, trim_slashes};

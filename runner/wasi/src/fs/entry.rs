@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::lower::Probe;
 use super::metadata::{Kind, Metadata};
-use super::namespace::TreeId;
+use super::path::TreeId;
 use super::upper::{Key, NodeId};
 
 /// A directory, independent of its current name.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::entry::{At, Dir};
 use super::metadata::Kind;
-use super::namespace::TreeId;
+use super::path::TreeId;
 use super::tree::FileSystem;
 use super::upper::Slot;
 use crate::errno::Errno;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::entry::{At, Dir, Entry};
 use super::lower::{Root, RootError};
-use super::namespace::{Access, Namespace, Tree, TreeId};
-use super::path::{push_component, truncate_to_parent};
+use super::namespace::{Access, Namespace, Tree};
+use super::path::{TreeId, push_component, truncate_to_parent};
 use super::tree::FileSystem;
 
 /// A host directory to show below the guest's `/`.

@@ -10,9 +10,7 @@
 
 use super::device::{DEVICES, Device, OWN_DEVICES};
 use super::lower::Root;
-
-/// Index of a tree in its namespace.
-pub(crate) type TreeId = usize;
+use super::path::TreeId;
 
 /// A guest's access to a host directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,4 +1,9 @@
-//! Canonical paths: components joined by single slashes, relative to the root of a tree.
+//! Addresses of lower files: a tree, and a canonical path in it.
+//!
+//! A canonical path has components joined by single slashes, relative to the root of the tree.
+
+/// Index of a tree in its namespace.
+pub(crate) type TreeId = usize;
 
 /// Appends a component to a canonical path.
 pub(crate) fn push_component(path: &mut Vec<u8>, name: &[u8]) {

@@ -11,8 +11,8 @@ use super::device::Device;
 use super::entry::{At, Dir, Entry, LowerFile};
 use super::fault_injection;
 use super::metadata::{Kind, Metadata, NewTime, Times, now};
-use super::namespace::{Access, Namespace, Tree, TreeId};
-use super::path::{push_component, truncate_to_parent};
+use super::namespace::{Access, Namespace, Tree};
+use super::path::{TreeId, push_component, truncate_to_parent};
 use super::upper::{Body, NodeId, UPPER_DEVICE, Upper};
 use crate::errno::Errno;
 

@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use super::content::{Budget, Content};
 use super::device::Device;
 use super::metadata::{Kind, Metadata, Times, now};
-use super::namespace::TreeId;
+use super::path::TreeId;
 use crate::errno::Errno;
 
 /// Index of a node.
