@@ -304,6 +304,19 @@ test: build fixtures fake-cuda esbuild guests kubernetes-validate cargo-deny ## 
 test-aarch64: build fixtures ## Run the quick black-box tests with a runner for aarch64, under emulation
 	$(TEST_ENVIRONMENT) .ci/test-aarch64
 
+# For a part of the suite: FILES='simd/ core/i32.wast', BACKEND=llvm, CPU=x86-64-v1.
+TEST_SPEC = FAAS_WASM_SPEC_FILES='$(FILES)' FAAS_WASM_SPEC_BACKEND='$(BACKEND)' FAAS_WASM_SPEC_CPU='$(CPU)'
+
+.PHONY: test-spec
+test-spec: build ## Run the WebAssembly specification's test suite with both backends; FILES, BACKEND and CPU for a part
+	$(TEST_ENVIRONMENT) $(TEST_SPEC) \
+	  cargo test $(CARGO_FLAGS) -p faas-wasm-tests --features faas-wasm-tests/spec --test spec -- --nocapture
+
+.PHONY: test-full
+test-full: test-spec fixtures ## Run what is too long for CI: the suite for other CPUs and, under emulation, for aarch64
+	@$(MAKE) --no-print-directory test-spec CPU=x86-64-v1
+	$(TEST_ENVIRONMENT) $(TEST_SPEC) .ci/test-aarch64 spec
+
 .PHONY: lint
 lint: setup ## Check formatting, clippy, documentation, and layers; warnings are errors
 	cargo fmt --all -- --check
@@ -311,7 +324,7 @@ lint: setup ## Check formatting, clippy, documentation, and layers; warnings are
 	@# Check one package per call, so that each is checked with its own features.
 	@for package in $(PACKAGES); do \
 	  features=; if [ $$package = faas-wasm ]; then features="--no-default-features --features cranelift"; fi; \
-	  if [ $$package = faas-wasm-tests ]; then features="--features isolation,images"; fi; \
+	  if [ $$package = faas-wasm-tests ]; then features="--features isolation,images,spec"; fi; \
 	  echo "cargo clippy -p $$package"; \
 	  cargo clippy $(CARGO_FLAGS) --quiet -p $$package --all-targets $$features -- -D warnings; \
 	done
