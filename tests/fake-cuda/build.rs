@@ -1,6 +1,6 @@
-//! Gives the library the name under which programs ask for the driver; keeps it in memory once it is
-//! loaded, since threads of it may run; and binds its references to itself when it is linked, so that
-//! a function whose name has been changed is gone for programs alone.
+//! Link options of the library. Sets the name under which programs load the driver. Keeps the library in memory after
+//! it is unloaded, because its threads may still run. Binds its references to itself at link time, so that a renamed
+//! function is missing only for programs.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

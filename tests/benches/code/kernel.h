@@ -80,7 +80,7 @@ static int64_t now(int cpu) {
     exit(2);
 }
 
-// Not inlined, so that the compiler knows nothing of the inputs.
+// Not inlined, so that the compiler cannot know the inputs.
 __attribute__((noinline)) static void prepare_once(void) {
     prepare();
     __asm__ volatile("" ::: "memory");

@@ -1,5 +1,5 @@
-// Measures calls of the host, from inside: `files read`, `files write FILE`, and as a guest also `files line`. As a
-// function it takes the same words from the path of the request. The last line that it prints has nanoseconds.
+// Measures host calls from inside: `files read`, `files write FILE`, and as a guest also `files line`. As a function,
+// it takes the same words from the request's path. The last line of output is in nanoseconds.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +28,7 @@ static int64_t now(void) {
     return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
-// Nanoseconds of one call, of the best batch.
+// Nanoseconds per call, in the best batch.
 static double best(void (*call)(void)) {
     int64_t best = INT64_MAX;
     for (int batch = 0; batch < BATCHES; batch++) {
@@ -50,7 +50,7 @@ static void read_file(void) {
     require(close(file) == 0, "close");
 }
 
-// The first one of this instance, so there is no second.
+// The first write of this instance, which therefore cannot be repeated.
 static double write_once(const char *name) {
     int64_t start = now();
     int file = open(name, O_WRONLY);
@@ -69,7 +69,7 @@ static void write_line(void) {
     require(errno == 0 && written == sizeof line - 1, "fd_write");
 }
 
-// A call that has nothing to do.
+// A call that does nothing.
 static void call_for_nothing(void) {
     static uint8_t byte;
     require(__wasi_random_get(&byte, 0) == 0, "random_get");

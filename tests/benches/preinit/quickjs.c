@@ -1,7 +1,7 @@
-// A JavaScript function on QuickJS: the script is read, parsed and run to its end by the initializer,
-// and a request only calls its `handle`.
+// A JavaScript function on QuickJS: the initializer reads, parses and runs the script, and a request
+// only calls its `handle`.
 //
-// Without `--preinit` a request does both, so that the difference can be measured.
+// Without `--preinit`, a request does both, so that the benchmark can measure the difference.
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +40,7 @@ static void start(int file) {
   char *script = read_all(file, &size);
   runtime = JS_NewRuntime();
   context = JS_NewContext(runtime);
-  // The guest's stack has a limit of its own.
+  // The guest's stack is limited separately.
   JS_SetMaxStackSize(runtime, 0);
   JSValue result = JS_Eval(context, script, size, "script", JS_EVAL_TYPE_GLOBAL);
   if (JS_IsException(result))

@@ -1,7 +1,7 @@
 //! Module images: PTX text, cubin (ELF), fatbin.
 //!
-//! Of a cubin the kernels and the layout of their parameters are read, from the sections
-//! `.nv.info.KERNEL`; its code is not looked at. A fatbin is a list of both:
+//! From a cubin, this module reads the kernels and the layout of their parameters, in the sections `.nv.info.KERNEL`,
+//! and ignores the code. A fatbin is a list of both kinds:
 //!
 //! ```text
 //! 0   u32 0xba55ed50, u16 version, u16 header size, u64 size of what follows
@@ -9,7 +9,7 @@
 //!              u64 flags at 40 (of which some say that the payload is compressed); payload
 //! ```
 //!
-//! What `cuLinkComplete` makes is an ELF file whose section `.fake.ptx` holds the text.
+//! The output of `cuLinkComplete` is an ELF file whose section `.fake.ptx` contains the text.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,26 +25,26 @@ const FATBIN_HEADER: usize = 16;
 const MACHINE: u64 = 190;
 const TEXT_SECTION: &str = ".fake.ptx";
 const INFO_SECTION: &str = ".nv.info.";
-/// `EIATTR_KPARAM_INFO`: ordinal, offset and size of one parameter.
+/// `EIATTR_KPARAM_INFO`: ordinal, offset and size of a parameter.
 const PARAMETER_INFO: u8 = 0x17;
-/// Flags of a fatbin's entry that mean LZ4 or Zstandard.
+/// Flags of a fatbin entry that mean LZ4 or Zstandard.
 const COMPRESSED: u64 = 0x2000 | 0x8000;
 const MOST_BYTES: usize = 1 << 30;
 
-/// What an image holds.
+/// The contents of an image.
 #[derive(Debug, Clone)]
 pub(crate) enum Image {
     Text(Arc<Program>),
     Binary(Arc<Cubin>),
 }
 
-/// Kernels of machine code, with offset and size of each parameter.
+/// The kernels of machine code, with the offset and size of each parameter.
 #[derive(Debug, Default)]
 pub(crate) struct Cubin {
     pub(crate) kernels: BTreeMap<String, Vec<(usize, usize)>>,
 }
 
-/// Why an image cannot be loaded, for the trace.
+/// Why an image cannot be loaded. Used in the trace.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) code: Code,
@@ -58,7 +58,7 @@ fn refused(code: Code, text: impl Into<String>) -> Refused {
     }
 }
 
-/// Bytes to read of an image whose first ones are these, to know its length; text has none.
+/// Number of bytes to read of an image with this magic number to know its length. `None` for text.
 pub(crate) fn header_length(magic: [u8; 4]) -> Option<usize> {
     match magic {
         ELF => Some(ELF_HEADER),
@@ -67,7 +67,7 @@ pub(crate) fn header_length(magic: [u8; 4]) -> Option<usize> {
     }
 }
 
-/// The length that an image's header says.
+/// The length according to an image's header.
 pub(crate) fn total_length(header: &[u8]) -> Option<usize> {
     let length = if header.starts_with(&FATBIN) {
         field(header, 6, 2)?.checked_add(field(header, 8, 8)?)?
@@ -96,7 +96,7 @@ pub(crate) fn load(bytes: &[u8]) -> Result<Image, Refused> {
     self::text(text)
 }
 
-/// Translates PTX.
+/// Parses PTX.
 pub(crate) fn text(text: &str) -> Result<Image, Refused> {
     let program = ptx::parse(text).map_err(|error| {
         let code = match error.reason {
@@ -154,7 +154,7 @@ fn sections(bytes: &[u8]) -> Option<Vec<(String, &[u8])>> {
         bytes.get(at..at.checked_add(64)?)
     };
     let content = |header: &[u8]| {
-        // Sections without bytes in the file.
+        // Sections without contents in the file.
         if field(header, 4, 4)? == 8 {
             return Some(&bytes[..0]);
         }
@@ -174,12 +174,12 @@ fn sections(bytes: &[u8]) -> Option<Vec<(String, &[u8])>> {
     Some(sections)
 }
 
-/// The parameters that a kernel's information section lists, in their order.
+/// The parameters that a kernel's information section lists, in order.
 fn parameters(mut info: &[u8]) -> Option<Vec<(usize, usize)>> {
     let mut parameters = BTreeMap::new();
     while !info.is_empty() {
         let (format, attribute) = (*info.first()?, *info.get(1)?);
-        // Only one format has more than the four bytes that all have.
+        // Only one format is longer than four bytes.
         let length = if format == 4 {
             field(info, 2, 2)? as usize
         } else {
@@ -197,7 +197,7 @@ fn parameters(mut info: &[u8]) -> Option<Vec<(usize, usize)>> {
     Some(parameters.into_values().collect())
 }
 
-/// The first PTX of a fatbin, or its first machine code.
+/// The first PTX in a fatbin, or else its first machine code.
 fn fatbin(bytes: &[u8]) -> Result<Image, Refused> {
     let damaged = || refused(Code::INVALID_IMAGE, "damaged fatbin");
     let mut at = field(bytes, 6, 2).ok_or_else(damaged)? as usize;
@@ -237,7 +237,7 @@ fn fatbin(bytes: &[u8]) -> Result<Image, Refused> {
     }
 }
 
-/// The ELF file that linking texts gives.
+/// Builds the ELF file that linking produces.
 pub(crate) fn linked(text: &str) -> Vec<u8> {
     let names = format!("\0.shstrtab\0{TEXT_SECTION}\0");
     let mut file = vec![0; ELF_HEADER];
@@ -247,7 +247,7 @@ pub(crate) fn linked(text: &str) -> Vec<u8> {
     file.extend(names.as_bytes());
     file.resize(file.len().next_multiple_of(8), 0);
     let table = file.len() as u64;
-    // Name, type, and where it is: nothing, a string table, the text.
+    // Name, type, and location: the null section, a string table, the text.
     let rows = [
         (0u32, 0u32, 0, 0),
         (1, 3, names_at, names.len()),
@@ -302,7 +302,7 @@ mod tests {
         file.push(0);
         assert_eq!(total_length(&file[..FATBIN_HEADER]), Some(file.len()));
         assert!(matches!(load(&file), Ok(Image::Text(_))));
-        // The same, marked as compressed.
+        // The same image, marked as compressed.
         file[16 + 41] = 0x80;
         assert_eq!(load(&file).unwrap_err().code, Code::NO_BINARY_FOR_GPU);
     }

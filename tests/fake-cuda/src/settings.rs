@@ -1,6 +1,5 @@
-//! What a test tells the fake: `FAKE_CUDA_*` variables at load, and the same keys, one `key = value`
-//! a line, in the file that `FAKE_CUDA_CONTROL` names, which may change at any time. README.md
-//! explains each key.
+//! The stand-in's settings: `FAKE_CUDA_*` variables at load, and the same keys, one `key = value` per line, in the
+//! file that `FAKE_CUDA_CONTROL` names, which may change at any time. README.md documents each key.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -17,7 +16,7 @@ pub(crate) struct SettingError {
     expected: &'static str,
 }
 
-/// Which calls of a function fail.
+/// Selects the calls of a function that fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Which {
     Every,
@@ -25,7 +24,7 @@ enum Which {
     From(u64),
 }
 
-/// `cuMemAlloc_v2#3=2`: the third call answers 2 and does nothing.
+/// `cuMemAlloc_v2#3=2`: the third call returns 2 and does nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Injection {
     function: String,
@@ -33,12 +32,12 @@ struct Injection {
     code: i32,
 }
 
-/// How far a fault of a kernel reaches.
+/// The scope of a kernel's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// The context is useless from then on.
+    /// The context fails.
     Context,
-    /// Every context of the process, and new ones.
+    /// Every context of the process fails, including new ones.
     Process,
 }
 
@@ -57,7 +56,7 @@ pub(crate) struct Settings {
     pub(crate) work_delay: Duration,
     pub(crate) launch_timeout: Option<Duration>,
     pub(crate) destroy_waits: bool,
-    /// What a stream holds; a launch into a full one waits.
+    /// The capacity of a stream. A launch into a full stream waits.
     pub(crate) queue: usize,
 }
 
@@ -83,7 +82,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The code that this call, the `count`th of its function, answers by order.
+    /// The injected result of the `count`th call of a function, if any.
     pub(crate) fn injected(&self, function: &str, count: u64) -> Option<Code> {
         let injection = self.injections.iter().find(|injection| {
             injection.function == function
@@ -96,7 +95,7 @@ impl Settings {
         injection.map(|injection| Code(injection.code))
     }
 
-    /// How long a call of the function takes more.
+    /// The injected delay of a call, if any.
     pub(crate) fn latency(&self, function: &str) -> Option<Duration> {
         find(&self.latency, function).copied()
     }
@@ -181,7 +180,7 @@ fn names(value: &str) -> Vec<String> {
         .collect()
 }
 
-/// A list of `NAME=VALUE`; the last `=` separates, so that `F#3+=2` is `F#3+` and `2`.
+/// A list of `NAME=VALUE`. The last `=` separates the parts, so that `F#3+=2` means `F#3+` and `2`.
 fn list<T>(value: &str, parse: impl Fn(&str, &str) -> Option<T>) -> Option<Vec<T>> {
     let entries = names(value);
     let entries = entries.iter().map(|entry| {
@@ -224,7 +223,7 @@ fn duration(value: &str) -> Option<Duration> {
     number.checked_mul(*micros).map(Duration::from_micros)
 }
 
-/// Where settings come from and where results go, and when the control file was read last.
+/// The sources of settings, the destinations of results, and when the control file was last read.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     control: Option<PathBuf>,
@@ -251,7 +250,7 @@ impl Source {
         source
     }
 
-    /// Settings if they may have changed since the last call, and what was wrong with them.
+    /// The settings with their errors, if they may have changed since the last call.
     pub(crate) fn refresh(&mut self, first: bool) -> Option<(Settings, Vec<SettingError>)> {
         let stamp = self.control.as_ref().and_then(|path| {
             let metadata = path.metadata().ok()?;
@@ -268,13 +267,13 @@ impl Source {
         Some(settings(&self.environment, &text.unwrap_or_default()))
     }
 
-    /// Whether there is a file to look at before every call.
+    /// Whether there is a control file to check before every call.
     pub(crate) fn may_change(&self) -> bool {
         self.control.is_some()
     }
 }
 
-/// The environment's settings with the control file's over them.
+/// The environment's settings, overridden by those of the control file.
 fn settings(environment: &[(String, String)], control: &str) -> (Settings, Vec<SettingError>) {
     let mut settings = Settings::default();
     let mut errors = Vec::new();

@@ -1,4 +1,4 @@
-// Trees of expressions whose nodes know their function: calls through pointers, recursion, and pointers to chase.
+// Expression trees whose nodes contain a function pointer: indirect calls, recursion, and pointer chasing.
 
 #include "../kernel.h"
 

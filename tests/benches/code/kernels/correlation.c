@@ -1,4 +1,4 @@
-// Correlations of all columns of a table, as PolyBench/C has it: the innermost loops go along columns.
+// Correlations of all columns of a table, as in PolyBench/C: the innermost loops run along columns.
 
 #include "../kernel.h"
 

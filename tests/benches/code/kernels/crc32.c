@@ -1,4 +1,4 @@
-// CRC-32 (IEEE 802.3) by a table, byte by byte.
+// CRC-32 (IEEE 802.3) with a table, byte by byte.
 
 #include "../kernel.h"
 

@@ -1,4 +1,4 @@
-// Flips of all permutations of nine numbers, as the Computer Language Benchmarks Game asks for them.
+// Flips of all permutations of nine numbers, as in the Computer Language Benchmarks Game.
 
 #include "../kernel.h"
 
@@ -37,7 +37,7 @@ static void run(void) {
         int32_t count = flips(permutation);
         most_flips = count > most_flips ? count : most_flips;
         sum += number % 2 == 0 ? count : -count;
-        // The next permutation: the shortest prefix that was not rotated through is rotated by one.
+        // The next permutation rotates the shortest prefix that has not completed its rotations by one.
         int32_t length = 1;
         for (;; length++) {
             if (length == NUMBERS) {

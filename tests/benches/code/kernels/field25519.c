@@ -1,4 +1,5 @@
-// Products modulo 2^255 - 19 in five limbs of 51 bits, as ed25519 and X25519 need them: 64x64-bit products of 128 bits.
+// Products modulo 2^255 - 19 in five limbs of 51 bits, as in ed25519 and X25519: 64x64-bit products with 128-bit
+// results.
 
 #include "../kernel.h"
 

@@ -1,4 +1,4 @@
-// Shortest paths between all nodes of a graph, as PolyBench/C has it.
+// Shortest paths between all nodes of a graph, as in PolyBench/C.
 
 #include "../kernel.h"
 

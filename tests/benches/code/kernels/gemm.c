@@ -1,4 +1,4 @@
-// C = alpha * A * B + beta * C, as PolyBench/C has it: the innermost loop goes along rows.
+// C = alpha * A * B + beta * C, as in PolyBench/C: the innermost loop runs along rows.
 
 #include "../kernel.h"
 

@@ -1,4 +1,4 @@
-// Words counted in a hash table with open addressing, which grows; and looked up again.
+// Counts words in a growing hash table with open addressing, and looks them up again.
 
 #include "../kernel.h"
 
@@ -10,7 +10,7 @@ struct slot {
 };
 
 static char words[WORDS][LENGTH];
-// The table and the one that it grows into, by turns.
+// The table and the larger one that it grows into, used alternately.
 static struct slot storage[2][MOST_SLOTS];
 static struct slot *slots;
 static uint32_t slot_count, used;
@@ -41,7 +41,7 @@ static uint32_t hash(const char *word) {
     return value ^ value >> 15;
 }
 
-// The word's slot, or the empty one where it belongs.
+// The word's slot, or the empty slot where it belongs.
 static struct slot *look_up(const char *word) {
     for (uint32_t at = hash(word);; at++) {
         struct slot *slot = &slots[at & (slot_count - 1)];

@@ -1,4 +1,4 @@
-// The heat equation over a cube, as PolyBench/C has it.
+// The heat equation in a cube, as in PolyBench/C.
 
 #include "../kernel.h"
 

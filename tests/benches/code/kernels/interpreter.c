@@ -1,4 +1,4 @@
-// An interpreter of bytecode with a stack: a switch in a loop. Its program sieves prime numbers.
+// A bytecode interpreter with a stack: a switch in a loop. Its program sieves prime numbers.
 
 #include "../kernel.h"
 
@@ -29,7 +29,7 @@ static const int32_t PROGRAM[] = {
     END,
 };
 
-// Whether the program has the places that its jumps name.
+// Checks the size that the jump targets assume.
 _Static_assert(sizeof PROGRAM / sizeof *PROGRAM == 68, "END is at 67");
 
 static int32_t code[sizeof PROGRAM / sizeof *PROGRAM], memory[LIMIT], locals[LOCALS];

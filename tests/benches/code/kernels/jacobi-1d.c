@@ -1,4 +1,4 @@
-// A three-point stencil, as PolyBench/C has it.
+// A three-point stencil, as in PolyBench/C.
 
 #include "../kernel.h"
 

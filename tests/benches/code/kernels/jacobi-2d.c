@@ -1,4 +1,4 @@
-// A five-point stencil, as PolyBench/C has it.
+// A five-point stencil, as in PolyBench/C.
 
 #include "../kernel.h"
 

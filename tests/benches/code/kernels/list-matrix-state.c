@@ -1,5 +1,5 @@
-// A mix in the manner of CoreMark: a linked list that is sorted and searched, products of matrices of small integers,
-// a state machine that reads numbers, and CRC-16 over all of it.
+// A mix similar to CoreMark: a linked list that is sorted and searched, products of matrices of small integers, a
+// state machine that parses numbers, and CRC-16 over all results.
 
 #include "../kernel.h"
 
@@ -146,7 +146,7 @@ static void read_numbers(int step) {
     for (int i = 0; i < STATES; i++) {
         crc_of(ends[i]);
     }
-    // Some numbers become others, and may become none.
+    // Changes some of the numbers, and may make them invalid.
     for (int i = step; i < TEXT; i += 97) {
         text[i] = text[i] == ',' ? ',' : (char)(text[i] ^ 1);
     }

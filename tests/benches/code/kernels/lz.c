@@ -1,4 +1,4 @@
-// Compression by references to earlier text (LZ77 with a hash of four bytes), and back.
+// Compression with references to earlier text (LZ77 with a hash of four bytes), and decompression.
 
 #include "../kernel.h"
 
@@ -32,7 +32,7 @@ static uint32_t four_bytes(uint32_t at) {
     return value;
 }
 
-// A byte 0 and a byte of text; or a byte 1, a length and a distance of two bytes.
+// The output is either a byte 0 and a literal byte, or a byte 1, a length, and a two-byte distance.
 static void pack(void) {
     uint8_t *to = packed;
     for (uint32_t at = 0; at < LENGTH;) {

@@ -1,4 +1,4 @@
-// The Mandelbrot set as a picture of one bit a pixel, as the Computer Language Benchmarks Game asks for it.
+// The Mandelbrot set as an image with one bit per pixel, as in the Computer Language Benchmarks Game.
 
 #include "../kernel.h"
 

@@ -1,4 +1,4 @@
-// The motion of five planets, as the Computer Language Benchmarks Game asks for it.
+// The motion of five planets, as in the Computer Language Benchmarks Game.
 
 #include "../kernel.h"
 
@@ -19,7 +19,7 @@ static void prepare(void) {
         for (int j = 0; j < 7; j++) {
             values[j] = random_u32() / 4294967296.0;
         }
-        // Far from each other, slow, and one heavier than all others together.
+        // The bodies are far apart and slow, and one is heavier than all others together.
         bodies[i] = (struct body){
             .x = (values[0] - 0.5) * 10 + 10 * i,
             .y = (values[1] - 0.5) * 10,

@@ -1,4 +1,4 @@
-// Quicksort of numbers with insertion sort of short parts, recursive, without calls through pointers.
+// Quicksort of numbers with insertion sort for short parts; recursive, without indirect calls.
 
 #include "../kernel.h"
 
@@ -39,7 +39,7 @@ static void sort(int32_t *first, int32_t count) {
                 first[high--] = kept;
             }
         }
-        // The shorter part by a call, so that the stack stays small.
+        // Recurse into the shorter part, so that the stack stays small.
         if (high + 1 < count - low) {
             sort(first, high + 1);
             first += low;

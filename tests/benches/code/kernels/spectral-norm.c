@@ -1,4 +1,4 @@
-// The spectral norm of an infinite matrix, as the Computer Language Benchmarks Game asks for it.
+// The spectral norm of an infinite matrix, as in the Computer Language Benchmarks Game.
 
 #include "../kernel.h"
 

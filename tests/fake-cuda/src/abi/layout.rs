@@ -1,7 +1,7 @@
-//! Structures that pass through the interface, by the layout that `cuda.h` has for 64-bit hosts
-//! (sizes and offsets from abi tables; the tests below hold them to it).
+//! Structures of the interface, with the layout of `cuda.h` for 64-bit hosts. Sizes and offsets come from ABI tables,
+//! and the tests below check them.
 
-/// Where one side of a pitched copy lies: `CUmemorytype`.
+/// The memory type of one side of a pitched copy: `CUmemorytype`.
 pub(crate) const MEMORY_HOST: u32 = 1;
 pub(crate) const MEMORY_DEVICE: u32 = 2;
 pub(crate) const MEMORY_UNIFIED: u32 = 4;

@@ -1,4 +1,4 @@
-//! The C interface: result codes, structures by their 64-bit layout, and pointers of callers.
+//! The C interface: result codes, structures in their 64-bit layout, and callers' pointers.
 
 mod code;
 pub(crate) mod layout;
@@ -7,5 +7,5 @@ mod pointer;
 pub(crate) use code::{Code, NAMES};
 pub(crate) use pointer::{CText, Host, In, Out, PerThread, Stream, image_bytes};
 
-/// What an entry point answers: `Ok` is `CUDA_SUCCESS`.
+/// The result of an entry point; `Ok` is `CUDA_SUCCESS`.
 pub(crate) type Result<T = ()> = std::result::Result<T, Code>;

@@ -1,16 +1,16 @@
 //! Pointers that callers pass, and every access to the caller's memory.
 //!
-//! All unsafe code about the caller's memory is here. What it assumes, like any C library: a pointer
-//! that is not null names memory of the type and length that the driver's interface asks for, and
-//! that memory stays until the call returns, or, for page-locked memory, until the work is done.
-//! The caller is the program under test; one that breaks this crashes, which is a failed test.
+//! All unsafe code that accesses the caller's memory is here. Like any C library, it assumes that a pointer that is
+//! not null refers to memory of the type and length that the driver's interface requires, and that this memory stays
+//! valid until the call returns, or, for page-locked memory, until the work is done. The caller is the program under
+//! test. If it breaks this assumption, it crashes, and the test fails.
 
 use std::ffi::{CStr, c_char};
 use std::fmt;
 
 use super::{Code, Result};
 
-/// A pointer through which a result goes out.
+/// A pointer to a result.
 #[repr(transparent)]
 pub(crate) struct Out<T>(*mut T);
 
@@ -23,12 +23,12 @@ pub(crate) struct In<T>(*const T);
 #[derive(Clone, Copy)]
 pub(crate) struct CText(*const c_char);
 
-/// An address in the caller's memory, of bytes that are read or written.
+/// An address in the caller's memory, of bytes to read or write.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Host(pub(crate) usize);
 
-/// A `CUstream`: a handle, or 0, 1 (legacy) or 2 (the thread's own default).
+/// A `CUstream`: a handle, 0 (default), 1 (legacy default) or 2 (per-thread default).
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stream(pub(crate) u64);
@@ -51,7 +51,7 @@ impl<T: Copy> Out<T> {
         self.0.is_null()
     }
 
-    /// Fails on null, so that results are asked for before anything is done.
+    /// Fails on null, so that a call checks its result pointers before it does anything.
     pub(crate) fn required(self) -> Result<Self> {
         if self.is_null() {
             return Err(Code::INVALID_VALUE);
@@ -59,12 +59,12 @@ impl<T: Copy> Out<T> {
         Ok(self)
     }
 
-    /// Writes the result, or nothing where the caller wants none.
+    /// Writes the result, or nothing if the caller passed null.
     pub(crate) fn put(self, value: T) {
         self.put_at(0, value);
     }
 
-    /// Writes one element of a result that is an array.
+    /// Writes one element of an array result.
     pub(crate) fn put_at(self, index: usize, value: T) {
         if !self.0.is_null() {
             // SAFETY: not null, so by this module's assumption room for as many elements as the
@@ -153,13 +153,13 @@ impl Stream {
     pub(crate) const PER_THREAD: u64 = 2;
 }
 
-/// Bytes of a module image, whose length is in itself: an ELF file, a fatbin, or text up to a zero.
+/// Bytes of a module image. The image contains its length: an ELF file, a fatbin, or text up to a zero.
 pub(crate) fn image_bytes(image: Host) -> Result<Vec<u8>> {
     if image.is_null() {
         return Err(Code::INVALID_VALUE);
     }
     let mut magic = [0; 4];
-    // A text may be shorter than four bytes: up to its zero nothing is read beyond it.
+    // A text may be shorter than four bytes, so read nothing beyond its zero.
     for (index, byte) in magic.iter_mut().enumerate() {
         let mut one = [0];
         image.plus(index).read(&mut one);
@@ -175,14 +175,14 @@ pub(crate) fn image_bytes(image: Host) -> Result<Vec<u8>> {
             Ok(image.bytes(length))
         }
         None => {
-            // SAFETY: not null, and by this module's assumption a text ends with a zero.
+            // SAFETY: not null, and by this module's assumption the text ends with a zero.
             let text = unsafe { CStr::from_ptr(image.0 as *const c_char) };
             Ok(text.to_bytes().to_vec())
         }
     }
 }
 
-/// The same argument for the `_ptsz` and `_ptds` variants, where stream 0 is the thread's own.
+/// The corresponding argument of the `_ptsz` and `_ptds` variants, in which stream 0 is the per-thread default.
 pub(crate) trait PerThread {
     fn per_thread(self) -> Self;
 }

@@ -1,5 +1,5 @@
-//! Lanes: the queues of work behind streams. A stream may be destroyed before its work is done; the
-//! lane lives until then.
+//! Lanes: the queues of work behind streams. A stream may be destroyed before its work is done; its lane lives until
+//! then.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use crate::abi::{Code, Result};
 use crate::driver::{Call, Capture, Driver};
 use crate::exec::Launch;
 
-/// One step that a stream takes.
+/// One step of a stream's work.
 #[derive(Debug, Clone)]
 pub(crate) enum Work {
     Nothing,
     Kernel(Launch),
     Copy(Copy),
     Set(Set),
-    /// Marks the event's record of this number as reached.
+    /// Marks the event's record with this number as reached.
     Record {
         event: u64,
         number: u64,
     },
-    /// Goes on when the event's record of this number has been reached.
+    /// Waits until the event's record with this number has been reached.
     Wait {
         event: u64,
         number: u64,
     },
-    /// Frees memory of a pool.
+    /// Frees memory from a pool.
     Free {
         base: u64,
     },
@@ -38,7 +38,7 @@ pub(crate) enum Work {
 
 #[derive(Debug)]
 pub(crate) struct Item {
-    /// Its place among all items of all lanes.
+    /// The item's position among all items of all lanes.
     pub(crate) sequence: u64,
     pub(crate) work: Work,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Item {
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) context: u64,
-    /// The default stream that waits for all blocking ones, and they for it.
+    /// Whether this is the default stream that waits for all blocking streams, and they for it.
     pub(crate) legacy: bool,
     pub(crate) blocking: bool,
     pub(crate) queue: VecDeque<Item>,
@@ -73,22 +73,22 @@ impl Lane {
         }
     }
 
-    /// Work that is queued or being done.
+    /// Number of items that are queued or running.
     pub(crate) fn pending(&self) -> usize {
         self.queue.len() + usize::from(self.running.is_some())
     }
 
-    /// The first of it.
+    /// The sequence number of the oldest item.
     fn oldest(&self) -> Option<u64> {
         self.running
             .or(self.queue.front().map(|item| item.sequence))
     }
 }
 
-/// What a worker does next.
+/// The next step of a worker.
 pub(crate) enum Next {
     Run(Item),
-    /// The first item waits for another lane or an event.
+    /// The first item must wait for another lane or an event.
     Later,
     Idle,
     Gone,
@@ -102,8 +102,7 @@ impl Driver {
         lane
     }
 
-    /// Queues work, or adds it to the graph that the lane is captured to. `kind` is the node's
-    /// `CUgraphNodeType`.
+    /// Queues work, or adds it to the graph that captures the lane. `kind` is the node's `CUgraphNodeType`.
     pub(crate) fn queue(&mut self, lane: u64, kind: u32, work: Work) -> Result {
         if self.capture(lane).is_some() {
             return self.captured(lane, kind, work);
@@ -111,7 +110,7 @@ impl Driver {
         self.queue_now(lane, work)
     }
 
-    /// Queues work whether or not the lane is captured.
+    /// Queues work even if the lane is captured.
     pub(crate) fn queue_now(&mut self, lane: u64, work: Work) -> Result {
         let sequence = self.next_sequence();
         let entry = self.lanes.get_mut(&lane).ok_or(Code::INVALID_HANDLE)?;
@@ -135,7 +134,7 @@ impl Driver {
         }
     }
 
-    /// Ends all lanes of a context and whatever they are doing.
+    /// Ends all lanes of a context, including their running work.
     pub(crate) fn abandon_lanes(&mut self, context: u64) {
         let lanes: Vec<_> = self.lanes_of(context).collect();
         for lane in lanes {
@@ -189,7 +188,7 @@ impl Driver {
         {
             return false;
         }
-        // The legacy default stream and the blocking ones of its context take turns.
+        // The legacy default stream and its context's blocking streams take turns.
         !lane.blocking
             || self.lanes.values().all(|other| {
                 let concerned =
@@ -198,7 +197,7 @@ impl Driver {
             })
     }
 
-    /// Whether an event's record has been reached; a destroyed event holds nobody up.
+    /// Whether an event's record has been reached. A destroyed event blocks no work.
     pub(crate) fn is_reached(&self, event: u64, number: u64) -> bool {
         self.events
             .get(event)
@@ -207,7 +206,7 @@ impl Driver {
 }
 
 impl Call<'_> {
-    /// Waits until a lane has nothing to do, or its context is beyond help.
+    /// Waits until a lane has no work left, or its context has failed.
     pub(crate) fn drain(&mut self, lane: u64) -> Result {
         let context = self.driver().lanes.get(&lane).map(|lane| lane.context);
         let Some(context) = context else {
@@ -219,7 +218,7 @@ impl Call<'_> {
         })
     }
 
-    /// Waits for those lanes of a context that the test picks.
+    /// Waits for the lanes of a context for which `pick` returns true.
     fn drain_where(&mut self, context: u64, pick: impl Fn(&Lane) -> bool) -> Result {
         self.wait(|driver| {
             let sound = driver.sound(context);
@@ -236,7 +235,7 @@ impl Call<'_> {
         self.drain_where(context, |_| true)
     }
 
-    /// Waits for what comes before work on the legacy default stream.
+    /// Waits for the work that must precede work on the legacy default stream.
     pub(crate) fn drain_blocking(&mut self, context: u64) -> Result {
         self.drain_where(context, |lane| lane.blocking)
     }

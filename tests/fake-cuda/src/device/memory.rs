@@ -6,28 +6,28 @@
 //! bytes of a, b                     vectors beside it
 //! ```
 //!
-//! An access must lie within one allocation of the context that makes it. Freed memory is given out
-//! again with its old content, as a driver may do: a host that promises scrubbed memory has to scrub.
+//! An access must lie within one allocation of the context that makes it. Freed memory is reused with its old
+//! content, as a driver may do, so a host that promises scrubbed memory must scrub it.
 
 use std::collections::BTreeMap;
 
 use super::range;
 
-/// Addresses of allocations are multiples of it.
+/// Alignment of allocations.
 pub(crate) const ALIGNMENT: u64 = 512;
-/// Between two allocations there are at least as many bytes that belong to nobody.
+/// Minimum number of unallocated bytes between two allocations.
 const GUARD: u64 = 4096;
-/// Freed memory that is kept for later allocations.
+/// Maximum amount of freed memory that is kept for reuse.
 const KEPT: usize = 64 << 20;
-/// Fresh memory up to this size is filled with a pattern, so that nobody relies on zeros.
+/// Fresh memory up to this size is filled with a pattern, so that no caller relies on zeros.
 const PATTERN_LIMIT: usize = 1 << 20;
 const PATTERN: u8 = 0xa5;
 
-/// Who asked for an allocation.
+/// The origin of an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Linear,
-    /// From a pool, in the order of a stream.
+    /// From a pool, in stream order.
     Pooled(u64),
     /// A variable of a module.
     Global,
@@ -39,7 +39,7 @@ pub(crate) struct Allocation {
     pub(crate) context: u64,
     pub(crate) device: usize,
     pub(crate) purpose: Purpose,
-    /// `cuMemFreeAsync` has been called; the work that frees it is queued.
+    /// `cuMemFreeAsync` has been called, and the work that frees the memory is queued.
     pub(crate) leaving: bool,
     id: u64,
     bytes: Vec<u8>,
@@ -91,12 +91,12 @@ impl Memory {
         }
     }
 
-    /// Whether an address was ever one of a device.
+    /// Whether an address is in the range of device addresses.
     pub(crate) fn is_device(&self, address: u64) -> bool {
         (self.first..self.next).contains(&address)
     }
 
-    /// Allocates, if the device has that much left.
+    /// Allocates memory, if the device has enough left.
     pub(crate) fn allocate(
         &mut self,
         context: u64,
@@ -157,7 +157,7 @@ impl Memory {
         Some(allocation)
     }
 
-    /// Frees what the test picks, and says how many that were.
+    /// Frees the allocations for which `pick` returns true, and returns their number.
     pub(crate) fn free_where(&mut self, mut pick: impl FnMut(&Allocation) -> bool) -> usize {
         let bases: Vec<_> = self
             .live
@@ -191,7 +191,7 @@ impl Memory {
         self.created
     }
 
-    /// The allocation that holds an address, with its base.
+    /// The allocation that contains an address, with its base.
     pub(crate) fn find(&self, address: u64) -> Option<(u64, &Allocation)> {
         let (base, allocation) = self.live.range(..=address).next_back()?;
         let within = address - base < allocation.size.max(1) as u64;
@@ -202,12 +202,12 @@ impl Memory {
         self.live.get_mut(&base)
     }
 
-    /// A number that no other allocation of the process has: `CU_POINTER_ATTRIBUTE_BUFFER_ID`.
+    /// A unique number of the allocation: `CU_POINTER_ATTRIBUTE_BUFFER_ID`.
     pub(crate) fn id(&self, base: u64) -> Option<u64> {
         self.live.get(&base).map(|allocation| allocation.id)
     }
 
-    /// Why a range is not one of the context's, if it is not.
+    /// Checks that the context may use an address range.
     pub(crate) fn check(&self, context: u64, address: u64, length: usize) -> Result<(), Misuse> {
         let Some((base, allocation)) = self.find(address) else {
             let freed = self.freed.iter().any(|freed| {
@@ -219,7 +219,7 @@ impl Memory {
                 Misuse::Unowned { address, length }
             });
         };
-        // Pools belong to the device: every context of it may use their memory.
+        // Pools belong to the device, so all of its contexts may use their memory.
         if allocation.context != context && !matches!(allocation.purpose, Purpose::Pooled(_)) {
             return Err(Misuse::Foreign { address });
         }

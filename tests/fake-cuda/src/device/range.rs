@@ -1,18 +1,18 @@
-//! Address space for device memory, inaccessible to the host; and threads that leave signals alone.
+//! Address space for device memory that the host cannot access, and blocking of signals in threads.
 //!
 //! The unsafe code here calls the kernel and touches no memory.
 
-/// As much as is reserved: more than all devices have, and addresses are not used twice often.
+/// Size of the reserved range. It exceeds the memory of all devices, so that addresses are rarely reused.
 const LENGTH: usize = 1 << 40;
-/// Where the range begins if it cannot be reserved, for want of address space. Nothing is mapped
-/// there on Linux unless somebody asks for it.
+/// Start of the range if there is not enough address space to reserve it. On Linux, nothing is mapped there unless a
+/// program asks for it.
 const FALLBACK: u64 = 0x2200_0000_0000;
 
 /// The first address of the range.
 pub(crate) fn reserve() -> u64 {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a new mapping at an address of the kernel's choice, without access: no memory that
-    // anybody uses changes.
+    // SAFETY: this makes a new mapping without access at an address that the kernel chooses, so no memory in use
+    // changes.
     let address =
         unsafe { libc::mmap(std::ptr::null_mut(), LENGTH, libc::PROT_NONE, flags, -1, 0) };
     if address == libc::MAP_FAILED {
@@ -23,10 +23,10 @@ pub(crate) fn reserve() -> u64 {
     }
 }
 
-/// Blocks all signals in the calling thread: they are for the program's own threads.
+/// Blocks all signals in the calling thread, because they are meant for the program's threads.
 pub(crate) fn block_signals() {
-    // SAFETY: `sigset_t` is a plain bit set, for which zeros are valid; both calls write to it or
-    // read it within this frame.
+    // SAFETY: `sigset_t` is a plain bit set, for which zeros are valid, and both calls access only this frame's
+    // variable.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);

@@ -6,16 +6,16 @@ use super::{Memory, Misuse};
 use crate::abi::Host;
 use crate::driver::SHARED;
 
-/// Where one side of a copy lies.
+/// The location of one side of a copy.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
     Device(u64),
     Host(Host),
-    /// The caller's bytes, taken when the copy was asked for.
+    /// The caller's bytes, read when the copy was requested.
     Bytes(Arc<Vec<u8>>),
 }
 
-/// One side of a copy: a place, and how far rows and planes are apart.
+/// One side of a copy: a location, and the distances between rows and between planes.
 #[derive(Debug, Clone)]
 pub(crate) struct Side {
     pub(crate) place: Place,
@@ -45,7 +45,7 @@ impl Side {
 }
 
 impl Copy {
-    /// A copy of bytes that lie together on both sides.
+    /// A copy of bytes that are contiguous on both sides.
     pub(crate) fn flat(context: u64, from: Place, to: Place, length: usize) -> Self {
         Self {
             context,
@@ -57,7 +57,7 @@ impl Copy {
         }
     }
 
-    /// Bytes from the first to the last of one side.
+    /// Number of bytes from the first to the last byte of one side.
     pub(crate) fn extent(&self, side: &Side) -> usize {
         if self.width == 0 || self.height == 0 || self.depth == 0 {
             return 0;
@@ -106,7 +106,7 @@ impl Copy {
                     .copy_from_slice(row);
             }
             Place::Host(base) => base.plus(offset).write(row),
-            // Bytes are only ever read: they are taken from the caller.
+            // These bytes come from the caller and are never written.
             Place::Bytes(_) => {}
         }
         Ok(())
@@ -120,14 +120,14 @@ pub(crate) struct Set {
     pub(crate) to: u64,
     pub(crate) pitch: usize,
     pub(crate) value: u32,
-    /// Bytes of an element: 1, 2 or 4.
+    /// Size of an element in bytes: 1, 2 or 4.
     pub(crate) element: usize,
     pub(crate) width: usize,
     pub(crate) height: usize,
 }
 
 impl Set {
-    /// Bytes from the first to the last.
+    /// Number of bytes from the first to the last byte.
     pub(crate) fn extent(&self) -> usize {
         if self.width == 0 || self.height == 0 {
             return 0;

@@ -1,4 +1,4 @@
-//! The thread behind a lane: does one item after the other, without the driver's lock.
+//! The thread behind a lane. It runs one item after the other, without the driver's lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,21 +13,21 @@ use crate::abi::Code;
 use crate::driver::{Driver, SHARED, trace};
 use crate::exec::{Launch, Progress, Run};
 
-/// How long a worker with nothing to do stays.
+/// Time after which an idle worker ends.
 const IDLE: Duration = Duration::from_millis(200);
-/// How long it may overlook a changed setting.
+/// Maximum delay until a worker notices a changed setting.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Instructions between two looks at the world.
+/// Number of instructions between two checks for cancellation.
 const SLICE: u64 = 20_000;
 
 /// Why work ended early.
 enum Stop {
-    /// The context goes away.
+    /// The context is being destroyed.
     Cancelled,
     Fault(Code, String),
 }
 
-/// Starts the thread of a lane, if the system allows.
+/// Starts the thread of a lane. Returns `false` if the system refuses.
 pub(crate) fn start(lane: u64) -> bool {
     let thread = thread::Builder::new().name("fake-cuda".to_owned());
     thread.spawn(move || run(lane)).is_ok()
@@ -115,7 +115,7 @@ fn perform(work: &Work, cancel: &AtomicBool) -> Result<(), Stop> {
     }
 }
 
-/// Memory that was there when the work was queued, and is not any more.
+/// An access to memory that was freed after the work was queued.
 fn illegal(misuse: super::Misuse) -> Stop {
     SHARED
         .driver

@@ -1,5 +1,4 @@
-//! Capture: work that is not run but becomes a graph, node after node, over one stream or several
-//! that events join.
+//! Capture: work is not run, but becomes nodes of a graph, from one stream or from several streams that events join.
 
 use std::collections::BTreeSet;
 use std::thread::ThreadId;
@@ -21,7 +20,7 @@ pub(crate) struct Capture {
     /// The stream on which the capture began, and must end.
     pub(crate) origin: bool,
     pub(crate) thread: ThreadId,
-    /// What the next node depends on.
+    /// The nodes that the next node depends on.
     pub(crate) frontier: Vec<u64>,
     pub(crate) invalid: bool,
 }
@@ -83,7 +82,7 @@ impl Driver {
         handle
     }
 
-    /// Makes a lane wait for a captured event: it joins the event's capture.
+    /// Makes a lane wait for a captured event, so that it joins the event's capture.
     pub(crate) fn join_capture(&mut self, lane: u64, graph: u64, nodes: &[u64]) -> Result {
         let origin = self.lanes.values().find_map(|other| {
             other
@@ -144,7 +143,7 @@ impl Driver {
         Ok(capture.graph)
     }
 
-    /// Nodes and all that they depend on.
+    /// These nodes and all of their dependencies.
     fn ancestors(&self, nodes: &[u64]) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
         let mut left = nodes.to_vec();
@@ -158,7 +157,7 @@ impl Driver {
         found
     }
 
-    /// Refuses what may not be done to a lane that is captured, and spoils the capture.
+    /// Refuses a call that is not allowed on a captured lane, and invalidates the capture.
     pub(crate) fn not_captured(&mut self, lane: u64) -> Result {
         match self.capture(lane) {
             Some(capture) => {
@@ -169,7 +168,7 @@ impl Driver {
         }
     }
 
-    /// Refuses what would wait for all streams of the context while one of them is captured.
+    /// Refuses a call that would wait for all streams of the context while one of them is captured.
     pub(crate) fn no_capture_in(&mut self, context: u64) -> Result {
         let thread = std::thread::current().id();
         let relaxed = self.capture_modes.get(&thread) == Some(&RELAXED);

@@ -1,5 +1,5 @@
-//! What tests read: live objects, counters and violations, as one JSON file that is replaced as a
-//! whole after every call that did something.
+//! The census that tests read: live objects, counters and violations, in one JSON file. Every call that changed
+//! something replaces the whole file afterwards.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::{Driver, SHARED};
 use crate::device::Purpose;
 
-/// Violations that are kept; the first ones matter.
+/// Maximum number of recorded violations; the first ones matter most.
 const MOST_VIOLATIONS: usize = 64;
 
-/// What has happened so far.
+/// Counters of all events so far.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     calls: HashMap<&'static str, u64>,
@@ -33,7 +33,7 @@ pub(crate) struct Kernels {
     pub(crate) last_fault: Option<String>,
 }
 
-/// The file.
+/// The contents of the file.
 #[derive(Debug, Serialize)]
 struct Census {
     process: u32,
@@ -50,7 +50,7 @@ struct Census {
 }
 
 impl Records {
-    /// Counts a call and says the how many-th it is.
+    /// Counts a call and returns the new count.
     pub(crate) fn count(&mut self, function: &'static str) -> u64 {
         let count = self.calls.entry(function).or_default();
         *count += 1;
@@ -165,7 +165,8 @@ impl Driver {
         serde_json::to_string_pretty(&self.census()).unwrap_or_default()
     }
 
-    /// Writes the census where the test asked for it. A reader sees an old or a new file, whole.
+    /// Writes the census to the file that the test named. A reader sees either the complete old file or the complete
+    /// new one.
     pub(crate) fn publish(&mut self) {
         let Some(path) = &self.source.census else {
             return;

@@ -1,4 +1,4 @@
-//! The books of the driver behind one lock, and what happens around every call.
+//! The driver's state behind one lock, and the work around every call.
 
 mod capture;
 mod census;
@@ -28,13 +28,13 @@ use crate::abi::{Code, Host, Result, Stream};
 use crate::device::{Lane, Memory, Misuse};
 use crate::settings::{Reach, Settings, Source};
 
-/// How long a wait may miss a change of the control file.
+/// Maximum delay until a waiting call notices a change of the control file.
 const CONTROL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// All that threads share.
+/// The state that threads share.
 pub(crate) struct Shared {
     pub(crate) driver: Mutex<Driver>,
-    /// Signalled whenever something that anybody waits for may have changed.
+    /// Signaled whenever a condition that a thread waits for may have changed.
     pub(crate) changed: Condvar,
     pub(crate) memory: Mutex<Memory>,
 }
@@ -51,7 +51,7 @@ pub(crate) struct Pinned {
     pub(crate) context: u64,
     pub(crate) length: usize,
     pub(crate) flags: u32,
-    /// Set where the driver allocated it, and so has to free it.
+    /// Set if the driver allocated the memory and must free it.
     pub(crate) bytes: Option<Vec<u8>>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Driver {
     pub(crate) source: Source,
     pub(crate) records: Records,
     pub(crate) initialized: bool,
-    /// After a fault that reached the whole process.
+    /// Set after a fault that affected the whole process.
     pub(crate) dead: Option<Code>,
     pub(crate) devices: Vec<Device>,
     pub(crate) contexts: Table<Context>,
@@ -122,18 +122,18 @@ impl Driver {
         }
     }
 
-    /// Records what no caller may do; the test finds it in the census.
+    /// Records a forbidden call. The test finds it in the census.
     pub(crate) fn violation(&mut self, text: String) {
         self.records.violation(text);
     }
 
-    /// A number larger than all before: the order of things.
+    /// A sequence number larger than all earlier ones.
     pub(crate) fn next_sequence(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
     }
 
-    /// The thread's current context, whatever its state.
+    /// The thread's current context, even if it has failed.
     pub(crate) fn current_context(&self) -> Option<u64> {
         let stack = self.current.get(&std::thread::current().id())?;
         stack.last().copied()
@@ -152,7 +152,7 @@ impl Driver {
         }
     }
 
-    /// The error that all use of a context answers, if there is one.
+    /// The error that every use of a failed context returns, if it has failed.
     pub(crate) fn sound(&self, context: u64) -> Result {
         let sticky = self
             .contexts
@@ -161,7 +161,7 @@ impl Driver {
         sticky.map_or(Ok(()), Err)
     }
 
-    /// What a kernel's fault does.
+    /// Applies the effect of a kernel's fault.
     pub(crate) fn poison(&mut self, context: u64, code: Code) {
         match self.settings.reach {
             Reach::Context => {
@@ -190,7 +190,7 @@ impl Driver {
         }
     }
 
-    /// Says that a handle names nothing, which no caller should pass.
+    /// Records a violation for a handle that does not refer to an object.
     pub(crate) fn unknown<T: Object>(&mut self, handle: u64, table: fn(&Self) -> &Table<T>) {
         let absence = table(self).absence(handle);
         self.violation(format!("{handle:#x} is {absence} {:?}", T::KIND));
@@ -224,7 +224,7 @@ impl Driver {
         Err(Code::INVALID_HANDLE)
     }
 
-    /// The lane that a stream argument names, in the current context.
+    /// The lane of a stream argument, in the current context.
     pub(crate) fn lane(&mut self, stream: Stream) -> Result<u64> {
         if stream.0 <= Stream::PER_THREAD {
             let context = self.context()?;
@@ -242,7 +242,7 @@ impl Driver {
         Ok(lane)
     }
 
-    /// As `lane`, for work that is queued: the stream must be of the current context.
+    /// Like `lane`, for work that is queued: the stream must belong to the current context.
     pub(crate) fn lane_for_work(&mut self, stream: Stream) -> Result<u64> {
         let context = self.context()?;
         let lane = self.lane(stream)?;
@@ -251,7 +251,7 @@ impl Driver {
         Ok(lane)
     }
 
-    /// Checks that a range is the current context's, which the caller should have done.
+    /// Checks that a range belongs to the current context. A caller should never pass another range.
     pub(crate) fn device_range(&mut self, address: u64, length: usize) -> Result {
         let context = self.context()?;
         if length == 0 {
@@ -266,13 +266,13 @@ impl Driver {
         Code::INVALID_VALUE
     }
 
-    /// Whether bytes of the caller are page-locked, so that work may touch them later.
+    /// Whether the caller's bytes are page-locked, so that work may access them later.
     pub(crate) fn is_pinned(&self, address: Host, length: usize) -> bool {
         let region = self.pinned.range(..=address.0).next_back();
         region.is_some_and(|(base, region)| address.0 - base + length <= region.length)
     }
 
-    /// The device that an ordinal names.
+    /// The device with an ordinal.
     pub(crate) fn device(&mut self, ordinal: i32) -> Result<usize> {
         usize::try_from(ordinal)
             .ok()
@@ -281,7 +281,7 @@ impl Driver {
     }
 }
 
-/// One call of an entry point, which holds the lock unless it waits.
+/// One call of an entry point. It holds the lock except while it waits.
 pub(crate) struct Call<'a> {
     guard: MutexGuard<'a, Driver>,
 }
@@ -291,7 +291,7 @@ impl Call<'_> {
         &mut self.guard
     }
 
-    /// Waits until the driver has an answer, without the lock in between.
+    /// Waits until `answer` returns a value, without holding the lock in between.
     pub(crate) fn wait<T>(&mut self, mut answer: impl FnMut(&mut Driver) -> Option<T>) -> T {
         loop {
             if let Some(answer) = answer(&mut self.guard) {
@@ -303,7 +303,7 @@ impl Call<'_> {
     }
 }
 
-/// Entry points that work before `cuInit` and when the process's GPU state is lost.
+/// Whether an entry point works before `cuInit` and after the loss of the process's GPU state.
 fn is_always_possible(function: &str) -> bool {
     let names = [
         "cuInit",
@@ -316,7 +316,7 @@ fn is_always_possible(function: &str) -> bool {
     names.contains(&function)
 }
 
-/// Entry points that only ask, often and in loops: they alone are no reason to write a new census.
+/// Whether an entry point only polls. A poll alone does not cause a new census.
 fn is_poll(function: &str) -> bool {
     matches!(
         function,
@@ -324,11 +324,11 @@ fn is_poll(function: &str) -> bool {
     )
 }
 
-/// Set while settings cannot change, so that calls need not look.
+/// Set while settings cannot change, so that calls need not check for changes.
 static FIXED: AtomicBool = AtomicBool::new(false);
 
-/// What every entry point does around its own work: settings, counters, orders to fail or to lag,
-/// trace and census. No panic leaves it.
+/// Does the work around every entry point: settings, counters, injected failures and delays, trace and census. Stops
+/// panics.
 pub(crate) fn enter(
     function: &'static str,
     arguments: impl FnOnce() -> String,
@@ -376,7 +376,7 @@ pub(crate) fn enter(
 
 fn may_run(driver: &Driver, function: &str, count: u64) -> Result {
     if let Some(code) = driver.settings.injected(function, count) {
-        // An order to answer 0 is one to do nothing and say that all is well.
+        // An injected code of 0 means: do nothing and report success.
         return Err(code);
     }
     if is_always_possible(function) {
@@ -385,7 +385,7 @@ fn may_run(driver: &Driver, function: &str, count: u64) -> Result {
     if !driver.initialized {
         return Err(Code::NOT_INITIALIZED);
     }
-    // What ends things works to the end.
+    // These functions still end what they should end.
     let ends = [
         "Destroy",
         "Unload",

@@ -1,4 +1,4 @@
-//! What handles name.
+//! The objects that handles refer to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::abi::Code;
 use crate::device::Work;
 use crate::exec::Loaded;
 
-/// One of the devices, which exist as soon as `cuInit` has been called.
+/// A device. Devices exist as soon as `cuInit` has been called.
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) primary: Option<u64>,
@@ -49,25 +49,26 @@ pub(crate) struct Event {
     pub(crate) recorded: u64,
     pub(crate) reached: u64,
     pub(crate) time: Option<Instant>,
-    /// Recorded while its stream was captured: the graph, and the nodes that it stands for.
+    /// Set if the event was recorded while its stream was captured: the graph, and the nodes that the event stands
+    /// for.
     pub(crate) captured: Option<(u64, Vec<u64>)>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Module {
     pub(crate) context: u64,
-    /// The library that this is the module of, in this context.
+    /// The library whose module this is in this context, if any.
     pub(crate) library: Option<u64>,
     pub(crate) program: Program,
     pub(crate) functions: BTreeMap<String, u64>,
 }
 
-/// What an image holds.
+/// The contents of an image.
 #[derive(Debug, Clone)]
 pub(crate) enum Program {
     /// PTX, which can run.
     Text(Arc<Loaded>),
-    /// Machine code, of which functions and parameters are known.
+    /// Machine code. Only its functions and their parameters are known.
     Binary(Arc<crate::image::Cubin>),
 }
 
@@ -85,7 +86,7 @@ pub(crate) struct Function {
 pub(crate) struct Library {
     pub(crate) image: crate::image::Image,
     pub(crate) kernels: BTreeMap<String, u64>,
-    /// Its module in each context that has asked for one.
+    /// The library's module in each context that has requested one.
     pub(crate) modules: BTreeMap<u64, u64>,
 }
 
@@ -106,9 +107,9 @@ pub(crate) struct Pool {
 
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
-    /// In the order in which they were added.
+    /// In creation order.
     pub(crate) nodes: Vec<u64>,
-    /// Set from the beginning of a capture to its end: not yet the caller's.
+    /// Set during a capture, while the graph does not belong to the caller yet.
     pub(crate) capturing: bool,
 }
 
@@ -148,7 +149,7 @@ objects! {
 }
 
 impl Driver {
-    /// The capture that a lane takes part in.
+    /// The capture that includes a lane.
     pub(crate) fn capture(&mut self, lane: u64) -> Option<&mut Capture> {
         self.lanes.get_mut(&lane)?.capture.as_mut()
     }

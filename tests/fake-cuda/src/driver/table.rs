@@ -1,9 +1,8 @@
-//! Tables of live objects by handle. A handle is never given twice, so that a destroyed one is known
-//! as such.
+//! Tables of live objects by handle. A handle is never reused, so that the use of a destroyed one is detected.
 
 use std::collections::BTreeMap;
 
-/// What a handle names. The number is part of the handle.
+/// The kind of a handle. Its number is part of the handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Context = 1,
@@ -20,7 +19,7 @@ pub(crate) enum Kind {
     Link,
 }
 
-/// Handles look like addresses of a program, and are none.
+/// Handles look like addresses in a program, but are not mapped.
 const BASE: u64 = 0x5c00_0000_0000;
 
 pub(crate) trait Object {
@@ -60,7 +59,7 @@ impl<T: Object> Table<T> {
         self.live.remove(&handle)
     }
 
-    /// Why a handle that is not in the table is not.
+    /// Why a handle is not in the table.
     pub(crate) fn absence(&self, handle: u64) -> &'static str {
         let number = (handle & 0xf_ffff_ffff) >> 4;
         let ours = handle & !0xf_ffff_ffff == BASE | (T::KIND as u64) << 36;
@@ -87,7 +86,7 @@ impl<T: Object> Table<T> {
         self.live.values_mut()
     }
 
-    /// Removes what the test picks, and says how much that was.
+    /// Removes the objects for which `remove` returns true, and returns their number.
     pub(crate) fn remove_where(&mut self, mut remove: impl FnMut(u64, &T) -> bool) -> usize {
         let before = self.live.len();
         self.live.retain(|handle, object| !remove(*handle, object));

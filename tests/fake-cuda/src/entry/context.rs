@@ -1,4 +1,4 @@
-//! Contexts, and which one is a thread's current one.
+//! Contexts, and each thread's current context.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -8,7 +8,7 @@ use crate::device::Purpose;
 use crate::driver::{Call, Context, Driver, SHARED};
 use crate::entry::entries;
 
-/// `CUlimit` values and what they are at first.
+/// `CUlimit` values and their initial settings.
 const LIMITS: [(u32, usize); 4] = [(0, 1024), (1, 1 << 20), (2, 8 << 20), (3, 2)];
 /// Scheduling, host mapping, local memory, and the later ones up to 0x80.
 const FLAGS: u32 = 0xff;
@@ -42,7 +42,7 @@ impl Driver {
         self.current.entry(thread::current().id()).or_default()
     }
 
-    /// Forgets all that a context still owns, and says how much of it there was.
+    /// Removes everything that a context still owns, and returns the number of objects.
     fn reap(&mut self, context: u64) -> usize {
         let mut left = self
             .streams
@@ -59,24 +59,24 @@ impl Driver {
             .remove_where(|_, module| module.context == context);
         self.functions
             .remove_where(|_, function| function.context == context);
-        // cuMemAllocHost's memory is the context's, too, and must not be freed once the context is gone.
+        // Memory from cuMemAllocHost also belongs to the context, and must not be freed after the context is gone.
         let pinned = self.pinned.len();
         self.pinned
             .retain(|_, region| region.context != context || region.bytes.is_none());
         left += pinned - self.pinned.len();
         let mut memory = SHARED.memory.lock();
         left += memory.count(|one| one.context == context && one.purpose == Purpose::Linear);
-        // Memory of pools outlives contexts, whatever became of them.
+        // Pool memory outlives contexts, even failed ones.
         memory
             .free_where(|one| one.context == context && !matches!(one.purpose, Purpose::Pooled(_)));
         left
     }
 }
 
-/// Ends a context and everything in it.
+/// Destroys a context and everything in it.
 pub(super) fn destroy(call: &mut Call<'_>, handle: u64) {
     if call.driver().settings.destroy_waits {
-        // As a driver that cannot stop a kernel: an endless one keeps the caller here.
+        // As in a driver that cannot stop a kernel, an endless kernel blocks the caller here.
         call.wait(|driver| {
             let busy = driver.lanes_of(handle).any(|lane| !driver.is_idle(lane));
             (!busy).then_some(())

@@ -26,7 +26,7 @@ pub(super) fn check(driver: &mut Driver, copy: &Copy) -> Result {
     Ok(())
 }
 
-/// Does a copy now: after all that blocking streams have queued.
+/// Copies now, after all work that blocking streams have queued.
 fn now(call: &mut Call<'_>, copy: &Copy) -> Result {
     check(call.driver(), copy)?;
     call.driver().no_capture_in(copy.context)?;
@@ -35,8 +35,7 @@ fn now(call: &mut Call<'_>, copy: &Copy) -> Result {
         .map_err(|misuse| call.driver().misuse(misuse))
 }
 
-/// Queues a copy. What lies in memory of the caller that is not page-locked is read, or written,
-/// before this returns, as drivers do.
+/// Queues a copy. Like a driver, this reads or writes caller memory that is not page-locked before it returns.
 fn later(call: &mut Call<'_>, mut copy: Copy, stream: Stream) -> Result {
     let lane = call.driver().lane_for_work(stream)?;
     check(call.driver(), &copy)?;
@@ -66,8 +65,8 @@ fn flat(call: &mut Call<'_>, from: Place, to: Place, length: usize) -> Result<Co
     Ok(Copy::flat(call.driver().context()?, from, to, length))
 }
 
-/// A side of a copy whose direction the addresses tell. Host memory under a unified address is legal
-/// for programs, but not for our host, which passes no guest's numbers on.
+/// A side of a copy whose direction follows from the addresses. Host memory at a unified address is legal for
+/// programs but not for this project's host, which passes on no number from a guest.
 fn unified(call: &mut Call<'_>, address: u64) -> Result<Place> {
     if crate::driver::SHARED.memory.lock().is_device(address) {
         return Ok(Place::Device(address));
@@ -111,7 +110,7 @@ fn side(corner: &Corner, width: usize, rows: usize) -> Result<Side> {
     let place = match corner.kind {
         MEMORY_HOST => Place::Host(Host(corner.host).plus(offset)),
         MEMORY_DEVICE | MEMORY_UNIFIED => Place::Device(corner.device.wrapping_add(offset as u64)),
-        // Arrays: nobody can have made one.
+        // Arrays, which no caller can create here.
         _ => return Err(Code::INVALID_VALUE),
     };
     Ok(Side {

@@ -6,7 +6,7 @@ use crate::entry::entries;
 
 const NAME: &str = "Fake CUDA Device";
 
-/// `CU_DEVICE_ATTRIBUTE_MAX`: what is beyond is no attribute.
+/// `CU_DEVICE_ATTRIBUTE_MAX`: larger numbers are not attributes.
 const ATTRIBUTE_LIMIT: i32 = 150;
 
 pub(super) const MAX_THREADS: u32 = 1024;
@@ -18,7 +18,7 @@ pub(super) const MULTIPROCESSORS: i32 = 132;
 pub(super) const THREADS_PER_MULTIPROCESSOR: u32 = 2048;
 pub(super) const BLOCKS_PER_MULTIPROCESSOR: u32 = 32;
 
-/// Attributes that are not 0, with figures of a large device of compute capability 9.0.
+/// Attributes that are not 0, with the values of a large device of compute capability 9.0.
 const ATTRIBUTES: [(i32, i32); 40] = [
     (1, MAX_THREADS as i32),
     (2, MAX_BLOCK[0] as i32),
@@ -62,7 +62,7 @@ const ATTRIBUTES: [(i32, i32); 40] = [
     (120, 1),
 ];
 
-/// Memory that one device has.
+/// Memory size of one device.
 pub(super) fn total(call: &mut Call<'_>) -> u64 {
     call.driver().settings.memory
 }

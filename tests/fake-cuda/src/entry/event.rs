@@ -32,7 +32,7 @@ fn record(call: &mut Call<'_>, event: u64, stream: Stream) -> Result {
     driver.queue(lane, NODE_RECORD, Work::Record { event, number })
 }
 
-/// The event, if it may be asked about.
+/// The event, if the caller may query it.
 fn asked<'a>(call: &'a mut Call<'_>, event: u64) -> Result<&'a Event> {
     let driver = call.driver();
     driver.check(event, |driver| &driver.events)?;

@@ -1,4 +1,4 @@
-//! Fills of device memory. Numbers are of elements, not bytes.
+//! Fills of device memory. Counts are in elements, not bytes.
 
 use crate::abi::{Code, Result, Stream};
 use crate::device::{Set, Work};

@@ -1,4 +1,4 @@
-//! Functions: what a module's kernels are and need.
+//! Functions: the attributes and requirements of a module's kernels.
 
 use std::ffi::CString;
 
@@ -11,7 +11,7 @@ use crate::entry::entries;
 const MAX_DYNAMIC_SHARED: u32 = 8;
 const CARVEOUT: u32 = 9;
 
-/// The kernel behind a handle of a function or of a library's kernel, in the current context.
+/// The kernel for the handle of a function or of a library's kernel, in the current context.
 pub(super) fn resolve(call: &mut Call<'_>, handle: u64) -> Result<u64> {
     if call.driver().kernels.get(handle).is_some() {
         return super::library::function(call, handle);
@@ -34,7 +34,7 @@ fn object<'a>(call: &'a mut Call<'_>, handle: u64) -> Result<&'a Function> {
         .ok_or(Code::INVALID_HANDLE)
 }
 
-/// Sizes that a kernel's program declares: shared, local, and the most threads of a block.
+/// Sizes that a kernel's program declares: shared memory, local memory, and the maximum number of threads in a block.
 fn needs(call: &mut Call<'_>, handle: u64) -> Result<(usize, usize, u64)> {
     let (module, name) = {
         let function = object(call, handle)?;
@@ -110,7 +110,7 @@ entries! {
     fn cuFuncGetName(name: Out<usize>, function: u64) |call| {
         let out = name.required()?;
         let text = object(call, function)?.name.clone();
-        // Kept for as long as the process lives: callers may hold on to it.
+        // Leaked on purpose, because callers may keep the pointer.
         let text = CString::new(text).or(Err(Code::UNKNOWN))?;
         out.put(text.into_raw() as usize);
         Ok(())

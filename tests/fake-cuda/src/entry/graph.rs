@@ -1,4 +1,4 @@
-//! Graphs: made by hand or by capture.
+//! Graphs, built by hand or by capture.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ fn add(
     Ok(())
 }
 
-/// A copy or fill that a node describes is of the context that it names.
+/// Checks that the context that a copy or fill node names is the current one.
 fn is_current(call: &mut Call<'_>, context: u64) -> Result {
     if context == 0 {
         return Ok(());
@@ -72,7 +72,7 @@ fn is_current(call: &mut Call<'_>, context: u64) -> Result {
         .same_context("node of context", context, context)
 }
 
-/// Whether a node comes, through whatever others, before another one.
+/// Whether a node precedes another one, directly or indirectly.
 fn precedes(call: &mut Call<'_>, first: u64, last: u64) -> bool {
     let mut left = vec![last];
     let mut seen = std::collections::BTreeSet::new();
@@ -120,8 +120,8 @@ fn add_edges(call: &mut Call<'_>, graph: u64, from: In<u64>, to: In<u64>, count:
     Ok(())
 }
 
-/// Nodes of a graph, all or those without dependencies, in the way of the interface: a null array
-/// asks for their number, another one has room for as many as the caller says.
+/// Lists the nodes of a graph, or only the roots. A null array asks for their number; otherwise the caller gives the
+/// length of the array.
 fn list(call: &mut Call<'_>, graph: u64, out: Out<u64>, count: Host, roots: bool) -> Result {
     checked(call, graph)?;
     if count.is_null() {

@@ -1,4 +1,4 @@
-//! Graphs that can be launched.
+//! Executable graphs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const FLAGS: u64 = 0xf;
 const TOPOLOGY_CHANGED: u32 = 2;
 const NODE_TYPE_CHANGED: u32 = 3;
 
-/// A graph's work in an order that respects its dependencies. `None`: they go in circles.
+/// A graph's work in an order that respects its dependencies, or `None` if they form a cycle.
 fn ordered(call: &mut Call<'_>, graph: u64) -> Option<Vec<(u32, Work)>> {
     let driver = call.driver();
     let mut left = driver.graphs.get(graph)?.nodes.clone();

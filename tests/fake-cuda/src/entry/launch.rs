@@ -11,7 +11,7 @@ use crate::exec::Launch;
 
 /// `CU_GRAPH_NODE_TYPE_KERNEL`.
 pub(super) const NODE: u32 = 0;
-/// Bytes that all parameters of a kernel may have, since CUDA 12.1.
+/// Maximum size of a kernel's parameters in bytes, since CUDA 12.1.
 const MOST_PARAMETERS: usize = 32_764;
 /// `CU_LAUNCH_PARAM_BUFFER_POINTER` and `_SIZE`, in the list `extra`.
 const EXTRA_END: u64 = 0;
@@ -28,8 +28,8 @@ pub(super) struct Shape {
     pub(super) shared: u32,
 }
 
-/// Collects a kernel's parameters from where the caller has put them: an array of pointers, or a
-/// buffer that has the kernel's layout.
+/// Collects a kernel's parameters from the caller: from an array of pointers, or from a buffer in the kernel's
+/// layout.
 fn parameters(layout: &[(usize, usize)], pointers: Host, extra: Host) -> Result<Vec<u8>> {
     let size = layout
         .iter()
@@ -68,7 +68,7 @@ fn parameters(layout: &[(usize, usize)], pointers: Host, extra: Host) -> Result<
     Ok(bytes)
 }
 
-/// A checked launch. The trace shows its parameters as the device sees them.
+/// Checks a launch. The trace shows its parameters as the device sees them.
 pub(super) fn prepare(
     call: &mut Call<'_>,
     function: u64,
@@ -119,7 +119,7 @@ pub(super) fn prepare(
         .get(module)
         .ok_or(Code::INVALID_HANDLE)?;
     let Program::Text(code) = &module.program else {
-        // Machine code cannot be run here; what would have been passed is in the trace.
+        // Machine code cannot be run here, but the trace shows the parameters.
         return Err(Code::NOT_SUPPORTED);
     };
     let code = std::sync::Arc::clone(code);
@@ -160,7 +160,7 @@ fn launch(
     call.driver().queue(lane, NODE, work)
 }
 
-/// A cooperative launch: all blocks must fit on the device at once.
+/// Checks a cooperative launch: all blocks must fit on the device at once.
 fn cooperative(shape: Shape) -> Result {
     let blocks: u64 = shape.grid.iter().map(|size| u64::from(*size)).product();
     let each = super::occupancy::blocks(shape.block.iter().product(), shape.shared);

@@ -1,4 +1,4 @@
-//! Libraries: code that no context owns and each can use; and the linker that makes images.
+//! Libraries, whose code belongs to no context and can be used in each, and the linker that builds images.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ fn kernels(image: &Image) -> Vec<(String, Vec<(usize, usize)>)> {
     }
 }
 
-/// A library's module in the current context, loaded when it is first asked for.
+/// A library's module in the current context, loaded on first use.
 fn module_of(call: &mut Call<'_>, library: u64) -> Result<u64> {
     let context = call.driver().context()?;
     call.driver().check(library, |driver| &driver.libraries)?;
@@ -57,7 +57,7 @@ fn module_of(call: &mut Call<'_>, library: u64) -> Result<u64> {
     Ok(module)
 }
 
-/// The function that a kernel is in the current context.
+/// The function of a kernel in the current context.
 pub(super) fn function(call: &mut Call<'_>, kernel: u64) -> Result<u64> {
     call.driver().check(kernel, |driver| &driver.kernels)?;
     let object = call
@@ -131,7 +131,7 @@ entries! {
         let object = call.driver().libraries.remove(library).ok_or(Code::INVALID_HANDLE)?;
         call.driver().kernels.remove_where(|_, kernel| kernel.library == library);
         for (context, module) in object.modules {
-            // A context that is gone has taken its module with it.
+            // A destroyed context has already destroyed its module.
             if call.driver().contexts.get(context).is_some() {
                 let _ = call.drain_context(context);
                 module::unload(call, module);
@@ -241,7 +241,7 @@ entries! {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let link = link(call, state)?;
         if !link.texts.is_empty() {
-            // Programs of several texts: nobody here makes them.
+            // Programs that consist of several texts are not supported.
             return Err(Code::NOT_SUPPORTED);
         }
         link.texts.push(text);

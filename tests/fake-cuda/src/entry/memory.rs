@@ -1,11 +1,11 @@
-//! Device memory: allocate, free, ask about addresses.
+//! Device memory: allocation, release, and queries about addresses.
 
 use crate::abi::{Code, Host, In, Out, Result};
 use crate::device::Purpose;
 use crate::driver::{Call, SHARED};
 use crate::entry::entries;
 
-/// Rows of pitched allocations begin at multiples of it.
+/// Alignment of the rows of pitched allocations.
 const PITCH: usize = 512;
 
 pub(super) fn allocate(call: &mut Call<'_>, size: usize, purpose: Purpose) -> Result<u64> {
@@ -36,7 +36,7 @@ pub(super) fn allocate_for(
         .ok_or(Code::OUT_OF_MEMORY)
 }
 
-/// The range that an address of the current context is in.
+/// The allocation of the current context that contains an address.
 fn find(call: &mut Call<'_>, address: u64) -> Result<(u64, usize)> {
     call.driver().context()?;
     let memory = SHARED.memory.lock();
@@ -46,8 +46,8 @@ fn find(call: &mut Call<'_>, address: u64) -> Result<(u64, usize)> {
     found.ok_or(Code::INVALID_VALUE)
 }
 
-/// `cuPointerGetAttribute` for device memory, by the public numbers of `CUpointer_attribute`.
-/// `None` is an attribute that the fake does not know.
+/// `cuPointerGetAttribute` for device memory, by the public numbers of `CUpointer_attribute`. `None` means that the
+/// stand-in does not know the attribute.
 fn attribute(call: &mut Call<'_>, attribute: u32, address: u64) -> Result<Option<u64>> {
     let (base, size) = find(call, address)?;
     let memory = SHARED.memory.lock();
@@ -71,7 +71,7 @@ fn attribute(call: &mut Call<'_>, attribute: u32, address: u64) -> Result<Option
     })
 }
 
-/// Bytes that the value of an attribute has.
+/// Size of an attribute's value in bytes.
 fn width(attribute: u32) -> usize {
     match attribute {
         2 | 9 => 4,
@@ -132,7 +132,7 @@ entries! {
                 return Err(Code::INVALID_VALUE);
             }
         }
-        // Frees wait for all work, which might still use the memory.
+        // A free waits for all work, which might still use the memory.
         call.driver().no_capture_in(context)?;
         call.drain_context(context)?;
         SHARED.memory.lock().free(address);
@@ -163,7 +163,7 @@ entries! {
     ) |call| {
         for index in 0..count as usize {
             let (kind, data) = (kinds.get_at(index)?, data.get_at(index)?);
-            // Of an address that nobody knows all attributes are zero.
+            // All attributes of an unknown address are zero.
             let value = attribute(call, kind, address).unwrap_or(Some(0));
             let value = value.ok_or(Code::INVALID_VALUE)?;
             data.write(&value.to_le_bytes()[..width(kind)]);

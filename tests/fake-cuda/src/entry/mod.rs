@@ -1,5 +1,5 @@
-//! The exported functions, by theme. Each checks what it is given, changes the books, and queues or
-//! awaits work; what surrounds every call is in `driver::enter`.
+//! The exported functions by topic. Each checks its arguments, updates the state, and queues or awaits work.
+//! `driver::enter` does the work that all calls share.
 
 mod context;
 mod copy;
@@ -20,8 +20,8 @@ mod primary;
 mod process;
 mod stream;
 
-/// Exports functions under their C names, with the variant (`_ptsz`, `_ptds`) for which stream 0 is
-/// the thread's own, and lists them for `cuGetProcAddress`.
+/// Exports functions under their C names, with the variants (`_ptsz`, `_ptds`) in which stream 0 is the per-thread
+/// default, and lists them for `cuGetProcAddress`.
 macro_rules! entries {
     ($(
         $(#[$attribute:meta])*

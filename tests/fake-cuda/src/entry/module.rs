@@ -9,7 +9,7 @@ use crate::entry::entries;
 use crate::exec::Loaded;
 use crate::image::{self, Image};
 
-/// Reads an image and says in the trace why it cannot be.
+/// Reads an image, or records in the trace why it cannot be read.
 pub(super) fn read(call: &mut Call<'_>, bytes: &[u8]) -> Result<Image> {
     image::load(bytes).map_err(|refused| {
         trace(call.driver(), &format!("image refused: {}\n", refused.text));
@@ -43,7 +43,7 @@ pub(super) fn load(call: &mut Call<'_>, image: Image, library: Option<u64>) -> R
     }))
 }
 
-/// Unloads a module: its functions go with it, its variables too.
+/// Unloads a module, together with its functions and variables.
 pub(super) fn unload(call: &mut Call<'_>, module: u64) {
     let driver = call.driver();
     driver
@@ -65,7 +65,7 @@ fn load_from(call: &mut Call<'_>, out: Out<u64>, image: Host) -> Result {
     Ok(())
 }
 
-/// Checks a module and that it is the current context's.
+/// Checks that a module belongs to the current context.
 pub(super) fn checked(call: &mut Call<'_>, module: u64) -> Result {
     let driver = call.driver();
     driver.check(module, |driver| &driver.modules)?;
@@ -76,7 +76,7 @@ pub(super) fn checked(call: &mut Call<'_>, module: u64) -> Result {
     driver.same_context("module", module, owner)
 }
 
-/// The handle of a module's kernel, always the same one.
+/// The handle of a module's kernel, which is the same for each call.
 pub(super) fn function(call: &mut Call<'_>, module: u64, name: &str) -> Result<u64> {
     let driver = call.driver();
     let object = driver.modules.get_mut(module).ok_or(Code::INVALID_HANDLE)?;
@@ -179,7 +179,7 @@ entries! {
         }
         let context = driver.modules.get(module).map_or(0, |module| module.context);
         driver.sound(context)?;
-        // Kernels of it may still run.
+        // Its kernels may still be running.
         call.drain_context(context)?;
         unload(call, module);
         Ok(())

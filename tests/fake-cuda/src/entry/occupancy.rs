@@ -1,4 +1,4 @@
-//! Occupancy: how many blocks fit on a multiprocessor, by threads and shared memory alone.
+//! Occupancy: how many blocks fit on a multiprocessor, based only on threads and shared memory.
 
 use super::device::{BLOCKS_PER_MULTIPROCESSOR, MAX_THREADS, THREADS_PER_MULTIPROCESSOR};
 use super::function::resolve;
@@ -6,10 +6,10 @@ use crate::abi::{Code, Host, Out, Result};
 use crate::driver::Call;
 use crate::entry::entries;
 
-/// Shared memory that a multiprocessor has for blocks.
+/// Shared memory of a multiprocessor that blocks can use.
 const SHARED: u32 = 227 << 10;
 
-/// Blocks of a size that run on one multiprocessor at once.
+/// The number of blocks of a size that run concurrently on one multiprocessor.
 pub(super) fn blocks(threads: u32, shared: u32) -> u32 {
     let warps = threads.div_ceil(32).max(1) * 32;
     let by_threads = THREADS_PER_MULTIPROCESSOR / warps;

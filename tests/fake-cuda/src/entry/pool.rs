@@ -1,4 +1,4 @@
-//! Memory pools and memory in the order of streams.
+//! Memory pools, and stream-ordered allocation.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::entry::entries;
 /// `CU_GRAPH_NODE_TYPE_MEM_FREE`.
 const NODE_FREE: u32 = 11;
 
-/// `CUmemPool_attribute`: three switches, a threshold, and four figures.
+/// `CUmemPool_attribute`: three switches, a threshold, and four statistics.
 const ATTRIBUTES: std::ops::RangeInclusive<u32> = 1..=8;
 
 fn allocate(call: &mut Call<'_>, out: Out<u64>, size: usize, pool: u64, stream: Stream) -> Result {
@@ -38,7 +38,7 @@ fn allocate(call: &mut Call<'_>, out: Out<u64>, size: usize, pool: u64, stream: 
     Ok(())
 }
 
-/// Bytes that a pool has given out.
+/// Number of bytes allocated from a pool.
 fn used(pool: u64) -> u64 {
     SHARED
         .memory
@@ -90,7 +90,7 @@ entries! {
     fn cuMemPoolCreate(pool: Out<u64>, properties: In<PoolProps>) |call| {
         let out = pool.required()?;
         let properties = properties.get()?;
-        // Pinned memory of a device, not shared with other processes.
+        // Only pinned memory on a device that is not shared with other processes.
         if properties.allocation_type != 1
             || properties.handle_types != 0
             || properties.location_type != 1

@@ -1,4 +1,4 @@
-//! Primary contexts: one a device, shared and counted.
+//! Primary contexts: one per device, shared and reference-counted.
 
 use super::context::destroy;
 use crate::abi::{Code, Out};

@@ -1,12 +1,11 @@
-//! The driver as a whole: start, version, names of errors, addresses of functions; and the two
-//! functions through which a program that has the library loaded reads the census and is told apart
-//! from one with a real driver.
+//! The driver as a whole: initialization, version, names of errors, and addresses of functions. Also two functions
+//! for a program that has loaded the library: they return the census and show that the driver is the stand-in.
 
 use crate::abi::{CText, Code, Host, NAMES, Out};
 use crate::driver::{Device, Pool, SHARED};
 use crate::entry::entries;
 
-/// The newest version of functions that have several, by the driver version that brought it.
+/// The newest version of functions with several versions, with the driver version that introduced it.
 const NEWER: [(&str, i32); 5] = [
     ("cuCtxCreate_v4", 12050),
     ("cuCtxCreate_v3", 11040),
@@ -57,7 +56,7 @@ entries! {
     }
 
     fn cuGetErrorString(error: i32, text: Out<usize>) |_call| {
-        // The fake has no sentences of its own: the name says enough.
+        // The stand-in has no error descriptions, so it returns the name.
         let known = NAMES.iter().find(|(code, _)| *code == error);
         text.required()?.put(known.map_or(0, |(_, text)| text.as_ptr() as usize));
         known.map(|_| ()).ok_or(Code::INVALID_VALUE)
@@ -84,8 +83,8 @@ entries! {
     }
 }
 
-/// The function that a base name means for a version of the interface. Flag 2 asks for the variants
-/// in which stream 0 is the thread's own.
+/// The function that a base name means for a version of the interface. Flag 2 selects the variants in which stream 0
+/// is the per-thread default.
 fn address(name: &str, version: i32, flags: u64) -> Option<usize> {
     let exported = super::exported();
     let find = |name: &str| {
@@ -109,8 +108,8 @@ fn address(name: &str, version: i32, flags: u64) -> Option<usize> {
         .find_map(|name| find(&name))
 }
 
-/// Writes the census, as JSON that a zero ends, into a buffer and says its length; a buffer that is
-/// too small gets nothing. No call of the driver: it counts nothing and always works.
+/// Writes the census as zero-terminated JSON into a buffer and returns its length. Writes nothing if the buffer is
+/// too small. Not a driver call: it is not counted and always works.
 #[unsafe(no_mangle)]
 extern "C" fn fakecuda_census(buffer: Host, length: usize) -> usize {
     let text = SHARED.driver.lock().census_text();

@@ -1,4 +1,4 @@
-//! Streams, and capture of what they are given.
+//! Streams, and capture of their work.
 
 use crate::abi::{Code, Host, Out, Result, Stream};
 use crate::device::Work;
@@ -22,20 +22,20 @@ fn create(call: &mut Call<'_>, out: Out<u64>, flags: u32, priority: i32) -> Resu
         context,
         lane,
         flags,
-        // Out of the range is brought into it.
+        // Clamp a priority to the valid range.
         priority: priority.clamp(-5, 0),
     }));
     Ok(())
 }
 
-/// What a stream was made with; the default streams have neither flags nor a priority.
+/// The flags and priority that a stream was created with. The default streams have neither.
 fn traits(call: &mut Call<'_>, stream: Stream) -> Result<(u32, i32)> {
     call.driver().lane(stream)?;
     let object = call.driver().streams.get(stream.0);
     Ok(object.map_or((0, 0), |object| (object.flags, object.priority)))
 }
 
-/// `CUstreamCaptureStatus` of a lane: none, active or invalidated; and its number and graph.
+/// `CUstreamCaptureStatus` of a lane (none, active or invalidated), and the number and graph of its capture.
 fn status(call: &mut Call<'_>, stream: Stream) -> Result<(u32, u64, u64)> {
     let lane = call.driver().lane(stream)?;
     Ok(match call.driver().capture(lane) {
@@ -105,7 +105,7 @@ entries! {
         if driver.capture(lane).is_some() {
             return Err(Code::STREAM_CAPTURE_ISOLATION);
         }
-        // Of an event that was never recorded there is nothing to wait for.
+        // An event that was never recorded needs no wait.
         driver.queue(lane, NODE_EMPTY, Work::Wait { event, number })
     }
 

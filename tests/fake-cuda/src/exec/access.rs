@@ -1,4 +1,4 @@
-//! Loads and stores: which bytes an address of a space means.
+//! Loads and stores: the bytes at an address in a state space.
 //!
 //! ```text
 //! generic address space     0x0100_....     shared memory of the block
@@ -28,7 +28,7 @@ pub(super) fn window(space: Space) -> u64 {
     }
 }
 
-/// The space that a generic address is in, and the address there.
+/// The space of a generic address, and the address within that space.
 pub(super) fn space_of(address: u64) -> (Space, u64) {
     let space = match address & !(WINDOW - 1) {
         SHARED => Space::Shared,
@@ -40,7 +40,7 @@ pub(super) fn space_of(address: u64) -> (Space, u64) {
 }
 
 impl Block {
-    /// The address that something has in its own space.
+    /// The address of a base within its own space.
     pub(super) fn base(&self, thread: usize, base: Base, launch: &Launch) -> u64 {
         let frame = self.threads[thread].frames.last();
         match base {

@@ -1,4 +1,4 @@
-//! Arithmetic on bits that a type gives a meaning.
+//! Arithmetic on typed bits.
 
 use crate::ptx::{BinaryOp, BoolOp, Compare, Kind, MulPart, Type, UnaryOp};
 
@@ -21,7 +21,7 @@ pub(super) fn f32_of(bits: u64) -> f32 {
     f32::from_bits(bits as u32)
 }
 
-/// Subnormal numbers as zeros, where the instruction says so.
+/// Treats subnormal numbers as zeros, if the instruction requires it.
 fn flushed(value: f32, flush: bool) -> f32 {
     if flush && value.is_subnormal() {
         0.0f32.copysign(value)
@@ -30,7 +30,7 @@ fn flushed(value: f32, flush: bool) -> f32 {
     }
 }
 
-/// Does something to floats of either size.
+/// Applies a function to floats of either size.
 fn floats<const N: usize>(
     kind: Type,
     flush: bool,
@@ -46,7 +46,7 @@ fn floats<const N: usize>(
     }
 }
 
-/// Between 0 and 1; what is no number becomes 0.
+/// Clamps to 0 to 1; NaN becomes 0.
 fn unit(kind: Type, bits: u64, saturate: bool) -> u64 {
     if !saturate {
         return bits;
@@ -79,7 +79,7 @@ pub(super) fn binary(
             BinaryOp::Div => floats(kind, flush, [a, b], |[a, b]| a / b, |[a, b]| a / b),
             BinaryOp::Min => floats(kind, flush, [a, b], |[a, b]| a.min(b), |[a, b]| a.min(b)),
             BinaryOp::Max => floats(kind, flush, [a, b], |[a, b]| a.max(b), |[a, b]| a.max(b)),
-            // The first operand's sign on the second.
+            // The second operand with the sign of the first.
             BinaryOp::CopySign => floats(
                 kind,
                 flush,
@@ -108,7 +108,7 @@ pub(super) fn binary(
                 exact as u64
             }
         }
-        // A device's answer to a division by zero is all ones, and of a remainder the dividend.
+        // On a device, a division by zero gives all ones, and its remainder is the dividend.
         BinaryOp::Div => x
             .checked_div(y)
             .map_or(u64::MAX, |quotient| quotient as u64),
@@ -118,7 +118,7 @@ pub(super) fn binary(
         BinaryOp::And => a & b,
         BinaryOp::Or => a | b,
         BinaryOp::Xor => a ^ b,
-        // Shifts by more than there are bits shift everything out.
+        // A shift by at least the width gives zero.
         BinaryOp::Shl => a.checked_shl((b & 0xffff_ffff) as u32).unwrap_or(0),
         BinaryOp::Shr => {
             let amount = (b & 0xffff_ffff).min(u64::from(bits)) as u32;
@@ -163,7 +163,7 @@ pub(super) fn unary(op: UnaryOp, kind: Type, flush: bool, a: u64) -> u64 {
         UnaryOp::Clz => u64::from(value.leading_zeros() + kind.bits - 64),
         UnaryOp::Brev => value.reverse_bits() >> (64 - kind.bits),
         UnaryOp::BFind => {
-            // Of a negative number the highest bit that differs from the sign.
+            // For a negative number, the highest bit that differs from the sign.
             let bits = if kind.is_signed() && signed(value, kind) < 0 {
                 !value & kind.mask()
             } else {
@@ -183,8 +183,8 @@ pub(super) fn unary(op: UnaryOp, kind: Type, flush: bool, a: u64) -> u64 {
 }
 
 pub(super) fn mul(part: MulPart, kind: Type, a: u64, b: u64) -> u64 {
-    // Exact also for unsigned 64-bit numbers: the bits of the low and high halves are those of the
-    // product modulo 2^128.
+    // This is exact even for unsigned 64-bit numbers, because the low and high halves are the bits of the product
+    // modulo 2^128.
     let product = (wide(a, kind) as u128).wrapping_mul(wide(b, kind) as u128);
     match part {
         MulPart::Low | MulPart::Wide => product as u64,
@@ -243,7 +243,7 @@ pub(super) fn combine(op: BoolOp, a: bool, b: bool) -> bool {
     }
 }
 
-/// `bfe`: bits from a position on, extended with the sign for signed types.
+/// `bfe`: a bit field, sign-extended for signed types.
 pub(super) fn extract(kind: Type, a: u64, position: u64, length: u64) -> u64 {
     let (position, length) = ((position & 0xff) as u32, (length & 0xff) as u32);
     if length == 0 {
@@ -260,7 +260,7 @@ pub(super) fn extract(kind: Type, a: u64, position: u64, length: u64) -> u64 {
     }
 }
 
-/// `bfi`: the low bits of one number in the place of those of another.
+/// `bfi`: replaces a bit field of one number with the low bits of another.
 pub(super) fn insert(kind: Type, a: u64, b: u64, position: u64, length: u64) -> u64 {
     let (position, length) = ((position & 0xff) as u32, (length & 0xff) as u32);
     if position >= kind.bits || length == 0 {
@@ -270,7 +270,7 @@ pub(super) fn insert(kind: Type, a: u64, b: u64, position: u64, length: u64) -> 
     (b & !field) | ((a << position) & field)
 }
 
-/// `prmt`: bytes of two words by their numbers; the fourth bit repeats the sign instead.
+/// `prmt`: selects bytes of two words by index; bit 3 of an index replicates the byte's sign instead.
 pub(super) fn permute(a: u64, b: u64, selector: u64) -> u64 {
     let bytes = ((b & 0xffff_ffff) << 32 | (a & 0xffff_ffff)).to_le_bytes();
     let picked = [0, 4, 8, 12].map(|shift| {
@@ -284,7 +284,7 @@ pub(super) fn permute(a: u64, b: u64, selector: u64) -> u64 {
     u64::from(u32::from_le_bytes(picked))
 }
 
-/// `lop3`: any function of three bits, by its table.
+/// `lop3`: any function of three bits, given by its truth table.
 pub(super) fn logic(a: u64, b: u64, c: u64, table: u8) -> u64 {
     let rows = (0..8).filter(|row| table >> row & 1 == 1);
     rows.fold(0, |result, row| {

@@ -1,4 +1,4 @@
-//! A block: its threads, its shared memory, and who waits for whom.
+//! A block: its threads, its shared memory, and the threads' waits for each other.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::step::Stepped;
 use super::{Broken, Fault, Launch};
 use crate::device::Memory;
 
-/// Instructions of a thread before the next one has its turn.
+/// Number of instructions that a thread runs before the next one gets its turn.
 const TURN: u64 = 2_000;
 
 /// One call of a function.
@@ -16,21 +16,21 @@ pub(super) struct Frame {
     pub(super) next: usize,
     pub(super) registers: Vec<u64>,
     pub(super) parameters: Vec<u8>,
-    /// Where its part of local memory begins.
+    /// Start of the frame's part of local memory.
     pub(super) local: usize,
-    /// From the parameter space of this to the caller's: offset, offset, size.
+    /// Copies from this frame's parameter space to the caller's: offset, offset, size.
     pub(super) results: Vec<(usize, usize, usize)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Ready,
-    /// At a barrier that as many threads must reach, or all.
+    /// At a barrier that this many threads must reach, or all threads.
     Barrier {
         id: u64,
         threads: Option<u64>,
     },
-    /// At an instruction that the members of its warp do together.
+    /// At an instruction that the members of a warp execute together.
     Together {
         members: u32,
     },
@@ -51,9 +51,9 @@ pub(super) struct Block {
     pub(super) index: [u32; 3],
     pub(super) shared: Vec<u8>,
     pub(super) threads: Vec<Thread>,
-    /// Threads that have announced themselves at a barrier without waiting there.
+    /// Number of threads that have arrived at a barrier without waiting there.
     pub(super) arrived: BTreeMap<u64, u64>,
-    /// Whose turn it is.
+    /// The thread whose turn it is.
     turn: usize,
 }
 
@@ -96,7 +96,7 @@ impl Block {
         }
     }
 
-    /// Runs until all threads have ended, which is true, or the budget is used up.
+    /// Runs until all threads have ended, which returns `true`, or the budget is used up.
     pub(super) fn advance(
         &mut self,
         launch: &Launch,
@@ -129,7 +129,7 @@ impl Block {
                 .release_warps(launch)
                 .map_err(|(turn, broken)| self.fault(turn, broken, 0))?;
             if !ready && !released && !together {
-                // Nobody can ever go on, as on a device: an endless wait that only the end of the
+                // No thread can ever continue. As on a device, this is an endless wait that only the end of the
                 // context ends.
                 *budget = 0;
                 return Ok(false);
@@ -147,7 +147,7 @@ impl Block {
         }
     }
 
-    /// Gives a thread its turn.
+    /// Runs a thread for one turn.
     fn run(
         &mut self,
         number: usize,
@@ -170,7 +170,7 @@ impl Block {
         Ok(())
     }
 
-    /// Lets those go on at whose barrier all have arrived. Threads that have ended count as there.
+    /// Releases the threads at a barrier where all threads have arrived. Threads that have ended count as arrived.
     fn release_barriers(&mut self) -> bool {
         let mut waiting = BTreeMap::<u64, (u64, Option<u64>)>::new();
         let mut alive = 0;

@@ -6,7 +6,7 @@ use crate::ptx::{Rounding, Type};
 /// How to convert.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
-    /// To a whole number.
+    /// Rounds to an integer.
     pub(super) rounding: Option<Rounding>,
     pub(super) saturate: bool,
     pub(super) flush: bool,
@@ -71,7 +71,7 @@ fn between_floats(result: Type, kind: Type, manner: Manner, bits: u64) -> u64 {
     }
 }
 
-/// Out of range becomes the nearest there is; what is no number becomes 0.
+/// Converts a value out of range to the nearest representable one, and NaN to 0.
 fn to_integer(result: Type, value: f64, rounding: Option<Rounding>) -> u64 {
     let value = whole(value, rounding.unwrap_or(Rounding::Zero));
     if result.is_signed() {
@@ -84,7 +84,7 @@ fn to_integer(result: Type, value: f64, rounding: Option<Rounding>) -> u64 {
 
 fn from_integer(result: Type, kind: Type, bits: u64) -> u64 {
     let bits = bits & kind.mask();
-    // Straight from the integer, so that it is rounded once.
+    // Convert directly from the integer, so that it is rounded only once.
     match (result.bits, kind.is_signed()) {
         (32, true) => u64::from((signed(bits, kind) as f32).to_bits()),
         (32, false) => u64::from((bits as f32).to_bits()),

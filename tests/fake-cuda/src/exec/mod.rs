@@ -1,9 +1,9 @@
-//! Kernels at work: a grid block after block, the threads of a block as state machines that stop at
-//! barriers and go on when all have come.
+//! Execution of kernels: the blocks of a grid run one after the other, and the threads of a block are state machines
+//! that stop at barriers and continue when all have arrived.
 //!
-//! A thread runs until it waits, ends, or has had its turn; then the next one. So programs in which
-//! threads wait for each other work, whatever they wait with. Memory is the device's own, under its
-//! lock for a slice of instructions at a time: between slices other streams go on.
+//! A thread runs until it waits, ends, or has used up its turn; then the next one runs. So programs in which threads
+//! wait for each other work, whatever they wait with. Device memory is locked for one slice of instructions at a
+//! time, so that other streams can run between slices.
 
 mod access;
 mod alu;
@@ -23,17 +23,17 @@ use crate::abi::Code;
 use crate::device::{Memory, Misuse, Purpose};
 use crate::ptx::{Function, Program};
 
-/// A program in a context: its variables have addresses.
+/// A program loaded into a context, with addresses for its variables.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) program: Arc<Program>,
-    /// Address of each variable, in the order of the program.
+    /// Address of each variable, in program order.
     addresses: Vec<u64>,
     pub(crate) variables: HashMap<String, (u64, usize)>,
 }
 
 impl Loaded {
-    /// Gives the variables of a program memory. `None`: the device has not enough.
+    /// Allocates the variables of a program. Returns `None` if the device does not have enough memory.
     pub(crate) fn new(
         program: Arc<Program>,
         memory: &mut Memory,
@@ -83,7 +83,7 @@ impl Loaded {
         }
     }
 
-    /// Number of a kernel.
+    /// Index of a kernel.
     pub(crate) fn entry(&self, name: &str) -> Option<usize> {
         let mut entries = self.program.entries();
         entries
@@ -92,7 +92,7 @@ impl Loaded {
     }
 }
 
-/// All that a kernel needs to run.
+/// Everything that a kernel needs to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
     pub(crate) code: Arc<Loaded>,
@@ -115,7 +115,7 @@ impl Launch {
     }
 }
 
-/// Why a kernel ended the life of its context.
+/// A kernel's fault, which makes its context fail.
 #[derive(Debug, thiserror::Error)]
 #[error("line {line}, block {block:?}, thread {thread:?}: {text}")]
 pub(crate) struct Fault {
@@ -126,7 +126,7 @@ pub(crate) struct Fault {
     thread: [u32; 3],
 }
 
-/// What went wrong in one instruction.
+/// The fault of a single instruction.
 #[derive(Debug)]
 struct Broken {
     code: Code,
@@ -154,10 +154,10 @@ pub(crate) enum Progress {
     Finished,
 }
 
-/// A kernel that is being run.
+/// A running kernel.
 pub(crate) struct Run {
     launch: Launch,
-    /// Number of the block, counting x first.
+    /// Index of the block, with x varying fastest.
     number: u64,
     block: Option<Block>,
     count: u64,
@@ -173,12 +173,12 @@ impl Run {
         }
     }
 
-    /// Instructions since the last time this was asked.
+    /// Number of instructions since the last call.
     pub(crate) fn take_count(&mut self) -> u64 {
         std::mem::take(&mut self.count)
     }
 
-    /// Runs about as many instructions.
+    /// Runs about `budget` instructions.
     pub(crate) fn advance(&mut self, budget: u64, memory: &mut Memory) -> Result<Progress, Fault> {
         let [x, y, z] = self.launch.grid.map(u64::from);
         let mut left = budget;
@@ -200,7 +200,7 @@ impl Run {
     }
 }
 
-/// Runs all kernels of any program for a while, with nonsense as parameters.
+/// Runs all kernels of a program for a while, with arbitrary parameters.
 #[cfg(test)]
 pub(crate) fn fuzz(program: Program) {
     static MEMORY: std::sync::LazyLock<parking_lot::Mutex<Memory>> =

@@ -1,4 +1,4 @@
-//! One instruction of one thread.
+//! Executes one instruction of one thread.
 
 use super::access::{number, space_of, window};
 use super::block::{Block, Frame, State};
@@ -9,11 +9,11 @@ use crate::abi::Code;
 use crate::device::Memory;
 use crate::ptx::{Address, AtomOp, BinaryOp, Inst, MulPart, Op, Source, Special, Type};
 
-/// Calls within calls.
+/// Maximum depth of calls.
 const DEPTH: usize = 128;
 const LOCAL_LIMIT: usize = 1 << 20;
 
-/// What became of a thread.
+/// The effect of an instruction on its thread.
 pub(super) enum Stepped {
     On,
     Waits(State),
@@ -451,7 +451,7 @@ impl Block {
         if callee.external {
             return match callee.name.as_str() {
                 "__assertfail" => Err(Broken::new(Code::ASSERT, "an assertion failed")),
-                // What is printed goes nowhere.
+                // Printed text is discarded.
                 _ => Ok(Stepped::On),
             };
         }

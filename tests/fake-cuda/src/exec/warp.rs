@@ -1,5 +1,5 @@
-//! What the threads of a warp do together: shuffles, votes, barriers of the warp. A thread waits at
-//! the instruction until all that it names are there, and then all have done it.
+//! Instructions that the threads of a warp execute together: shuffles, votes, and warp barriers. A thread waits at
+//! the instruction until all threads that it names have arrived; then all of them execute it.
 
 use super::Broken;
 use super::block::{Block, State};
@@ -14,7 +14,7 @@ const B32: Type = Type {
 };
 
 impl Block {
-    /// Does what complete groups wait for; whether there was one.
+    /// Executes the instruction for each complete group. Returns whether there was one.
     pub(super) fn release_warps(&mut self, launch: &Launch) -> Result<bool, (usize, Broken)> {
         let mut released = false;
         for first in (0..self.threads.len()).step_by(WARP) {
@@ -56,7 +56,7 @@ impl Block {
         else {
             return;
         };
-        // The threads have gone past the instruction already.
+        // The threads are already past the instruction.
         let function = &launch.code.program.functions[frame.function];
         let op = &function.code[frame.next - 1].op;
         match op {
@@ -100,7 +100,7 @@ impl Block {
             let lane = (thread - first) as u64;
             let b = self.value(*thread, b, B32, launch) & 31;
             let c = self.value(*thread, c, B32, launch);
-            // As the instruction is specified: a clamp, and a mask that splits the warp in parts.
+            // As in the specification: a clamp, and a mask that splits the warp into segments.
             let (clamp, segment) = (c & 31, c >> 8 & 31);
             let most = (lane & segment) | (clamp & !segment);
             let least = lane & segment;
@@ -118,7 +118,7 @@ impl Block {
             };
             let from = if ok { from as usize } else { lane as usize };
             let other = first + from;
-            // From a thread that is not there comes nothing that one could rely on.
+            // A value from a thread that does not take part is undefined.
             let value = match group.contains(&other) {
                 true => self.value(other, a, B32, launch),
                 false => 0,
@@ -160,7 +160,7 @@ impl Block {
         }
     }
 
-    /// Lanes of a thread's warp that have not ended.
+    /// Lanes of a thread's warp whose threads have not ended.
     pub(super) fn active(&self, thread: usize) -> u64 {
         let first = thread / WARP * WARP;
         let warp = self.threads.iter().skip(first).take(WARP).enumerate();
@@ -170,7 +170,7 @@ impl Block {
     }
 }
 
-/// `%lanemask_..`: the lanes that compare so with this one.
+/// `%lanemask_..`: the lanes whose number compares this way with this lane's.
 pub(super) fn lane_mask(compare: crate::ptx::Compare, lane: u32) -> u64 {
     (0..32).fold(0, |mask, other| {
         mask | u64::from(alu::compare(compare, B32, other, u64::from(lane))) << other

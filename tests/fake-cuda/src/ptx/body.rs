@@ -9,11 +9,11 @@ use super::operand::{Modifiers, Operand, unfit};
 use super::types::{Kind, Type, mask};
 use super::{Error, Function, Reason, Result};
 
-/// More registers than any program has.
+/// More registers than any program uses.
 const MOST_REGISTERS: usize = 60_000;
 const MOST_INSTRUCTIONS: usize = 1 << 20;
 
-/// Names of a function.
+/// A name in a function's scope.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Named {
     Register(Reg, Type),
@@ -28,7 +28,7 @@ pub(super) struct Body<'p> {
     pub(super) function: &'p mut Function,
     scopes: Vec<HashMap<String, Named>>,
     labels: HashMap<String, usize>,
-    /// Branches whose label has not come yet.
+    /// Branches to labels that are not defined yet.
     branches: Vec<(usize, String)>,
 }
 
@@ -43,7 +43,7 @@ impl Parser {
             );
             end = end.max(parameter.offset + parameter.size);
         }
-        // Results lie behind the parameters.
+        // Results follow the parameters.
         let start = end.next_multiple_of(16);
         for result in &mut function.returns {
             result.offset += start;
@@ -73,7 +73,7 @@ impl Body<'_> {
         self.parser.error(reason)
     }
 
-    /// Points branches at their labels, and makes running off the end a return.
+    /// Resolves the labels of branches, and adds a return at the end.
     fn finish(self) -> Result<()> {
         for (index, label) in &self.branches {
             let target = self.labels.get(label).copied();
@@ -261,7 +261,7 @@ impl Body<'_> {
         }
     }
 
-    /// What an address counts from.
+    /// The base of an address.
     pub(super) fn base(&self, name: &str) -> std::result::Result<Base, Reason> {
         match self.local(name) {
             Some(Named::Register(number, kind)) if kind.bits >= 32 => Ok(Base::Reg(number)),
@@ -291,7 +291,7 @@ impl Body<'_> {
         }
     }
 
-    /// A value of a type, or of whatever bits where the type does not matter.
+    /// A value of a type, or raw bits if the type does not matter.
     pub(super) fn source(
         &self,
         operand: &Operand,
@@ -299,7 +299,7 @@ impl Body<'_> {
     ) -> std::result::Result<Source, Reason> {
         match operand {
             Operand::Bits(bits) if kind.is_float() => {
-                // A number without a point, in a place for floats.
+                // An integer literal where a float is expected.
                 Ok(Source::Bits(kind.float_bits(*bits as i64 as f64)))
             }
             Operand::Bits(bits) => Ok(Source::Bits(bits & kind.mask())),
@@ -329,7 +329,7 @@ impl Body<'_> {
         }
     }
 
-    /// A result, or `_` for none.
+    /// A result register, or `None` for `_`.
     pub(super) fn sink(&self, operand: &Operand) -> std::result::Result<Option<Reg>, Reason> {
         match operand {
             Operand::Name(name) if name == "_" => Ok(None),
@@ -337,7 +337,7 @@ impl Body<'_> {
         }
     }
 
-    /// Where a parameter of a call lies.
+    /// Offset and size of a call's parameter.
     pub(super) fn parameter(
         &self,
         operand: &Operand,
@@ -354,7 +354,7 @@ impl Body<'_> {
     }
 }
 
-/// Lays a declaration behind what is there.
+/// Reserves space for a declaration at the end of a space.
 fn place(end: &mut usize, declared: &Declared) -> usize {
     let start = end.next_multiple_of(declared.align);
     *end = start + declared.size;

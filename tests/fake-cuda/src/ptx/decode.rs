@@ -1,4 +1,4 @@
-//! One instruction: its name, modifiers and operands to an `Op`.
+//! Decodes one instruction: its name, modifiers and operands become an `Op`.
 
 use super::body::Body;
 use super::module::Global;
@@ -9,7 +9,7 @@ use super::operand::{Modifiers, Operand};
 use super::types::{Kind, Space, Type};
 use super::{Reason, op::Source};
 
-/// `None` is that the parts do not fit, which the caller words.
+/// The error `None` means that the parts do not fit; the caller supplies the message.
 type Decoded<T = Op> = Result<T, Option<Reason>>;
 
 const SPACES: [(&str, Space); 8] = [
@@ -59,7 +59,7 @@ const BOOLS: [(&str, BoolOp); 3] = [
     ("or", BoolOp::Or),
     ("xor", BoolOp::Xor),
 ];
-/// What caches do, and in which order others see memory: here there is one memory and one order.
+/// Cache and memory-order modifiers. They have no effect here, because there is only one memory and one order.
 const CACHES: [&str; 16] = [
     "volatile", "relaxed", "acquire", "release", "acq_rel", "weak", "sys", "gpu", "cta", "cluster",
     "nc", "ca", "cg", "cs", "lu", "cv",
@@ -90,7 +90,7 @@ fn integer(kind: Type) -> Decoded<Type> {
     fits(integer).map(|()| kind)
 }
 
-/// Operands, exactly as many as wanted.
+/// The operands, if there are exactly `N`.
 fn exactly<const N: usize>(operands: &[Operand]) -> Decoded<&[Operand; N]> {
     need(operands.try_into().ok())
 }
@@ -218,7 +218,7 @@ impl Body<'_> {
                     offset,
                 },
             ) => {
-                // The address of a variable and an offset: an addition.
+                // The address of a variable plus an offset is an addition.
                 let base = self.base(name).map_err(Some)?;
                 Ok(Op::Binary {
                     op: BinaryOp::Add,
@@ -349,7 +349,7 @@ impl Body<'_> {
             saturate: false,
             to: self.reg(to)?,
             a: self.src(a, kind)?,
-            // How far is a 32-bit number, whatever is shifted.
+            // The shift amount has 32 bits for every type.
             b: self.src(b, if shift { B32 } else { kind })?,
         })
     }
@@ -533,7 +533,7 @@ impl Body<'_> {
         let result = need(modifiers.kind())?;
         let kind = need(modifiers.kind())?;
         fits(result.kind != Kind::Predicate && kind.kind != Kind::Predicate)?;
-        // Of these only rounding to the nearest is done here.
+        // Of these, only rounding to nearest is supported.
         fits(matches!(nearest, None | Some(Rounding::Nearest)))?;
         fits(whole.is_none() || kind.is_float())?;
         fits(whole.is_some() || !kind.is_float() || result.is_float())?;
@@ -609,7 +609,7 @@ impl Body<'_> {
         })
     }
 
-    /// `call (results), function, (arguments);` with either list left out.
+    /// `call (results), function, (arguments);`, where either list may be missing.
     fn call(&self, modifiers: &mut Modifiers, operands: &[Operand]) -> Decoded {
         modifiers.take("uni");
         let (results, name, arguments): (&[Operand], _, &[Operand]) = match operands {

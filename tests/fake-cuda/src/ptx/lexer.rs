@@ -1,4 +1,4 @@
-//! Text to tokens.
+//! Splits text into tokens.
 
 use super::{Error, Reason, Result};
 
@@ -6,7 +6,7 @@ use super::{Error, Reason, Result};
 pub(super) enum Token {
     /// A name: `add`, `%r1`, `$L__BB0_1`, `_`.
     Word(String),
-    /// A name after a dot, without it: `b32` of `.b32`.
+    /// A name after a dot, stored without the dot: `b32` for `.b32`.
     Dot(String),
     Integer(u64),
     /// Bits of a 32-bit float, written `0f3F800000`.
@@ -24,7 +24,7 @@ fn is_word(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | '$')
 }
 
-/// Tokens with their lines.
+/// The tokens with their line numbers.
 pub(super) fn tokens(text: &str) -> Result<Vec<(Token, u32)>> {
     let mut tokens = Vec::new();
     let mut line = 1;

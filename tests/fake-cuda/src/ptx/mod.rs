@@ -1,8 +1,8 @@
-//! PTX text to instructions that `exec` runs.
+//! Parses PTX text into instructions that `exec` runs.
 //!
-//! The parser believes nothing: names must be declared, types and operands must fit, an instruction
-//! or modifier that is not known is an error and not skipped. So a module that loads is one that
-//! runs, and everything else is `CUDA_ERROR_INVALID_PTX`, with the line and the reason in the trace.
+//! The parser is strict: names must be declared, types and operands must fit, and an unknown instruction or modifier
+//! is an error. So a module that loads can run, and everything else is `CUDA_ERROR_INVALID_PTX`, with the line and
+//! the reason in the trace.
 
 mod body;
 mod decode;
@@ -21,7 +21,7 @@ pub(crate) use op::{
 };
 pub(crate) use types::{Kind, Space, Type, mask};
 
-/// Why a text is no PTX that runs here.
+/// Why a text is not PTX that can run here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub(crate) struct Error {
@@ -56,7 +56,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 pub(crate) struct Program {
     pub(crate) functions: Vec<Function>,
     pub(crate) variables: Vec<Variable>,
-    /// Shared memory that all declared variables take.
+    /// Total size of all declared shared variables.
     pub(crate) shared_size: usize,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Variable {
     pub(crate) name: String,
     pub(crate) size: usize,
     pub(crate) initial: Vec<u8>,
-    /// Offsets of words that hold another variable's address plus what they hold.
+    /// Offsets of words that contain another variable's address, and the added offset.
     pub(crate) addresses: Vec<(usize, usize)>,
 }
 
@@ -75,16 +75,16 @@ pub(crate) struct Variable {
 pub(crate) struct Function {
     pub(crate) name: String,
     pub(crate) entry: bool,
-    /// Without a body: one of `BUILTINS`.
+    /// A declaration without a body: one of `BUILTINS`.
     pub(crate) external: bool,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) returns: Vec<Parameter>,
-    /// The bits that each register has.
+    /// Bit mask of each register.
     pub(crate) masks: Vec<u64>,
     pub(crate) parameter_space: usize,
     pub(crate) local_size: usize,
     pub(crate) shared_size: usize,
-    /// Threads that a block may have, by `.maxntid` or `.reqntid`.
+    /// Maximum number of threads in a block, from `.maxntid` or `.reqntid`.
     pub(crate) max_threads: Option<u64>,
     pub(crate) code: Vec<Inst>,
 }
@@ -96,7 +96,7 @@ pub(crate) struct Parameter {
     pub(crate) size: usize,
 }
 
-/// Functions that drivers link into every module and that `exec` knows.
+/// Functions that drivers link into every module, and that `exec` implements.
 pub(crate) const BUILTINS: [&str; 2] = ["vprintf", "__assertfail"];
 
 impl Program {

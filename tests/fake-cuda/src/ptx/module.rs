@@ -1,4 +1,4 @@
-//! A module's directives: variables, kernels and functions.
+//! Parses a module's directives: variables, kernels and functions.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use super::lexer::{Token, tokens};
 use super::types::{Space, Type};
 use super::{BUILTINS, Error, Function, Parameter, Program, Reason, Result, Variable};
 
-/// The newest text version that the driver takes.
+/// The newest PTX version that the driver accepts.
 const NEWEST: (u64, u64) = (9, 0);
-/// More than any device has, so that sizes do not get out of hand.
+/// Larger than the memory of any device, to limit sizes.
 const LARGEST: usize = 1 << 30;
 
-/// Names of a module.
+/// A name in a module's scope.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Global {
     Variable(usize),
@@ -27,7 +27,7 @@ pub(super) struct Parser {
     pub(super) globals: HashMap<String, Global>,
 }
 
-/// Translates a module.
+/// Parses a module.
 pub(crate) fn parse(text: &str) -> Result<Program> {
     let mut parser = Parser {
         tokens: tokens(text)?,
@@ -163,7 +163,7 @@ impl Parser {
         Ok(align)
     }
 
-    /// Skips to the first token of another line.
+    /// Skips to the first token of the next line.
     pub(super) fn skip_line(&mut self) {
         let line = self.line();
         while !self.at_end() && self.line() == line {
@@ -180,7 +180,7 @@ impl Parser {
             Some(Token::Integer(version)) => format!("{version}.0"),
             _ => return self.expected("a version"),
         };
-        // `9.0` has become `9` as a float.
+        // The lexer has turned `9.0` into the float `9`.
         let (major, minor) = version.split_once('.').unwrap_or((&version, "0"));
         let numbers = (
             major.parse().unwrap_or(u64::MAX),
@@ -232,7 +232,7 @@ impl Parser {
         }
     }
 
-    /// Debug information: nothing in it is run.
+    /// Debug information, which is skipped.
     fn section(&mut self) -> Result<()> {
         while self.peek() != Some(&Token::Symbol('{')) {
             if self.take().is_none() {
@@ -256,7 +256,7 @@ impl Parser {
             let name = self.dot()?;
             match name.as_str() {
                 "align" if pointer => {
-                    // Of what the parameter points to.
+                    // The alignment of the data that the parameter points to.
                     self.alignment()?;
                 }
                 "align" => align = Some(self.alignment()?),
@@ -340,7 +340,7 @@ impl Parser {
         self.symbol(';', "`;`")
     }
 
-    /// Gives a shared variable its place.
+    /// Assigns an offset to a shared variable.
     pub(super) fn place_shared(&mut self, declared: &Declared) -> Result<u64> {
         let start = self.program.shared_size.next_multiple_of(declared.align);
         let end = start + declared.size;
@@ -354,7 +354,7 @@ impl Parser {
     fn initializer(&mut self, declared: &Declared, variable: &mut Variable) -> Result<()> {
         if self.take_symbol('{') {
             while !self.take_symbol('}') {
-                // Rows of an array with several dimensions follow each other.
+                // The rows of a multidimensional array follow each other.
                 if self.peek() == Some(&Token::Symbol('{')) {
                     self.initializer(declared, variable)?;
                 } else {
@@ -385,7 +385,7 @@ impl Parser {
         Ok(())
     }
 
-    /// `name`, `name+8` or `generic(name)+8` of a variable that is declared already.
+    /// `name`, `name+8` or `generic(name)+8`, for a variable that is already declared.
     fn initial_address(&mut self, name: &str, variable: &mut Variable) -> Result<()> {
         let mut name = name.to_owned();
         if name == "generic" && self.take_symbol('(') {
@@ -456,7 +456,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Directives between a function's head and its body.
+    /// Directives between a function's header and its body.
     fn performance(&mut self, function: &mut Function) -> Result<()> {
         let name = self.dot()?;
         let known = [
@@ -490,7 +490,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Parameters up to the closing parenthesis, laid out one after the other.
+    /// Parameters up to the closing parenthesis, with their offsets.
     fn parameters(&mut self) -> Result<Vec<Parameter>> {
         let mut parameters: Vec<Parameter> = Vec::new();
         let mut end = 0usize;

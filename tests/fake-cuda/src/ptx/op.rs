@@ -1,8 +1,8 @@
-//! Instructions as they are run: names resolved to numbers, types to what they mean.
+//! Instructions in executable form, with names resolved to indices and types to their meaning.
 
 use super::types::{Space, Type};
 
-/// Number of a register of the function.
+/// Index of a register in the function.
 pub(crate) type Reg = u16;
 
 /// An operand that has a value.
@@ -11,11 +11,11 @@ pub(crate) enum Source {
     Reg(Reg),
     Bits(u64),
     Special(Special),
-    /// The address of something in its own space.
+    /// The address of something within its own space.
     Address(Base),
 }
 
-/// Special registers. The number of those with three is the dimension.
+/// Special registers. The number of those with three components is the dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Special {
     Thread(usize),
@@ -34,15 +34,15 @@ pub(crate) enum Special {
     TotalShared,
 }
 
-/// What an address counts from.
+/// The base of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Base {
     Nothing,
     Reg(Reg),
-    /// A variable in global or constant memory, by its number.
+    /// A variable in global or constant memory, by index.
     Variable(usize),
     Shared(u64),
-    /// The end of all declared shared memory, where what the launch adds begins.
+    /// The end of all declared shared memory, where the launch's dynamic shared memory begins.
     DynamicShared,
     /// In the frame's part of local memory.
     Local(u64),
@@ -92,7 +92,7 @@ pub(crate) enum UnaryOp {
     Tanh,
 }
 
-/// Which part of a product is wanted.
+/// The part of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MulPart {
     Low,
@@ -108,7 +108,7 @@ pub(crate) enum Compare {
     Le,
     Gt,
     Ge,
-    /// The float comparisons that are true for NaNs.
+    /// Float comparisons that are true for NaN operands.
     Equ,
     Neu,
     Ltu,
@@ -171,7 +171,7 @@ pub(crate) enum Op {
         to: Reg,
         from: Source,
     },
-    /// Several values become one, the first lowest.
+    /// Combines several values into one; the first becomes the lowest bits.
     Pack {
         to: Reg,
         parts: Vec<Source>,
@@ -194,7 +194,7 @@ pub(crate) enum Op {
         from: Vec<Source>,
         address: Address,
     },
-    /// An address of a space becomes a generic one, or the other way round.
+    /// Converts an address of a space to a generic one, or the reverse.
     ToGeneric {
         space: Space,
         to: Reg,
@@ -267,7 +267,7 @@ pub(crate) enum Op {
         a: Source,
         b: Source,
     },
-    /// As a number: all ones, or 1.0, for true.
+    /// Writes the result as a number: all ones, or 1.0, for true.
     Set {
         compare: Compare,
         result: Type,
@@ -332,7 +332,7 @@ pub(crate) enum Op {
     },
     Call {
         function: usize,
-        /// Where arguments and results lie in the caller's parameter space.
+        /// Locations of arguments and results in the caller's parameter space.
         arguments: Vec<(usize, usize)>,
         results: Vec<(usize, usize)>,
     },
@@ -380,7 +380,7 @@ pub(crate) enum Op {
 /// An instruction, its guard, and its line.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inst {
-    /// Done if the predicate is not what this says it must not be: register, and the value wanted.
+    /// The instruction runs only if the predicate register has this value.
     pub(crate) guard: Option<(Reg, bool)>,
     pub(crate) op: Op,
     pub(crate) line: u32,

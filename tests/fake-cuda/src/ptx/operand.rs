@@ -1,4 +1,4 @@
-//! Operands and modifiers of one instruction, before it is known what they mean.
+//! Operands and modifiers of one instruction, before they are interpreted.
 
 use super::lexer::Token;
 use super::module::Parser;
@@ -18,7 +18,7 @@ pub(super) enum Operand {
     },
     /// `{a, b}`.
     Vector(Vec<Operand>),
-    /// `(a, b)` of a call.
+    /// `(a, b)` in a call.
     List(Vec<Operand>),
     /// `p|q`.
     Pair(String, String),
@@ -77,7 +77,7 @@ impl Parser {
             self.take();
             return Ok(Operand::Name(name));
         }
-        // The address of a variable and something, as an operand of `mov`.
+        // The address of a variable plus an offset, as an operand of `mov`.
         if self.peek() == Some(&Token::Symbol('+')) {
             self.take();
             let offset = self.signed()?;
@@ -93,7 +93,7 @@ impl Parser {
         let mut operands = Vec::new();
         while !self.take_symbol(end) {
             match self.peek() {
-                // Nothing nests, so that nobody can make this deep.
+                // Operands do not nest, so that no input can recurse deeply.
                 Some(Token::Symbol('{' | '(' | '[')) => return self.expected("an operand"),
                 _ => operands.push(self.operand()?),
             }
@@ -136,7 +136,7 @@ impl Parser {
     }
 }
 
-/// The modifiers of an instruction. Each is taken once; what is left at the end was not understood.
+/// The modifiers of an instruction. Each is taken once; a modifier that is left at the end is an error.
 pub(super) struct Modifiers {
     left: Vec<String>,
 }
@@ -151,7 +151,7 @@ impl Modifiers {
         found.map(|index| self.left.remove(index)).is_some()
     }
 
-    /// The first of these that is there.
+    /// Takes the first of these modifiers that is present.
     pub(super) fn take_any<T: Copy>(&mut self, known: &[(&str, T)]) -> Option<T> {
         let (index, value) = self.left.iter().enumerate().find_map(|(index, modifier)| {
             let entry = known.iter().find(|(name, _)| name == modifier);
@@ -161,13 +161,13 @@ impl Modifiers {
         Some(value)
     }
 
-    /// Takes those of these that make no difference here.
+    /// Takes those of these modifiers that make no difference here.
     pub(super) fn ignore(&mut self, names: &[&str]) {
         self.left
             .retain(|modifier| !names.contains(&modifier.as_str()));
     }
 
-    /// The first type.
+    /// Takes the first type.
     pub(super) fn kind(&mut self) -> Option<Type> {
         let index = self
             .left
@@ -181,7 +181,7 @@ impl Modifiers {
     }
 }
 
-/// The reason of an instruction whose parts do not fit.
+/// The error for an instruction whose parts do not fit.
 pub(super) fn unfit(name: &str) -> Reason {
     Reason::Operands(name.to_owned())
 }

@@ -1,4 +1,4 @@
-//! The parser: what it takes, what it refuses, and that nothing makes it fall over.
+//! Tests of the parser: accepted input, refused input, and that no input makes it panic.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::exec::fuzz;
 
 const HEAD: &str = ".version 7.5\n.target sm_75, debug\n.address_size 64\n";
 
-/// Something of everything, as compilers write it.
+/// A text that uses many features, in the style of compilers.
 const TEXT: &str = r#"
 // a comment
 .version 8.0
@@ -178,7 +178,7 @@ fn refuses_text_that_ends_within_braces() {
     }
 }
 
-/// A damage: where, and what comes there instead of how many characters.
+/// Random edits: a position, the number of characters to remove, and the text to insert.
 fn damages() -> impl Strategy<Value = Vec<(usize, usize, String)>> {
     let pieces = prop_oneof![
         Just(String::new()),
@@ -230,7 +230,7 @@ fn damages() -> impl Strategy<Value = Vec<(usize, usize, String)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
-    /// Whatever is parsed can be run: it may fault or take for ever, but nothing else.
+    /// Every text that parses can be run: it may fault or take forever, but must not panic.
     #[test]
     fn damaged_text_is_refused_or_runs(damages in damages()) {
         let mut text = TEXT.to_owned();

@@ -1,6 +1,6 @@
 //! Types and state spaces.
 
-/// What the bits of a value mean.
+/// The interpretation of a value's bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Unsigned,
@@ -39,7 +39,7 @@ impl Type {
             "64" => 64,
             _ => return None,
         };
-        // Half precision is not done here.
+        // Half precision is not supported.
         let known = kind != Kind::Float || bits >= 32;
         known.then_some(Self { kind, bits })
     }
@@ -52,7 +52,7 @@ impl Type {
         mask(self.bits)
     }
 
-    /// The bits of a float of this size.
+    /// The bits of a float with this type's size.
     pub(crate) fn float_bits(self, value: f64) -> u64 {
         if self.bits == 32 {
             u64::from((value as f32).to_bits())
@@ -69,7 +69,7 @@ impl Type {
         self.kind == Kind::Signed
     }
 
-    /// The same kind with other bits.
+    /// The same kind with another size.
     pub(crate) fn with_bits(self, bits: u32) -> Self {
         Self { bits, ..self }
     }
@@ -84,7 +84,7 @@ pub(crate) fn mask(bits: u32) -> u64 {
     }
 }
 
-/// Where memory is.
+/// A state space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Space {
     Generic,

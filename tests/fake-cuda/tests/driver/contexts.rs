@@ -1,4 +1,4 @@
-//! Start, contexts, and which is current.
+//! Initialization, contexts, and the current context.
 
 use crate::library::{Driver, call};
 

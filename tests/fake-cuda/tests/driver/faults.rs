@@ -1,4 +1,4 @@
-//! Everything that a test can order: failures, delays, hanging kernels, faults.
+//! Injected failures, delays, hanging kernels, and faults.
 
 use std::fs;
 
@@ -123,7 +123,7 @@ fn fault_stays_with_its_context() {
     assert_eq!(call!(driver, "cuCtxDestroy_v2", second), 0);
     assert_eq!(call!(driver, "cuCtxSetCurrent", first), 0);
     assert_eq!(call!(driver, "cuCtxDestroy_v2", first), 0);
-    // A kernel's own fault is no violation of the host.
+    // A fault of the kernel itself is not the host's violation.
     driver.assert_empty();
     let fault = driver.census()["kernels"]["last_fault"].to_string();
     assert!(

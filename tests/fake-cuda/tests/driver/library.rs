@@ -1,4 +1,4 @@
-//! The library as a program loads it, and its functions by name.
+//! The library as a program loads it, with its functions looked up by name.
 //!
 //! All unsafe code of these tests is here: calls of C functions whose types the tests spell out.
 
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use libloading::{Library, Symbol};
 use serde_json::Value;
 
-/// The loaded driver. The tests run in processes of their own (nextest), so that each has its own.
+/// The loaded driver. nextest runs each test in a separate process, so each test has a separate driver.
 pub(crate) struct Driver {
     library: Library,
 }
 
-/// Where cargo has put it: beside the directory of the test program.
+/// The path where cargo has put it, in the parent directory of the test program's.
 pub(crate) fn built() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let directory = program.parent().unwrap();
@@ -24,7 +24,7 @@ pub(crate) fn built() -> PathBuf {
 }
 
 impl Driver {
-    /// Loads a driver that is steered by these variables.
+    /// Loads a driver that is configured by these variables.
     pub(crate) fn load(settings: &[(&str, &str)]) -> Self {
         Self::open(&built(), settings)
     }
@@ -34,7 +34,7 @@ impl Driver {
             // SAFETY: the test has no other thread yet.
             unsafe { std::env::set_var(format!("FAKE_CUDA_{key}"), value) };
         }
-        // SAFETY: the library runs no code of its own at load.
+        // SAFETY: the library runs no code when it is loaded.
         let library = unsafe { Library::new(path) }.unwrap();
         Self { library }
     }
@@ -57,7 +57,7 @@ impl Driver {
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
-        // SAFETY: looked for, never called.
+        // SAFETY: the symbol is only looked up, never called.
         unsafe { self.library.get::<*const ()>(name) }.is_ok()
     }
 
@@ -77,7 +77,7 @@ impl Driver {
         serde_json::from_value(self.census()["violations"].clone()).unwrap()
     }
 
-    /// Ends a test: nothing is left, and nothing was done that must not be.
+    /// Asserts at the end of a test that no object is left and that there were no violations.
     pub(crate) fn assert_empty(&self) {
         let census = self.census();
         let left: Vec<_> = census["live"].as_object().unwrap().iter().collect();
@@ -88,7 +88,7 @@ impl Driver {
         assert_eq!(self.violations(), [""; 0]);
     }
 
-    /// Memory with these bytes.
+    /// Allocates device memory with these bytes.
     pub(crate) fn upload(&self, bytes: &[u8]) -> u64 {
         let mut address = 0u64;
         assert_eq!(
@@ -113,7 +113,7 @@ impl Driver {
         bytes
     }
 
-    /// A kernel of a text.
+    /// Loads a module from PTX text. Returns the module and a kernel of it.
     pub(crate) fn kernel(&self, text: &str, name: &str) -> (u64, u64) {
         let text = std::ffi::CString::new(text).unwrap();
         let name = std::ffi::CString::new(name).unwrap();
@@ -131,7 +131,7 @@ impl Driver {
         (module, function)
     }
 
-    /// Launches with parameters by pointers.
+    /// Launches a kernel with an array of parameter pointers.
     pub(crate) fn launch(
         &self,
         function: u64,
@@ -161,8 +161,8 @@ impl Driver {
     }
 }
 
-/// Calls a function of the driver with arguments whose types are as written: `value`, or
-/// `value => type` where the type has to be said.
+/// Calls a function of the driver with arguments of the given types: `value`, or `value => type` where the type is
+/// not obvious.
 macro_rules! call {
     ($driver:expr, $name:literal $(, $argument:expr $(=> $kind:ty)?)* $(,)?) => {{
         $crate::library::invoke!(@go $driver, $name, [$($argument $(=> $kind)?),*] [])
@@ -201,8 +201,8 @@ macro_rules! arguments {
         impl<$($kind),*> Arguments for ($($kind,)*) {
             fn apply(self, function: *const ()) -> i32 {
                 let ($($name,)*) = self;
-                // SAFETY: the symbol is a function of the driver's interface, with the argument
-                // types that the test has written down and a result of 32 bits.
+                // SAFETY: the symbol is a function of the driver's interface, with the argument types that the test
+                // has written down and a 32-bit result.
                 let function = unsafe {
                     std::mem::transmute::<*const (), extern "C" fn($($kind),*) -> i32>(function)
                 };

@@ -1,4 +1,4 @@
-//! The fake driver as a program with the library loaded sees it.
+//! The stand-in driver as seen by a program that has loaded the library.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Memory: whose is it, what is in it, and what is left.
+//! Memory: its owner, its contents, and leaks.
 
 use crate::library::{Driver, call};
 
@@ -115,7 +115,7 @@ fn pitched_copies_move_rectangles() {
     let bytes: Vec<_> = (0..64).collect();
     let address = driver.upload(&bytes);
     let mut out = [0u8; 12];
-    // From column 2, row 1 of rows of 8: three rows of four.
+    // Three rows of four bytes, from column 2 and row 1 of rows of eight.
     let shape: [usize; 16] = [
         2,
         1,

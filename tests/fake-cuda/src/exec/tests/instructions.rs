@@ -1,4 +1,4 @@
-//! Each instruction by its results.
+//! Tests each instruction by its results.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! A bench for the interpreter: runs kernels and evaluates single instructions.
+//! A test bench for the interpreter: runs kernels and evaluates single instructions.
 
 mod instructions;
 mod threads;
@@ -64,15 +64,15 @@ impl Bench {
         })
     }
 
-    /// Runs to the end.
+    /// Runs a kernel to its end.
     fn run(&mut self, text: &str, shape: (u32, u32), parameters: &[u64]) -> Result<(), Fault> {
         let mut run = self.launch(text, shape, parameters);
         while run.advance(1000, &mut self.memory)? == Progress::Running {}
         Ok(())
     }
 
-    /// What instructions leave in a register, given three numbers in `%h1..3` (16 bits), `%r1..3`,
-    /// `%d1..3`, and in `%p1..3` whether they are odd.
+    /// The value of a register after some instructions. They get three numbers in `%h1..3` (16 bits), `%r1..3`, and
+    /// `%d1..3`, and in `%p1..3` whether the numbers are odd.
     fn evaluate(&mut self, instructions: &str, result: &str, inputs: [u64; 3]) -> u64 {
         let out = self.allocate(8);
         let loads: String = (1..=3)

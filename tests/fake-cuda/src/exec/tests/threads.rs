@@ -1,4 +1,4 @@
-//! Calls, variables, and how threads of a block interact.
+//! Calls, variables, and interaction of a block's threads.
 
 use super::*;
 
@@ -44,7 +44,7 @@ fn variables_have_addresses_and_initial_values() {
 
 #[test]
 fn barriers_wait_for_all_threads() {
-    // Each thread writes its number, and reads that of the thread opposite, 100 times in turn.
+    // 100 times, each thread writes its number and reads that of the opposite thread.
     let text = "
         .shared .align 4 .b8 place[512];
         .visible .entry k(.param .u64 out) {
@@ -129,7 +129,7 @@ fn warps_shuffle_and_vote() {
         [1, 0, 3, 2]
     );
     assert_eq!(run("shfl.sync.idx.b32 %r2, %r1, 5, 31, -1;"), [5; 32]);
-    // Parts of eight lanes.
+    // Segments of eight lanes.
     assert_eq!(
         run("shfl.sync.idx.b32 %r2, %r1, 1, 0x181f, -1;")[6..10],
         [1, 1, 9, 9]
@@ -172,7 +172,7 @@ fn faults_say_where() {
         ("ld.global.u32 %r1, [%d0+-4];", Code::ILLEGAL_ADDRESS),
         ("ld.global.u32 %r1, [0];", Code::ILLEGAL_ADDRESS),
         ("ld.global.u32 %r1, [%d0+2];", Code::MISALIGNED_ADDRESS),
-        // Declared and dynamic shared memory, and not a byte more.
+        // Declared and dynamic shared memory; the next byte faults.
         ("st.shared.u32 [place+80], 1;", Code::ILLEGAL_ADDRESS),
         ("ld.local.u32 %r1, [1024];", Code::ILLEGAL_ADDRESS),
         ("trap;", Code::LAUNCH_FAILED),
