@@ -1,4 +1,4 @@
-// What a function in JavaScript does once: tables, classes, compiled expressions.
+// The one-time initialization of a JavaScript function: tables, classes, compiled expressions.
 const words = [];
 for (let number = 0; number < 20000; number++) {
   words.push({ number, name: "word" + number.toString(36), even: number % 2 === 0 });

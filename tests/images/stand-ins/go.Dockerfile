@@ -1,4 +1,4 @@
-# In the place of golang:1.24-bookworm.
+# Replaces golang:1.24-bookworm.
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv ca-certificates \

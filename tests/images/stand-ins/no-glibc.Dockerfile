@@ -1,4 +1,4 @@
-# In the place of alpine: programs, and no glibc.
+# Replaces alpine: programs without glibc.
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE} AS files
 RUN apt-get update && apt-get install -y --no-install-recommends busybox-static \

@@ -1,4 +1,4 @@
-# In the place of node:22-bookworm-slim.
+# Replaces node:22-bookworm-slim.
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv ca-certificates \

@@ -1,4 +1,4 @@
-# In the place of rust:1.95-slim-bookworm.
+# Replaces rust:1.95-slim-bookworm.
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
 ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:/usr/local/bin:/usr/bin:/bin

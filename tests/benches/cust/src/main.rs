@@ -1,7 +1,7 @@
-//! What calls, launches, copies and a matrix product cost in a native program over the crate cust: the lines that
-//! `fixtures/cuda/bench.c` prints, for the same kernels.
+//! Measures calls, launches, copies and a matrix product in a native program that uses the crate cust, and prints the
+//! same lines as `fixtures/cuda/bench.c` for the same kernels.
 //!
-//! Arguments: the kernels' PTX, bytes of the copies, rows of the matrices; what is 0 is not measured.
+//! Arguments: the kernels' PTX, the size of the copies in bytes, and the rows of the matrices; 0 skips a measurement.
 
 use std::error::Error;
 use std::time::Instant;
@@ -16,7 +16,7 @@ const TIMES: usize = 5;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// The best of some batches, in microseconds a call.
+/// The best of several batches, in microseconds per call.
 fn measure(
     name: &str,
     calls: usize,

@@ -385,7 +385,7 @@ fn may_run(driver: &Driver, function: &str, count: u64) -> Result {
     if !driver.initialized {
         return Err(Code::NOT_INITIALIZED);
     }
-    // These functions still end what they should end.
+    // These functions still work after a fault that affected the whole process.
     let ends = [
         "Destroy",
         "Unload",

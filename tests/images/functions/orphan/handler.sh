@@ -1,5 +1,5 @@
 #!/bin/bash
-# Leaves a process behind whose parent is gone, and tells its number.
+# Leaves an orphaned process behind, and prints its process ID.
 (
     sleep 600 >/dev/null 2>&1 </dev/null &
     echo "$!"

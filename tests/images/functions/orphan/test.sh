@@ -1,2 +1,2 @@
 #!/bin/bash
-# None: what it does is for a running container.
+# No test, because the function only makes sense in a running container.

@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-/* Takes longer than the signal that ends the runner. */
+/* Still runs when the signal to end the runner arrives. */
 int handle(void) {
   sleep(3);
   faas_printf("done\n");
