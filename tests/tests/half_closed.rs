@@ -1,5 +1,5 @@
-//! Wasm mode: a client that has closed its sending side behind a complete request is answered; one whose connection
-//! was reset, or that closed within a request, is not waited for.
+//! Wasm mode: a client that closes its sending side after a complete request gets a response. If the connection was
+//! reset, or was closed within a request, the run ends.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -54,7 +54,7 @@ fn sized(target: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Reads answers until the connection ends, which it must do cleanly.
+/// Reads responses until the connection ends, which must happen cleanly.
 #[track_caller]
 fn answers(stream: TcpStream) -> Vec<Response> {
     let mut reader = BufReader::new(stream);
@@ -87,7 +87,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The first request goes to a replica, later ones run on the thread that reads them.
+/// The first request runs in a replica, and later ones run on the I/O thread.
 #[test]
 fn a_complete_request_is_answered() {
     let runner = obey(&[]);
@@ -110,7 +110,7 @@ fn a_complete_request_is_answered() {
     assert_eq!(runner.metric(INPUT), None);
 }
 
-/// HTTP/1.0, more header lines than are usual, and a request for another protocol each take their own way.
+/// HTTP/1.0, an unusual number of header lines, and an upgrade request each take a separate code path.
 #[test]
 fn requests_of_other_forms_are_answered() {
     let runner = obey(&[]);
@@ -174,7 +174,7 @@ fn probes_and_metrics_are_answered() {
     }
 }
 
-/// A time limit holds as for any other client, and a request that waits keeps its place.
+/// The time limit applies as to any other client, and a waiting request keeps its place in the queue.
 #[test]
 fn limits_apply() {
     let runner = obey(&[
@@ -188,7 +188,7 @@ fn limits_apply() {
     runner.wait_for_metric("wasm_queue_length", 1.0);
     assert_eq!(runner.get("/ok").status, 429);
     assert_eq!(answer(spinning).status, 504);
-    // It has waited for as long as it might run, or has run in the last moment.
+    // The request has waited until its own deadline, or has run at the last moment.
     assert!([200, 504].contains(&answer(waiting).status));
 }
 
@@ -212,7 +212,8 @@ fn a_reset_ends_the_run() {
     }
 }
 
-/// Until something is sent to it, a client that has closed all of its connection looks like one that waits.
+/// Until something is sent to it, a client that has closed its whole connection looks like one that waits for its
+/// response.
 #[test]
 fn closed_clients_are_noticed_when_output_is_sent() {
     let runner = obey(&[]);
@@ -238,7 +239,7 @@ fn an_incomplete_request_ends() {
     };
     let (length, chunks) = ("Content-Length: 1000000", "Transfer-Encoding: chunked");
     let chunk = [b"186a0\r\n", &[b'x'; 100_000][..], b"\r\n"].concat();
-    // Nothing has run yet.
+    // The guest has not started.
     for (framing, body) in [
         (length, &b"some"[..]),
         (chunks, b""),
@@ -253,7 +254,7 @@ fn an_incomplete_request_ends() {
     runner.wait_for_metric("http_requests_in_flight", 0.0);
     assert_eq!(runner.metric(RETURNED), None, "{}", runner.metrics());
     assert_eq!(runner.metric(INPUT), None);
-    // A replica has the request: of a guest that waits for the rest, and of one that does not read on.
+    // A replica has the request. One guest waits for the rest of the body, and the other one does not read on.
     let spins = Guest::compiled(&Work::new().write("spins.wat", SPINS), Backend::Cranelift);
     let spinning = spins.serve().env("exec_timeout", "1h").start();
     for runner in [runner, spinning] {
@@ -297,7 +298,7 @@ fn half_closed_clients_do_not_hold_up_the_end() {
     let runner = obey(&[("healthcheck_interval", "1ms")]);
     let running = half_closed(&runner, &get("/sleep/1000"));
     runner.wait_for_metric(RUNNING, 1.0);
-    // This one has its answer and keeps its side open.
+    // This client has its response and keeps its side open.
     let mut idle = connect(runner.address()).expect("it listens");
     idle.write_all(&get("/ok")).expect("written");
     let mut reader = BufReader::new(idle);
@@ -312,7 +313,7 @@ fn half_closed_clients_do_not_hold_up_the_end() {
     assert!(log.contains("Exiting. Active connections: 0"), "{log}");
 }
 
-/// A connection between two requests ends with the client's side of it.
+/// If the client closes its side between two requests, the connection ends.
 #[test]
 fn idle_connections_are_closed_with_the_clients_side() {
     let runner = obey(&[("read_timeout", "1h")]);
@@ -331,7 +332,7 @@ fn idle_connections_are_closed_with_the_clients_side() {
     let before = open_files(&runner);
     for how in [None, Some(Shutdown::Write), Some(Shutdown::Both)] {
         let clients: Vec<_> = (0..50).map(|_| answered()).collect();
-        // Scrapes that had not ended may have been counted before.
+        // Scrapes that had not finished may be part of the earlier count.
         wait_until("they are open", || open_files(&runner) >= before + 40);
         for client in &clients {
             if let Some(how) = how {
@@ -348,7 +349,7 @@ fn idle_connections_are_closed_with_the_clients_side() {
         }
         wait_until("they are closed", || open_files(&runner) <= before + 2);
     }
-    // Nor does a connection remain that was half-closed during its request.
+    // A connection that was half-closed during its request does not remain either.
     let clients: Vec<_> = (0..50)
         .map(|_| half_closed(&runner, &get("/sleep/200")))
         .collect();

@@ -1,4 +1,4 @@
-//! Stored modules, `cases/*.wat`: differences that were found once. And the test of the test.
+//! Stored modules, `cases/*.wat`, which have shown differences before. Also the self-test of these tests.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::oracle::Oracle;
 use crate::seeds::Directory;
 use crate::subject::{Backend, Programs};
 
-/// What the stored modules came to.
+/// Results of the stored modules.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) modules: usize,
@@ -61,7 +61,7 @@ pub(crate) fn run(programs: &Programs, known: &Known) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Fails unless differences are found: what is expected is of one module, what is built is another.
+/// Fails unless differences are detected: the expected results come from one module, and the build uses another.
 ///
 /// # Errors
 ///

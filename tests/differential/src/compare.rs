@@ -1,4 +1,4 @@
-//! Runs one module by all engines and finds where they differ.
+//! Runs a module with all engines and finds differences.
 
 use std::fmt;
 use std::path::Path;
@@ -10,16 +10,16 @@ use crate::oracle::Oracle;
 use crate::run::{Ending, Run, TrapKind};
 use crate::subject::{Backend, Built, Programs};
 
-/// What became of a module with one backend.
+/// The outcome of a module with one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// All runs agree.
     Same,
-    /// The backend says that it does not build such modules.
+    /// The backend reports that it does not support such modules.
     Refused(String),
-    /// A run met the end of a stack, which is at another place in each engine.
+    /// A run reached the end of a stack, which differs between engines.
     StackOverflow,
-    /// They differ.
+    /// The runs differ.
     Different(Difference),
 }
 
@@ -29,26 +29,26 @@ pub(crate) struct Difference {
     pub(crate) backend: Backend,
     /// The call that the run began with.
     pub(crate) first_call: u32,
-    /// The call where it shows.
+    /// The call in which the difference shows.
     pub(crate) call: u32,
     pub(crate) kind: DifferenceKind,
 }
 
-/// How an engine differs from the oracle.
+/// The kind of difference from the oracle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DifferenceKind {
-    /// The build failed where the module is valid.
+    /// The build failed although the module is valid.
     Build(String),
-    /// Another value.
+    /// A different value.
     Value { expected: Record, found: Record },
-    /// Another end of the run.
+    /// A different end of the run.
     Ending { expected: Ending, found: Ending },
-    /// Another number or kind of records, although the ends agree.
+    /// A different number or kind of records, although the runs end the same way.
     Shape,
 }
 
 impl DifferenceKind {
-    /// Whether a smaller module shows the same: the kind without its numbers.
+    /// Whether a smaller module shows the same difference: the same kind, apart from numbers.
     pub(crate) fn resembles(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Build(a), Self::Build(b)) => a == b,
@@ -87,17 +87,17 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What the oracle says of a module: a run for each place where calls begin, after a trap anew.
+/// The oracle's results for a module: one run from the first call, and another one after each trap.
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
     runs: Vec<(u32, Run)>,
-    /// How many runs end in a trap.
+    /// Number of runs that end in a trap.
     pub(crate) traps: usize,
-    /// How many calls return.
+    /// Number of calls that return.
     pub(crate) returned: usize,
 }
 
-/// Runs a module by the oracle.
+/// Runs a module with the oracle.
 ///
 /// # Errors
 ///
@@ -136,7 +136,7 @@ fn traps_at_start(compiled: &crate::oracle::Compiled<'_>, driven: &Driven) -> Re
     Ok(compiled.run(&driven.end().to_le_bytes())?.ending != Ending::Returned)
 }
 
-/// How many calls an output has records of.
+/// Number of calls that the output has records of.
 fn calls(output: &[u8]) -> Option<usize> {
     let records = Record::parse(output)?;
     let mut calls: Vec<_> = records.iter().map(|record| record.call).collect();
@@ -144,7 +144,7 @@ fn calls(output: &[u8]) -> Option<usize> {
     Some(calls.len())
 }
 
-/// Builds and runs a module by a backend, and compares with what was expected.
+/// Builds and runs a module with a backend, and compares the results with the expected ones.
 ///
 /// # Errors
 ///
@@ -190,7 +190,7 @@ pub(crate) fn verdict(
     Ok(Verdict::Same)
 }
 
-/// The first difference between two runs, and the call where it shows.
+/// The first difference between two runs, and the call in which it shows.
 pub(crate) fn difference(first: u32, wanted: &Run, found: &Run) -> Option<(u32, DifferenceKind)> {
     let ending = || DifferenceKind::Ending {
         expected: wanted.ending.clone(),
@@ -229,7 +229,7 @@ pub(crate) fn difference(first: u32, wanted: &Run, found: &Run) -> Option<(u32, 
     if wanted.ending != found.ending {
         return Some((call.unwrap_or_else(next), ending()));
     }
-    // The same end at another place: a call that should have ended the run returned, or the other way round.
+    // The same end at a different place: a call returned that should have ended the run, or the reverse.
     (a.len() != b.len()).then(|| {
         let (expected, found) = if a.len() < b.len() {
             (wanted.ending.clone(), Ending::Returned)
@@ -281,7 +281,7 @@ mod tests {
                 1,
                 "return expected, trap: unreachable",
             ),
-            // All records of call 1 are there, so that it is the next one that trapped.
+            // All records of call 1 exist, so the next call trapped.
             (
                 run(&[(1 << 32 | 1 << 16, 7), (1 << 32 | 2 << 16, 8)], trap),
                 2,

@@ -1,10 +1,10 @@
-//! Removes what engines may do in different ways from a module.
+//! Removes everything from a module that engines may implement differently.
 //!
-//! - NaNs that wasm-smith does not make canonical: those of promotions and demotions.
-//! - Relaxed SIMD. Where one operand decides (swizzle, lane selection, Q15 product, dot product), it is restricted to values for
-//!   which the specification permits one result, and the instruction stays. The others (multiply-add, minimum, maximum,
-//!   truncation) become their deterministic counterparts; `instructions` tests them.
-//! - Shared memories become unshared ones: there is one thread, and atomic accesses are the same.
+//! - NaNs of promotions and demotions, which wasm-smith does not make canonical.
+//! - Relaxed SIMD. If one operand decides the result (swizzle, lane selection, Q15 product, dot product), that
+//!   operand is restricted to values with one permitted result, and the instruction stays. The others (multiply-add,
+//!   minimum, maximum, truncation) become their deterministic counterparts; `instructions` tests them.
+//! - Shared memories, which become unshared. There is only one thread, so atomic accesses behave the same.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -16,7 +16,7 @@ use wasmparser::{FunctionBody, Operator};
 
 use crate::sections::Sections;
 
-/// A function that is added where a rewritten instruction needs its operand twice.
+/// A helper function for a rewritten instruction that needs its operand twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Helper {
     CanonicalF32,
@@ -30,7 +30,7 @@ enum Helper {
     DotAdd,
 }
 
-/// Rewrites a module so that all engines must agree on what it does.
+/// Rewrites a module so that all engines must agree on its behavior.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ impl Rewriter {
             O::F64x2PromoteLowF32x4 => vec![I::F64x2PromoteLowF32x4, self.call(H::CanonicalF64x2)],
             // Indices of at least 16 select zero; all engines agree on those with the top bit.
             O::I8x16RelaxedSwizzle => vec![splat8(0x8f), I::V128And, I::I8x16RelaxedSwizzle],
-            // Masks of ones or of zeros.
+            // Restrict the masks to all ones and all zeros.
             O::I8x16RelaxedLaneselect => vec![splat8(0), I::I8x16LtS, I::I8x16RelaxedLaneselect],
             O::I16x8RelaxedLaneselect => vec![splat8(0), I::I16x8LtS, I::I16x8RelaxedLaneselect],
             O::I32x4RelaxedLaneselect => vec![splat8(0), I::I32x4LtS, I::I32x4RelaxedLaneselect],
@@ -92,7 +92,7 @@ impl Rewriter {
             O::I16x8RelaxedQ15mulrS => {
                 vec![splat16(-0x7fff), I::I16x8MaxS, I::I16x8RelaxedQ15mulrS]
             }
-            // Seven bits without a sign.
+            // Restrict the operand to seven bits without a sign.
             O::I16x8RelaxedDotI8x16I7x16S => {
                 vec![splat8(0x7f), I::V128And, I::I16x8RelaxedDotI8x16I7x16S]
             }
@@ -248,7 +248,7 @@ impl Helper {
     }
 }
 
-/// `value` into local 0, with each lane that is a NaN replaced.
+/// Stores `value` in local 0, with each NaN lane replaced.
 fn canonical(
     value: Vec<Instruction<'static>>,
     equal: Instruction<'static>,

@@ -1,15 +1,15 @@
-//! Adds a driver to a module: a `_start` that calls every exported function and prints what came of it.
+//! Adds a driver to a module: a `_start` that calls every exported function and prints the results.
 //!
-//! Standard input has the number of the first call in four bytes. After each call the driver writes records for its results and
-//! for the state that it left: globals, sizes and contents of memories and tables. A trap ends the run; the next run then
-//! begins with the call after that, in a fresh instance.
+//! Standard input contains the number of the first call in four bytes. After each call, the driver writes records of
+//! the results and of the resulting state: globals, and sizes and contents of memories and tables. A trap ends the
+//! run. The next run then starts with the following call in a fresh instance.
 //!
 //! ```text
 //! record: 8 bytes  call << 32 | kind << 16 | index
 //!         8 bytes  value: bits of a number, whether a reference is null, or a hash
 //! ```
 //!
-//! The driver needs a memory, which it adds behind the others and exports as `memory`:
+//! The driver needs a memory, which it adds after the others and exports as `memory`:
 //!
 //! ```text
 //!      0  one buffer descriptor of WASI: address, length
@@ -31,9 +31,9 @@ use crate::random::Random;
 use crate::sections::{Known, Sections, value_type};
 use crate::values;
 
-/// Bytes of a record.
+/// Size of a record in bytes.
 const RECORD: i32 = 16;
-/// Where records begin.
+/// Address of the first record.
 const BUFFER: i32 = 256;
 const MEMORY_PAGES: u64 = 1;
 const MOST_RECORDS: usize = (65536 - BUFFER as usize) / RECORD as usize;
@@ -43,14 +43,14 @@ const IMPORTED: u32 = 2;
 const FD_READ: u32 = 0;
 const FD_WRITE: u32 = 1;
 
-/// How often each function is called, with different arguments.
+/// Number of calls of each function, with different arguments.
 const CALLS: usize = 2;
 
-/// What a record is about.
+/// The subject of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// The call returned. So there is a record of each call that did.
+    /// The call returned. Each call that returns has such a record.
     Returned = 0,
     Result = 1,
     Global = 2,
@@ -60,7 +60,7 @@ pub(crate) enum Kind {
     Table = 6,
 }
 
-/// One line of what a run printed.
+/// One record of a run's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) call: u32,
@@ -70,7 +70,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The records of an output; `None` if it is no sequence of records.
+    /// Parses the records of an output. Returns `None` if it is malformed.
     pub(crate) fn parse(output: &[u8]) -> Option<Vec<Self>> {
         let (chunks, rest) = output.as_chunks::<16>();
         let record = |bytes: &[u8; 16]| {
@@ -85,7 +85,7 @@ impl Record {
         rest.is_empty().then(|| chunks.iter().map(record).collect())
     }
 
-    /// What it is about, without the value.
+    /// The record's subject, without the value.
     pub(crate) fn subject(&self) -> String {
         let kind = match self.kind {
             kind if kind == Kind::Returned as u16 => "return",
@@ -175,7 +175,7 @@ impl Reencode for Shift {
         exports: &mut wasm_encoder::ExportSection,
         export: wasmparser::Export<'_>,
     ) -> Result<(), reencode::Error<Infallible>> {
-        // The names of the driver's own exports must be free.
+        // The names of the driver's exports must be free.
         let name = format!("module.{}", export.name);
         let index = self.external_index(export.kind, export.index)?;
         exports.export(&name, self.export_kind(export.kind)?, index);
@@ -187,7 +187,7 @@ struct Driver {
     sections: Sections,
     known: Known,
     memory: u32,
-    /// Global that holds the end of the records.
+    /// The global that holds the end of the records.
     cursor: u32,
     emit: u32,
     flush: u32,
@@ -227,7 +227,7 @@ impl Driver {
         self.add(&[ValType::I64, ValType::I64], &body)
     }
 
-    /// `flush()` writes all records; a write may take a part of them.
+    /// `flush()` writes all records, and handles partial writes.
     fn add_flush(&mut self) -> u32 {
         use Instruction as I;
         let word = self.at(0, 2);
@@ -340,7 +340,7 @@ impl Driver {
         Ok(self.add(&[], &body))
     }
 
-    /// `state(call: i64)` records what can be seen of globals, memories and tables.
+    /// `state(call: i64)` records the observable state of globals, memories and tables.
     fn add_state(&mut self) -> Result<u32> {
         use Instruction as I;
         let globals = self.known.globals.clone();
@@ -431,7 +431,7 @@ pub(crate) fn prepare(
     Ok(instructions)
 }
 
-/// Calls a function of WASI for one buffer, and ignores its error: too little output is a difference anyway.
+/// Calls a WASI function with one buffer, and ignores its error, because missing output is a difference anyway.
 fn wasi(body: &mut Function, function: u32, file: i32) {
     use Instruction as I;
     body.instruction(&I::I32Const(file))
@@ -458,8 +458,8 @@ fn words<'a>(ty: Parsed, get: &Instruction<'a>) -> Vec<Vec<Instruction<'a>>> {
     }
 }
 
-/// The hash of local 2 items of `step` positions into local 3, each pushed by `item` for the position in local 1. It is FNV-1a
-/// over words, with a rotation so that high bits reach low ones.
+/// Hashes the items at local 2 positions into local 3, in steps of `step`. `item` pushes the item at the position in
+/// local 1. The hash is FNV-1a over words, with a rotation so that high bits affect low ones.
 fn hash(body: &mut Function, step: i32, item: &[Instruction<'_>]) {
     use Instruction as I;
     body.instruction(&I::I32Const(0))

@@ -1,4 +1,4 @@
-//! A random module for a seed: wasm-smith's, with loops that end and results that every engine must agree on.
+//! Generates a random module from a seed with wasm-smith. Its loops end, and all engines must agree on its results.
 
 use anyhow::{Context as _, Result};
 use arbitrary::Unstructured;
@@ -7,10 +7,11 @@ use wasm_smith::{Config, Module};
 use crate::determinize;
 use crate::random::Random;
 
-/// How often a call of the driver may enter a function or a loop. Low, so that no recursion reaches the end of a stack.
+/// How often a driver's call may enter a function or a loop. The number is low, so that no recursion reaches the end
+/// of a stack.
 pub(crate) const FUEL: i32 = 300;
 
-/// Random bytes that wasm-smith may spend on a module.
+/// Number of random bytes that wasm-smith may use for a module.
 const LEAST_ENTROPY: usize = 512;
 const MOST_ENTROPY: usize = 6144;
 const PAGE: u64 = 65536;
@@ -23,11 +24,11 @@ pub(crate) struct Generated {
     pub(crate) fuel: u32,
 }
 
-/// The module of a seed: always the same for one version of wasm-smith.
+/// The module for a seed, which is always the same for one version of wasm-smith.
 ///
 /// # Errors
 ///
-/// wasm-smith fails, which it does for no seed so far.
+/// wasm-smith fails. No such seed is known.
 pub(crate) fn module(seed: u64) -> Result<Generated> {
     let mut random = Random::new(seed);
     let config = config(&mut random);
@@ -40,26 +41,26 @@ pub(crate) fn module(seed: u64) -> Result<Generated> {
     Ok(Generated { wasm, fuel })
 }
 
-/// What a module may use. Each feature is left out of some modules: some faults show only where few features meet, and a
-/// backend that refuses one must not refuse most of the modules.
+/// The features that a module may use. Each feature is omitted from some modules, because some faults show only if
+/// few features are combined, and because a backend that refuses a feature must not refuse most modules.
 fn config(random: &mut Random) -> Config {
     let traps = random.chance(1, 2);
     let simd = random.chance(3, 4);
     let reference_types = random.chance(3, 4);
     Config {
-        // What the engine does not have.
+        // Features that the engine does not support.
         gc_enabled: false,
         memory64_enabled: false,
         compact_imports_enabled: false,
         max_imports: 0,
-        // Values, in which engines may differ.
+        // Values on which engines may differ.
         canonicalize_nans: true,
-        // What a host may refuse to grow is bounded by the module.
+        // Growth that a host may refuse is bounded by the module.
         memory_max_size_required: true,
         table_max_size_required: true,
         max_memory32_bytes: 4 * PAGE,
         max_table_elements: 64,
-        // The driver calls functions by their indices; exports keep `ref.func` valid.
+        // The driver calls functions by index. Exporting them keeps `ref.func` valid.
         export_everything: true,
         disallow_traps: !traps,
         allow_floats: random.chance(7, 8),

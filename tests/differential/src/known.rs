@@ -1,5 +1,5 @@
-//! `known.tsv`: refusals and differences that are known, each with its reason. The list must shrink: an entry that a complete run
-//! does not meet is an error.
+//! `known.tsv`: known refusals and differences, each with its reason. The list must shrink: an entry that a complete
+//! run does not encounter is an error.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,10 +10,10 @@ use crate::subject::Backend;
 
 const LIST: &str = include_str!("../known.tsv");
 
-/// What an entry is about.
+/// The subject of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum About {
-    /// A module that the backend says it does not build.
+    /// A module that the backend reports as unsupported.
     Refusal,
     /// A fault.
     Difference,
@@ -24,14 +24,14 @@ pub(crate) enum About {
 struct Entry {
     about: About,
     backend: &'static str,
-    /// Part of the message.
+    /// A part of the message.
     pattern: &'static str,
-    /// Whether the seeds of CI meet it.
+    /// Whether the seeds in CI encounter it.
     often: bool,
     reason: &'static str,
 }
 
-/// The list, and how often each entry was met.
+/// The list, with the number of encounters of each entry.
 #[derive(Debug)]
 pub(crate) struct Known {
     entries: Vec<Entry>,
@@ -62,7 +62,7 @@ impl Known {
         })
     }
 
-    /// The reason why this is known, which counts as met then.
+    /// The reason why this is known, if it is. Counts as an encounter.
     pub(crate) fn reason(
         &self,
         about: About,
@@ -82,7 +82,7 @@ impl Known {
         Some(self.entries[found].reason)
     }
 
-    /// A line for each entry that was met, with its count.
+    /// A line for each entry that was encountered, with its count.
     pub(crate) fn lines(&self) -> Vec<String> {
         let met = self
             .met
@@ -104,7 +104,7 @@ impl Known {
         met.iter().map(line).collect()
     }
 
-    /// Patterns of the entries that a complete run must meet and this one did not.
+    /// Patterns of the entries that a complete run must encounter but this one did not.
     pub(crate) fn stale(&self) -> Vec<&'static str> {
         let met = self
             .met

@@ -1,4 +1,4 @@
-//! Differential tests: random modules, single instructions and stored cases, by both code generators and by wasmtime.
+//! Differential tests: random modules, single instructions and stored cases, with both backends and wasmtime.
 //!
 //! ```text
 //! faas-wasm-differential [--count N] [--seed SEED] [--found DIRECTORY] [--levels LEVEL,...]
@@ -32,7 +32,8 @@ use crate::known::Known;
 use crate::seeds::Campaign;
 use crate::subject::Programs;
 
-/// Seeds of a complete run: with fewer, an entry of the list of what is known may go unmet.
+/// Number of seeds in a complete run. A run with fewer may not encounter all entries in the list of known
+/// differences.
 const COMPLETE: u64 = 300;
 const FIRST_SEED: u64 = 1;
 
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs everything, and returns how many findings there are.
+/// Runs everything, and returns the number of findings.
 fn run(arguments: &Arguments) -> Result<usize> {
     let programs = Programs::of_environment()?;
     programs.require_backends()?;

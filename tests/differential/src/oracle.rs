@@ -1,4 +1,4 @@
-//! wasmtime, which says what a module should do.
+//! wasmtime as the oracle, which defines the expected behavior of a module.
 
 use anyhow::{Context as _, Result};
 use wasmtime::{
@@ -8,19 +8,19 @@ use wasmtime::{
 
 use crate::run::{Ending, Run, TrapKind};
 
-/// Stack of a guest, as of the runner. It is a part of the thread's own, which has 2 MiB.
+/// Stack size of a guest, as in the runner. It is part of the thread's stack, which has 2 MiB.
 const STACK: usize = 1 << 20;
-/// Instructions of a run that is bounded. The driver's hashes take most of them.
+/// Maximum number of instructions of a bounded run. The driver's hashes use most of them.
 const FUEL: u64 = 100_000_000;
 
-/// An engine that compiles without optimization, so that it shares as little as possible with what is tested.
+/// An engine that compiles without optimization, so that it shares as little as possible with the tested programs.
 pub(crate) struct Oracle {
     engine: Engine,
-    /// Instructions that a run may take, if that is bounded.
+    /// Maximum number of instructions of a run, if it is bounded.
     fuel: Option<u64>,
 }
 
-/// What a guest can reach.
+/// The state that a guest can access.
 #[derive(Default)]
 struct Host {
     input: Vec<u8>,
@@ -28,7 +28,7 @@ struct Host {
 }
 
 impl Oracle {
-    /// An oracle for modules that are known to end.
+    /// An oracle for modules that are known to terminate.
     ///
     /// # Errors
     ///
@@ -37,7 +37,7 @@ impl Oracle {
         Self::with_fuel(None)
     }
 
-    /// An oracle that fails on a module that takes long.
+    /// An oracle that fails on a module that runs long.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Oracle {
             .wasm_tail_call(true)
             .wasm_threads(true)
             .wasm_wide_arithmetic(true)
-            // An instance is made for every run: small mappings are cheaper.
+            // Every run makes a new instance, and small mappings are cheaper.
             .memory_reservation(1 << 20)
             .memory_guard_size(1 << 16)
             .memory_may_move(true);
@@ -72,7 +72,7 @@ impl Oracle {
     ///
     /// # Errors
     ///
-    /// It is not valid.
+    /// The module is not valid.
     pub(crate) fn compile(&self, wasm: &[u8]) -> Result<Compiled<'_>> {
         let module = Module::new(&self.engine, wasm)?;
         let mut linker = Linker::new(&self.engine);
@@ -94,11 +94,11 @@ pub(crate) struct Compiled<'a> {
 }
 
 impl Compiled<'_> {
-    /// Runs `_start` of a fresh instance, with standard input.
+    /// Runs `_start` in a fresh instance, with standard input.
     ///
     /// # Errors
     ///
-    /// The module has no `_start`, or wasmtime failed in another way than a guest can.
+    /// The module has no `_start`, or wasmtime fails for a reason that a guest cannot cause.
     pub(crate) fn run(&self, input: &[u8]) -> Result<Run> {
         let host = Host {
             input: input.into(),
@@ -155,7 +155,7 @@ fn memory(caller: &mut Caller<'_, Host>) -> Option<Memory> {
     caller.get_export("memory").and_then(Extern::into_memory)
 }
 
-/// WASI's error numbers.
+/// Error numbers of WASI.
 const SUCCESS: i32 = 0;
 const FAULT: i32 = 21;
 
@@ -198,7 +198,7 @@ fn fd_write(
     if copied.is_some() { SUCCESS } else { FAULT }
 }
 
-/// Start and length of the buffer that a descriptor names.
+/// Address and length of a descriptor's buffer.
 fn buffer(data: &[u8], descriptor: i32) -> Option<(usize, usize)> {
     let word = |at: usize| Some(u32::from_le_bytes(*data.get(at..)?.first_chunk()?) as usize);
     let descriptor = descriptor as u32 as usize;
@@ -211,7 +211,7 @@ fn put(data: &mut [u8], at: i32, value: u32) -> Option<()> {
     Some(())
 }
 
-/// An instance of which single functions are called.
+/// An instance whose functions can be called individually.
 pub(crate) struct Probe {
     store: Store<Host>,
     instance: Instance,
@@ -231,7 +231,7 @@ impl Compiled<'_> {
 }
 
 impl Probe {
-    /// The trap in which an exported function ends, if it does.
+    /// The trap that ends an exported function, if any.
     ///
     /// # Errors
     ///

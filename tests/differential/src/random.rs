@@ -1,4 +1,5 @@
-//! A small generator of random numbers, so that a seed means the same module in every version of every crate but wasm-smith.
+//! A small random number generator, so that a seed gives the same module with every version of every crate except
+//! wasm-smith.
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
@@ -22,7 +23,7 @@ impl Random {
         (self.next() % bound as u64) as usize
     }
 
-    /// Whether an event happens that has a chance of `numerator` in `denominator`.
+    /// Whether an event with a probability of `numerator` in `denominator` happens.
     pub(crate) fn chance(&mut self, numerator: usize, denominator: usize) -> bool {
         self.below(denominator) < numerator
     }
@@ -44,7 +45,7 @@ mod tests {
     #[test]
     fn a_seed_gives_the_published_sequence() {
         let mut random = Random::new(1_234_567);
-        // Of the reference implementation, http://prng.di.unimi.it/splitmix64.c.
+        // From the reference implementation, http://prng.di.unimi.it/splitmix64.c.
         assert_eq!(random.next(), 6_457_827_717_110_365_317);
         assert_eq!(random.next(), 3_203_168_211_198_807_973);
     }

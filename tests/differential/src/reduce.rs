@@ -1,8 +1,8 @@
-//! Makes a module that shows a difference small.
+//! Reduces a module that shows a difference.
 //!
-//! First the calls that lead to the difference become one function without parameters, the only export. Then bodies become
-//! `unreachable`, and ranges of instructions are left out or replaced by a constant, as long as the module stays valid and the
-//! difference stays of its kind.
+//! First, the calls that lead to the difference become one function without parameters, which is the only export.
+//! Then the reducer replaces bodies with `unreachable`, and omits ranges of instructions or replaces them with a
+//! constant, as long as the module stays valid and the kind of difference stays the same.
 
 use std::path::Path;
 
@@ -18,20 +18,20 @@ use crate::oracle::Oracle;
 use crate::sections::{Sections, value_type};
 use crate::subject::Programs;
 
-/// Builds and runs that a reduction may take.
+/// Maximum number of builds and runs in a reduction.
 const MOST_TRIES: usize = 1500;
 
-/// Reduces modules by trying again and again.
+/// Reduces modules by trial and error.
 pub(crate) struct Reducer<'a> {
     programs: Programs,
     directory: &'a Path,
     oracle: Oracle,
 }
 
-/// What is left of a module.
+/// A reduced module.
 pub(crate) struct Reduced {
     pub(crate) wasm: Vec<u8>,
-    /// Whether it shows the difference without the rest of the calls.
+    /// Whether it shows the difference without the other calls.
     pub(crate) alone: bool,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Reducer<'a> {
         })
     }
 
-    /// The smallest module that could be found.
+    /// Returns the smallest module that was found.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl<'a> Reducer<'a> {
     }
 }
 
-/// Whether a difference is in a NaN. A smaller module may have lost what makes NaNs canonical.
+/// Whether a difference is in a NaN. A smaller module may lack the code that makes NaNs canonical.
 fn is_nan(kind: &DifferenceKind) -> bool {
     let DifferenceKind::Value { expected, found } = kind else {
         return false;
@@ -195,7 +195,7 @@ fn bake(generated: &Generated, seed: u64, first: u32, last: u32) -> Result<Vec<u
     let ty = sections.add_type(&[], &results);
     let main = sections.add_function(ty, &body);
     sections.exports.export("main", ExportKind::Func, main);
-    // What `ref.func` names was exported before.
+    // Functions that `ref.func` names were exported before.
     let functions: Vec<_> = (0..main).collect();
     sections
         .elements
@@ -248,7 +248,7 @@ impl Bodies {
         Ok(Self(bodies))
     }
 
-    /// What a reduction must lower: instructions, and then those that compute.
+    /// The size that a reduction must lower: the number of instructions, and then of those that compute.
     fn size(&self) -> usize {
         let operators = self.0.iter().flat_map(|body| &body.operators);
         operators
@@ -284,7 +284,7 @@ impl Bodies {
         Ok(valid.is_ok().then_some(wasm))
     }
 
-    /// Candidates with less: a range of a body left out, or replaced by something that fits in its place.
+    /// Smaller candidates: a range of a body is omitted, or replaced by something that fits.
     fn without(&self, function: usize, at: usize, count: usize) -> Vec<Self> {
         use Instruction as I;
         let replacements: &[&[Instruction<'_>]] = &[
@@ -317,9 +317,9 @@ impl Bodies {
     }
 }
 
-/// Whether an instruction is one that others are replaced by, or the end of a block.
+/// Whether an instruction is a replacement for others, or the end of a block.
 fn is_simple(operator: &[u8]) -> bool {
-    /// Opcodes of `unreachable`, `end`, `drop`, and the constants; then the prefix of vectors with that of `v128.const`.
+    /// Opcodes of `unreachable`, `end`, `drop`, and the constants, followed by the vector prefix with `v128.const`.
     const SIMPLE: [u8; 7] = [0x00, 0x0b, 0x1a, 0x41, 0x42, 0x43, 0x44];
     SIMPLE.contains(&operator[0]) || operator.starts_with(&[0xfd, 0x0c])
 }

@@ -1,4 +1,4 @@
-//! What a run of a module did.
+//! The outcome of a module's run.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub(crate) struct Run {
 pub(crate) enum Ending {
     Returned,
     Trapped(TrapKind),
-    /// Anything that no module may cause, with what was printed about it.
+    /// A failure that no module may cause, with the printed message.
     Failed(String),
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Ending {
 
 macro_rules! trap_kinds {
     ($($name:ident = $message:literal,)*) => {
-        /// The kinds of trap, with the runner's words for each.
+        /// The kinds of trap, with the runner's name for each.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum TrapKind {
             $($name,)*
@@ -59,7 +59,7 @@ trap_kinds! {
 }
 
 impl TrapKind {
-    /// The kind that a message of the runner names.
+    /// The kind of trap that a message of the runner names.
     pub(crate) fn named(message: &str) -> Option<Self> {
         let found = Self::ALL.iter().find(|(_, name)| *name == message);
         found.map(|(kind, _)| *kind)

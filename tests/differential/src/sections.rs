@@ -1,4 +1,4 @@
-//! A module taken apart into its sections, so that things can be added to each of them.
+//! A module split into its sections, so that items can be added to each.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use wasm_encoder::{
 };
 use wasmparser::{ExternalKind, FuncType, Parser, Payload, TableType};
 
-/// The sections of a module, and what its index spaces hold.
+/// The sections of a module, and the contents of its index spaces.
 #[derive(Debug, Default)]
 pub(crate) struct Sections {
     types: TypeSection,
@@ -30,17 +30,17 @@ pub(crate) struct Sections {
     pub(crate) known: Known,
 }
 
-/// What the index spaces of a module hold.
+/// The contents of a module's index spaces.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Known {
-    /// The module's types; those that are no function types are `None`.
+    /// The module's types, with `None` for those that are not function types.
     pub(crate) types: Vec<Option<FuncType>>,
     /// The type index of each defined function.
     pub(crate) functions: Vec<u32>,
     pub(crate) tables: Vec<TableType>,
     pub(crate) memories: u32,
     pub(crate) globals: Vec<wasmparser::GlobalType>,
-    /// The defined functions that are exported, each once, ascending.
+    /// The exported defined functions, without duplicates, in ascending order.
     pub(crate) exported_functions: BTreeSet<u32>,
 }
 
@@ -55,7 +55,7 @@ impl Known {
 }
 
 impl Sections {
-    /// Takes a module without imports apart; `reencoder` says how each part changes.
+    /// Splits a module without imports. `reencoder` changes its parts.
     ///
     /// # Errors
     ///
@@ -147,7 +147,7 @@ impl Sections {
         index
     }
 
-    /// Adds an imported function. The indices of all others must have been moved for it.
+    /// Adds an imported function. The caller must have shifted all other indices.
     pub(crate) fn import_function(&mut self, module: &str, name: &str, ty: u32) {
         self.imports
             .import(module, name, wasm_encoder::EntityType::Function(ty));
@@ -162,7 +162,7 @@ impl Sections {
         index
     }
 
-    /// Adds a mutable global of type i32 that is zero, and returns its index.
+    /// Adds a mutable i32 global with the value zero, and returns its index.
     pub(crate) fn add_cell(&mut self) -> u32 {
         let index = self.globals.len();
         let ty = wasm_encoder::GlobalType {
@@ -175,7 +175,7 @@ impl Sections {
         index
     }
 
-    /// Adds a table of functions of that many elements, which cannot grow, and returns its index.
+    /// Adds a function table with this many elements that cannot grow, and returns its index.
     pub(crate) fn add_table(&mut self, size: u64) -> u32 {
         let index = self.tables.len();
         self.tables.table(wasm_encoder::TableType {
@@ -188,7 +188,7 @@ impl Sections {
         index
     }
 
-    /// Adds a memory of that many pages, which cannot grow, and returns its index.
+    /// Adds a memory with this many pages that cannot grow, and returns its index.
     pub(crate) fn add_memory(&mut self, pages: u64) -> u32 {
         self.memories.memory(wasm_encoder::MemoryType {
             minimum: pages,
@@ -224,7 +224,7 @@ impl Sections {
     }
 }
 
-/// A wasm-encoder type for a parsed one. Only for the types that modules without garbage collection have.
+/// Converts a parsed type to wasm-encoder's. Supports only types of modules without garbage collection.
 pub(crate) fn value_type(ty: wasmparser::ValType) -> Result<ValType> {
     Ok(reencode::RoundtripReencoder.val_type(ty)?)
 }

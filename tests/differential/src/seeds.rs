@@ -14,10 +14,10 @@ use crate::oracle::Oracle;
 use crate::reduce;
 use crate::subject::{Backend, Programs};
 
-/// Differences that are minimised; more of them take long and tell little.
+/// Maximum number of differences to minimize, because more would take long and add little information.
 const MOST_REDUCED: usize = 5;
 
-/// What the seeds came to.
+/// Results of the seeds.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) modules: u64,
@@ -26,15 +26,15 @@ pub(crate) struct Counts {
     /// Comparisons with each backend that found no difference.
     pub(crate) same: [u64; 2],
     pub(crate) stack_overflows: u64,
-    /// What is not known.
+    /// Findings that are not known.
     pub(crate) findings: Vec<String>,
 }
 
-/// What all threads need.
+/// The data that all threads need.
 pub(crate) struct Campaign<'a> {
     pub(crate) programs: &'a Programs,
     pub(crate) known: &'a Known,
-    /// Where minimised modules go.
+    /// The directory for minimized modules.
     pub(crate) found: &'a Path,
     pub(crate) threads: usize,
 }

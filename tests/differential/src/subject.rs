@@ -1,4 +1,4 @@
-//! What is tested: the programs `faas-wasm` and `faas-wasm-runner`, as a user starts them.
+//! The tested programs: `faas-wasm` and `faas-wasm-runner`, started as a user does.
 
 use std::fmt;
 use std::io::{Read, Write as _};
@@ -11,15 +11,15 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::run::{Ending, Run, TrapKind};
 
-/// When a build or a run counts as hung. All of them take well below a second.
+/// Time after which a build or a run counts as hung. All of them take well below a second.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The same while a module is made smaller, where loops may lose their end.
+/// The same during a reduction, in which loops may become endless.
 const HURRY: Duration = Duration::from_secs(10);
 /// Exit codes of the programs.
 const REJECTED: i32 = 1;
 const TRAPPED: i32 = 134;
 
-/// A code generator.
+/// A backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Backend {
     Cranelift,
@@ -53,13 +53,13 @@ pub(crate) struct Programs {
     patience: Duration,
 }
 
-/// What a build came to.
+/// The outcome of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Built {
     Artifact,
-    /// The tool said that it does not build the module, and why.
+    /// The tool reported that it does not support the module, and why.
     Refused(String),
-    /// The tool failed in another way.
+    /// The tool failed for another reason.
     Failed(String),
 }
 
@@ -86,7 +86,7 @@ impl Programs {
         })
     }
 
-    /// The same programs, building for another level of CPU.
+    /// The same programs with another CPU level.
     pub(crate) fn with_level(&self, level: &str) -> Self {
         Self {
             level: level.into(),
@@ -94,7 +94,7 @@ impl Programs {
         }
     }
 
-    /// The same programs, with less patience.
+    /// The same programs with a shorter time limit.
     pub(crate) fn hurried(&self) -> Self {
         Self {
             patience: HURRY,
@@ -129,7 +129,7 @@ impl Programs {
         })
     }
 
-    /// Runs an artifact once, with standard input, as `faas-wasm run` does.
+    /// Runs an artifact once with standard input, as `faas-wasm run` does.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl Programs {
     ///
     /// # Errors
     ///
-    /// One is missing, or the tool cannot be started.
+    /// A backend is missing, or the tool cannot be started.
     pub(crate) fn require_backends(&self) -> Result<()> {
         let mut command = Command::new(&self.tool);
         let ended = ended(command.args(["--version", "--verbose"]), &[], self.patience)?;
@@ -191,7 +191,7 @@ struct Ended {
     stderr: Vec<u8>,
 }
 
-/// Runs a program to its end; `None` if it took too long and was killed.
+/// Runs a program to its end. Returns `None` if it took too long and was killed.
 fn ended(command: &mut Command, input: &[u8], patience: Duration) -> Result<Option<Ended>> {
     command
         .stdin(Stdio::piped())
@@ -202,7 +202,7 @@ fn ended(command: &mut Command, input: &[u8], patience: Duration) -> Result<Opti
         .spawn()
         .with_context(|| format!("{program} cannot be started"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A guest that traps early reads nothing.
+        // A guest that traps early does not read it.
         let _ = stdin.write_all(input);
     }
     let (sender, receiver) = mpsc::channel();
@@ -238,7 +238,7 @@ fn ended(command: &mut Command, input: &[u8], patience: Duration) -> Result<Opti
     }))
 }
 
-/// The first lines of what a program said, as one.
+/// The first lines of a program's output, joined into one.
 fn summary(text: &str) -> String {
     let lines = text
         .lines()

@@ -1,4 +1,4 @@
-//! Numbers at which code generators go wrong.
+//! Numbers that are difficult for code generators.
 
 use anyhow::{Result, bail};
 use wasm_encoder::Instruction;
@@ -6,7 +6,7 @@ use wasmparser::ValType;
 
 use crate::random::Random;
 
-/// Integers of 32 bits: around zero, the ends, powers of two, shift widths, and patterns.
+/// 32-bit integers: near zero, the limits, powers of two, shift widths, and patterns.
 pub(crate) const I32: [u32; 30] = [
     0,
     1,
@@ -40,7 +40,7 @@ pub(crate) const I32: [u32; 30] = [
     0xffff_ffff,
 ];
 
-/// The same of 64 bits.
+/// The same for 64 bits.
 pub(crate) const I64: [u64; 28] = [
     0,
     1,
@@ -72,8 +72,8 @@ pub(crate) const I64: [u64; 28] = [
     0xffff_ffff_ffff_ffff,
 ];
 
-/// Magnitudes of 32-bit floats; each is used with both signs. Zeros, subnormals, the ends, halves, neighbors of the ends of
-/// integers, infinity, and NaNs: canonical, quiet with a payload, and signaling.
+/// Magnitudes of 32-bit floats, each used with both signs: zeros, subnormals, the limits, halves, neighbors of the
+/// limits of integers, infinity, and NaNs (canonical, quiet with a payload, and signaling).
 const F32: [u32; 28] = [
     0x0000_0000, // 0
     0x0000_0001, // least subnormal
@@ -105,7 +105,7 @@ const F32: [u32; 28] = [
     0x7f80_0001, // signaling NaN
 ];
 
-/// The same of 64-bit floats, and what rounds to the ends of 32-bit floats.
+/// The same for 64-bit floats, and values that round to the limits of 32-bit floats.
 const F64: [u64; 34] = [
     0x0000_0000_0000_0000, // 0
     0x0000_0000_0000_0001, // least subnormal
@@ -157,11 +157,11 @@ pub(crate) fn f64s() -> Vec<u64> {
         .collect()
 }
 
-/// An instruction that pushes a random argument: one of the numbers above, or any.
+/// An instruction that pushes a random argument: one of the numbers above, or any value.
 ///
 /// # Errors
 ///
-/// The type is one that modules without garbage collection do not have.
+/// The type does not exist in modules without garbage collection.
 pub(crate) fn argument(ty: ValType, random: &mut Random) -> Result<Instruction<'static>> {
     use wasm_encoder::Instruction as I;
     let any = random.chance(1, 3);

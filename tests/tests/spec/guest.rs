@@ -1,9 +1,10 @@
-//! A bundle as a WASI command that does its steps, those that an argument selects, and writes what they return.
+//! A bundle as a WASI command. It executes the steps that an argument selects, and writes their results.
 //!
-//! The argument has a character for each step: `1` does it, `p` applies the segments of an instantiation that traps, up
-//! to the one that does not fit, and anything else leaves it out. A step that has returned is one record on standard
-//! output: its number in four bytes, and [`value::SIZE`] bytes for each result. So one build serves a whole bundle: the
-//! steps that return are done in one run, and each trap has a run that ends with it.
+//! The argument has one character per step: `1` executes the step, `p` applies the segments of an instantiation that
+//! traps, up to the one that does not fit, and any other character omits the step. For each step that returns, the
+//! guest writes a record to standard output: the step's number in four bytes, and [`value::SIZE`] bytes for each
+//! result. So one build serves a whole bundle: one run executes all steps that return, and a separate run for each
+//! trap ends with it.
 //!
 //! ```text
 //! scratch memory   0         8        12     16     20     32     1024     64 KiB
@@ -20,15 +21,15 @@ use crate::script::{Act, Bundle, Ending, Step};
 use crate::shape::Signature;
 use crate::value::{self, Argument};
 
-/// Does a step.
+/// Executes a step.
 pub(crate) const DO: u8 = b'1';
-/// Does what remains of an instantiation that traps.
+/// Applies the part of an instantiation that precedes its trap.
 pub(crate) const PARTLY: u8 = b'p';
-/// Leaves a step out.
+/// Omits a step.
 pub(crate) const OMIT: u8 = b'0';
 
 const WASI: &str = "wasi_snapshot_preview1";
-/// The functions that are imported from there: their names and numbers of parameters.
+/// The functions imported from WASI: their names and numbers of parameters.
 const IMPORTS: [(&str, usize); 3] = [("args_sizes_get", 2), ("args_get", 2), ("fd_write", 4)];
 const ARGS_SIZES_GET: u32 = 0;
 const ARGS_GET: u32 = 1;
@@ -42,26 +43,26 @@ const ARGS_SIZE: i32 = 20;
 const ARGV: i32 = 32;
 const RECORD: i32 = 1024;
 const ARGUMENTS: i32 = 65_536;
-/// Arguments of a program are shorter than 128 KiB on Linux.
+/// Linux limits a program argument to 128 KiB.
 const SCRATCH_PAGES: u64 = 4;
 const PAGE: i64 = 65_536;
 
-/// Steps of one function: a function of all would take a compiler long.
+/// Maximum number of steps per function, because one function with all steps would take long to compile.
 const STEPS_PER_FUNCTION: usize = 40;
 
-/// A module that does the steps, and the types of what each returns.
+/// A module that executes the steps, and the number of each step's results.
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) wasm: Vec<u8>,
-    /// How many results each step has.
+    /// Number of results of each step.
     pub(crate) results: Vec<usize>,
 }
 
-/// Makes the command of a bundle.
+/// Builds the command for a bundle.
 ///
 /// # Errors
 ///
-/// What cannot be linked or called.
+/// Describes what cannot be linked or called.
 pub(crate) fn command(bundle: &Bundle) -> Result<Guest, String> {
     let mut linked = Linked::new(bundle, IMPORTS.len() as u32)?;
     let mut imports = ImportSection::new();
@@ -104,9 +105,9 @@ struct Emitter {
     linked: Linked,
     /// The scratch memory.
     memory: u32,
-    /// The function that writes the record; its parameter is the length.
+    /// The function that writes the record. Its parameter is the length.
     report: u32,
-    /// The types of a function without parameters, and of one with an address.
+    /// The types of a function without parameters, and of a function with an address.
     nothing: u32,
     address: u32,
 }
@@ -152,7 +153,7 @@ impl Emitter {
             .i32_const(ARGUMENTS)
             .call(ARGS_GET)
             .drop();
-        // Without a selection there is nothing to do.
+        // Without a selection, do nothing.
         code.i32_const(0)
             .i32_load(self.at(ARGC))
             .i32_const(2)
@@ -166,7 +167,7 @@ impl Emitter {
         self.linked.export("_start", ExportKind::Func, start);
     }
 
-    /// A function that does steps which the string at its parameter selects.
+    /// A function that executes the steps selected by the string at its parameter.
     fn part(
         &mut self,
         bundle: &Bundle,
@@ -211,7 +212,7 @@ impl Emitter {
         Ok((self.linked.add_function(self.address, &function), counts))
     }
 
-    /// Does a step if it is selected, and reports its results.
+    /// Executes a step if it is selected, and reports its results.
     fn step(
         &self,
         body: &mut Vec<u8>,
@@ -252,7 +253,7 @@ impl Emitter {
         code.i32_const(how.into()).i32_eq().if_(BlockType::Empty);
     }
 
-    /// What instantiates an instance, if the engine has not done it before `_start`.
+    /// Code that instantiates an instance, unless the engine does it before `_start`.
     fn instantiation(&mut self, step: &Step) -> Option<(Vec<u8>, Vec<ValType>)> {
         let placed = &self.linked.placed[step.instance];
         let mut body = Vec::new();
@@ -265,8 +266,8 @@ impl Emitter {
         Some((body, Vec::new()))
     }
 
-    /// Applies the segments of an instantiation that traps, up to the one that does not fit. What its start function
-    /// would change is not known.
+    /// Applies the segments of an instantiation that traps, up to the one that does not fit. The effects of its start
+    /// function are unknown.
     fn partly(&self, body: &mut Vec<u8>, number: usize, instance: usize) {
         self.if_selected(body, number, PARTLY);
         InstructionSink::new(body).block(BlockType::Empty);
@@ -304,7 +305,7 @@ fn apply(segment: &Segment, body: &mut Vec<u8>) {
     }
 }
 
-/// A call with arguments, and the types of what it returns.
+/// Emits a call with arguments. Returns the types of its results.
 fn call(
     function: u32,
     arguments: &[Argument],
@@ -330,14 +331,14 @@ fn call(
     Ok((body, signature.results))
 }
 
-/// Local variables for results, which steps share. The first one is the parameter.
+/// Local variables for results, shared by steps. The first one is the parameter.
 #[derive(Default)]
 struct Locals {
     types: Vec<ValType>,
 }
 
 impl Locals {
-    /// Variables of these types, all different.
+    /// Distinct variables with these types.
     fn of(&mut self, types: &[ValType]) -> Vec<u32> {
         let mut taken = vec![false; self.types.len()];
         let mut places = Vec::new();
@@ -355,14 +356,14 @@ impl Locals {
     }
 }
 
-/// A step that has returned: its number, and its results as the guest has stored them.
+/// The record of a step that has returned: its number, and its results as the guest has stored them.
 pub(crate) type Record = (usize, Vec<[u8; value::SIZE]>);
 
-/// Reads what a run has reported.
+/// Parses the output of a run.
 ///
 /// # Errors
 ///
-/// What is not as the guest writes it.
+/// Describes what is malformed.
 pub(crate) fn records(guest: &Guest, output: &[u8]) -> Result<Vec<Record>, String> {
     let mut records = Vec::new();
     let mut rest = output;

@@ -1,4 +1,4 @@
-//! Does the work of a script with the two programs, and compares what comes of it with what the script expects.
+//! Runs a script with the two programs, and compares the outcome with what the script expects.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -15,10 +15,10 @@ use crate::value::{self, Expected};
 const REFUSED: i32 = 1;
 /// Exit code of a run that ends with a trap.
 const TRAPPED: i32 = 134;
-/// So many steps of a bundle may trap that should not, before the rest of it is given up.
+/// Number of steps in a bundle that may trap unexpectedly before the rest is abandoned.
 const PATIENCE: usize = 100;
 
-/// Codes of errors that say that the input is no valid module.
+/// Error codes that mean that the input is not a valid module.
 const INVALID: [&str; 6] = [
     "invalid",
     "wasm-text",
@@ -27,23 +27,23 @@ const INVALID: [&str; 6] = [
     "component",
     "empty",
 ];
-/// Codes of errors that say that instantiating a module would always trap. What they begin with, and how the trap is
-/// called.
+/// Error codes that mean that instantiating a module would always trap: the start of the code, and the name of the
+/// trap.
 const ALWAYS_TRAPS: [(&str, &str); 2] = [
     ("data-outside", "out of bounds memory access"),
     ("element-outside", "out of bounds table access"),
 ];
 
-/// For what the suite is compiled.
+/// The target that the suite is compiled for.
 #[derive(Debug, Clone)]
 pub(crate) struct Variant {
     pub(crate) backend: Backend,
-    /// The level of the CPU, where it is not this machine's.
+    /// The CPU level, unless it is this machine's.
     pub(crate) cpu: Option<String>,
 }
 
 impl Variant {
-    /// What is compiled for, as the list of what is known has it.
+    /// The target's name in the list of known failures.
     pub(crate) fn target(&self) -> String {
         let target = || std::env::var("FAAS_WASM_TARGET").ok();
         self.cpu
@@ -53,20 +53,20 @@ impl Variant {
     }
 }
 
-/// What became of a directive.
+/// The outcome of a directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed,
     Failed(String),
-    /// The module uses a feature that the backend says it does not support.
+    /// The module uses a feature that the backend reports as unsupported.
     Refused(String),
     Skipped(&'static str),
 }
 
-/// What became of each directive, by line.
+/// The outcome of each directive, by line.
 pub(crate) type Verdicts = Vec<(usize, Verdict)>;
 
-/// Does one piece of work.
+/// Executes one unit of work.
 pub(crate) fn judge(variant: &Variant, item: &Item) -> Verdicts {
     match item {
         Item::Bundle(bundle) => Trial::new(variant, bundle).run(),
@@ -77,7 +77,7 @@ pub(crate) fn judge(variant: &Variant, item: &Item) -> Verdicts {
     }
 }
 
-/// An error that the tool has reported for programs.
+/// An error that the tool has reported as JSON.
 #[derive(Debug)]
 struct ToolError {
     code: String,
@@ -99,7 +99,7 @@ impl ToolError {
         })
     }
 
-    /// The feature that is not supported, if that is the error.
+    /// The unsupported feature, if that is the error.
     fn feature(&self) -> Option<String> {
         if self.code != "unsupported-feature" {
             return None;
@@ -145,7 +145,7 @@ fn accept(variant: &Variant, source: &Source) -> Verdict {
             None => Verdict::Failed(format!("a valid module is refused: {}", error.text)),
         };
     }
-    // Most modules of the suite have no `_start`: they are valid, and no guests.
+    // Most modules of the suite have no `_start`, so they are valid but not guests.
     if matches!(outcome.status.code(), Some(0 | REFUSED)) && outcome.stdout.starts_with(b"{") {
         return Verdict::Passed;
     }
@@ -170,7 +170,7 @@ fn reject(variant: &Variant, source: &Source) -> Verdict {
     }
 }
 
-/// A bundle on its way.
+/// A bundle in progress.
 struct Trial<'a> {
     variant: &'a Variant,
     bundle: &'a Bundle,
@@ -205,7 +205,7 @@ impl<'a> Trial<'a> {
         lines.zip(self.verdicts.into_values()).collect()
     }
 
-    /// Gives all steps that have none this verdict.
+    /// Gives this verdict to all steps without one.
     fn settle(&mut self, verdict: &Verdict) {
         for number in 0..self.bundle.steps.len() {
             self.verdicts
@@ -214,7 +214,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Checks the modules as they are, and builds the command; nothing if that settles everything.
+    /// Checks the modules, and builds the command. Returns `None` if that decides all verdicts.
     fn build(&mut self) -> Option<Guest> {
         for (number, step) in self.bundle.steps.iter().enumerate() {
             if step.act != Act::Instantiate {
@@ -288,12 +288,12 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// All that is done before a step, and nothing behind it.
+    /// Selects all steps before `end`, and none after.
     fn selection(&self, end: usize) -> Vec<u8> {
         let steps = self.bundle.steps.iter().enumerate();
         let how = steps.map(|(number, step)| match (&step.ending, &step.act) {
             _ if number >= end || step.skipped.is_some() => OMIT,
-            // It has turned out to trap.
+            // This step has turned out to trap.
             _ if matches!(self.verdicts.get(&number), Some(Verdict::Failed(reason)) if reason.starts_with(ENDED)) => {
                 OMIT
             }
@@ -357,10 +357,10 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// How the reason of a step begins that has ended its run.
+/// Start of the reason for a step that has ended its run.
 const ENDED: &str = "it ";
 
-/// Compares what a step has returned.
+/// Compares the results of a step.
 fn compare(ending: &Ending, results: &[[u8; value::SIZE]]) -> Verdict {
     let matches = match ending {
         Ending::Returned => true,

@@ -1,19 +1,19 @@
-//! The list of what is known not to pass: `known.txt`.
+//! The list of known failures: `known.txt`.
 //!
-//! It is exact in both directions. What fails and is not listed fails the run, and so does what is listed and passes:
-//! then the entry goes.
+//! It is exact in both directions. An unlisted failure fails the run, and so does a listed entry that passes; remove
+//! such an entry.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use crate::judge::Verdict;
 
-/// What fails, or is refused.
+/// A failure or a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
-    /// A feature that a backend refuses, as the error calls it.
+    /// A feature that a backend refuses, as named in the error.
     Refused(String),
-    /// Directives of a file. A range means all that begin on these lines.
+    /// Directives of a file. A range means all directives that start on these lines.
     Fails(String, Vec<RangeInclusive<usize>>),
 }
 
@@ -22,7 +22,7 @@ enum What {
 pub(crate) struct Entry {
     /// Its line in the list.
     line: usize,
-    /// Of which run it tells: a backend, or `any`, and behind a slash what it is compiled for.
+    /// The runs that the entry applies to: a backend or `any`, optionally followed by a slash and a target.
     place: String,
     what: What,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Entry {
 pub(crate) struct Known(Vec<Entry>);
 
 impl Known {
-    /// Reads the list: see its head for the form.
+    /// Parses the list. Its header documents the format.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let lines = (1..).zip(text.lines().map(str::trim));
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -42,7 +42,7 @@ impl Known {
         Ok(Self(entries.collect::<Result<_, _>>()?))
     }
 
-    /// The entries for a backend, compiled for this (`native` where nothing was asked for).
+    /// The entries for a backend and a target (`native` if none was requested).
     pub(crate) fn of(&self, backend: &str, target: &str) -> Self {
         let entries = self.0.iter().filter(|entry| {
             let (on, what_for) = match entry.place.split_once('/') {
@@ -54,7 +54,7 @@ impl Known {
         Self(entries.cloned().collect())
     }
 
-    /// Whether the list has this failure.
+    /// Whether the list contains this failure.
     pub(crate) fn fails(&self, file: &str, line: usize) -> bool {
         self.0.iter().any(|entry| match &entry.what {
             What::Fails(of, lines) => of == file && lines.iter().any(|range| range.contains(&line)),
@@ -62,14 +62,14 @@ impl Known {
         })
     }
 
-    /// Whether the list has this refusal.
+    /// Whether the list contains this refusal.
     pub(crate) fn refuses(&self, feature: &str) -> bool {
         self.0
             .iter()
             .any(|entry| matches!(&entry.what, What::Refused(name) if name == feature))
     }
 
-    /// What is wrong with the list after a run: `results` are the files of the run with what became of their directives.
+    /// The errors in the list after a run. `results` has the files of the run with the outcomes of their directives.
     pub(crate) fn stale<'a>(
         &self,
         results: impl Iterator<Item = (&'a str, &'a [(usize, Verdict)])> + Clone,
@@ -110,7 +110,7 @@ impl Known {
                         if here().next().is_none() {
                             complain(format!("{file} has nothing on lines {start} to {end}"));
                         }
-                        // Several directives can begin on one line.
+                        // Several directives can start on one line.
                         for (line, _) in here() {
                             let mut of_line = verdicts.iter().filter(|(other, _)| other == line);
                             if !of_line.any(|one| is_failed(&one)) {
@@ -126,7 +126,7 @@ impl Known {
     }
 }
 
-/// An entry, or nothing if the line is none. A failure needs a reason.
+/// Parses an entry. Returns `None` if the line is not an entry. A failure needs a reason.
 fn entry(number: usize, line: &str) -> Option<Entry> {
     let (kind, rest) = line.split_once(char::is_whitespace)?;
     let (place, rest) = rest.trim_start().split_once(char::is_whitespace)?;
@@ -151,7 +151,7 @@ fn entry(number: usize, line: &str) -> Option<Entry> {
     })
 }
 
-/// Lines of failures as an entry has them: neighbors of a file's directives as a range.
+/// The lines of failures in the form of an entry, in which adjacent directives of a file form a range.
 pub(crate) fn ranges(all: &[usize], failed: &BTreeSet<usize>) -> String {
     let mut all: Vec<usize> = all.to_vec();
     all.sort_unstable();

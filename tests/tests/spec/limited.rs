@@ -1,4 +1,4 @@
-//! Commands of the tool, which may take a limited time: a guest that does not end is the failure of one assertion.
+//! Commands of the tool with a time limit, so that a guest that does not end fails only one assertion.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
@@ -8,14 +8,14 @@ use faas_wasm_tests::{Outcome, Work, tool};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-/// What a command may take. The slowest one, a build by LLVM, takes some seconds.
+/// Time limit of a command. The slowest one, a build with LLVM, takes a few seconds.
 const LIMIT: Timespec = Timespec {
     tv_sec: 60,
     tv_nsec: 0,
 };
 
-/// Runs a command of the tool to its end, or to its limit. Its output is kept in files: with pipes, something would
-/// have to read them.
+/// Runs a command of the tool to its end or to its time limit. Files collect its output, because pipes would need a
+/// reader.
 pub(crate) fn limited(work: &Work, arguments: impl FnOnce(&mut Command)) -> Outcome {
     let [stdout, stderr] = ["stdout", "stderr"].map(|name| work.join(name));
     let create = |path| File::create(path).expect("a file can be made");
@@ -42,7 +42,7 @@ pub(crate) fn limited(work: &Work, arguments: impl FnOnce(&mut Command)) -> Outc
     }
 }
 
-/// How a run ended, for people.
+/// A readable description of how a run ended.
 pub(crate) fn describe(outcome: &Outcome) -> String {
     let report = outcome.stderr.lines().next().unwrap_or_default();
     match (outcome.status.code(), outcome.status.signal()) {

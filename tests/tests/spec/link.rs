@@ -1,9 +1,9 @@
-//! Puts the instances of a bundle together in one module.
+//! Combines the instances of a bundle into one module.
 //!
-//! Each instance keeps its definitions in their order; indices are moved, and an import becomes the index of what it
-//! imports. A bundle of one instance keeps its active segments, its start function and its exports, so that the product
-//! sees them as they are. Where there are several, later ones change what earlier ones own, between the steps of the
-//! script: their active segments become passive ones, and an instance is instantiated by a function.
+//! Each instance keeps its definitions in order. Indices are shifted, and an import becomes the index of the imported
+//! item. A bundle with one instance keeps its active segments, its start function and its exports, so that the
+//! product processes them unchanged. In a bundle with several instances, later ones change the state of earlier ones
+//! between the steps of the script. So active segments become passive, and a function instantiates each instance.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -25,12 +25,12 @@ pub(crate) struct Segment {
     pub(crate) index: u32,
     /// The memory or table.
     pub(crate) target: u32,
-    /// Code that computes it.
+    /// Code that computes the offset.
     pub(crate) offset: Vec<u8>,
     pub(crate) length: u32,
 }
 
-/// Where everything of an instance is in the module.
+/// The locations of an instance's items in the module.
 #[derive(Debug, Default)]
 pub(crate) struct Placed {
     types: u32,
@@ -42,9 +42,9 @@ pub(crate) struct Placed {
     elements: u32,
     data: u32,
     imported_globals: u32,
-    /// What instantiating it does, if a function has to.
+    /// The segments that a function must apply to instantiate it, if any.
     pub(crate) segments: Vec<Segment>,
-    /// The function that ends it, if a function has to call it.
+    /// The start function that a function must call at the end, if any.
     pub(crate) start: Option<u32>,
 }
 
@@ -59,7 +59,7 @@ impl Placed {
         }
     }
 
-    /// Where something of the instance is.
+    /// The location of one of the instance's items.
     pub(crate) fn place(&self, kind: ExternalKind, index: u32) -> u32 {
         let list = match kind {
             ExternalKind::Func | ExternalKind::FuncExact => &self.functions,
@@ -80,20 +80,20 @@ const KINDS: [ExternalKind; 5] = [
     ExternalKind::Tag,
 ];
 
-/// A module under construction: sections of all instances, to which the harness adds its own.
+/// A module under construction, with the sections of all instances. The harness adds further items.
 #[derive(Default)]
 pub(crate) struct Linked {
     pub(crate) types: TypeSection,
-    /// Types so far: a recursive group is one entry of the section and several types.
+    /// Number of types so far. A recursive group is one entry of the section but several types.
     pub(crate) type_count: u32,
     pub(crate) functions: FunctionSection,
-    /// Functions that come first, which are imported by the harness.
+    /// Number of functions that the harness imports, which come first.
     pub(crate) imported: u32,
     pub(crate) tables: TableSection,
     pub(crate) memories: MemorySection,
     pub(crate) tags: TagSection,
     pub(crate) globals: GlobalSection,
-    /// Initial values of the globals, without the end.
+    /// Initial values of the globals, without their `end`.
     initial: Vec<Vec<u8>>,
     pub(crate) exports: ExportSection,
     pub(crate) start: Option<u32>,
@@ -103,15 +103,15 @@ pub(crate) struct Linked {
     pub(crate) placed: Vec<Placed>,
 }
 
-/// Exports that the harness has itself, or that the tool would call.
+/// Exports that the harness defines, or that the tool would call.
 const OWN_EXPORTS: [&str; 3] = ["memory", "_start", "_initialize"];
 
 impl Linked {
-    /// Links a bundle's instances behind `imported` functions of the harness.
+    /// Links a bundle's instances after `imported` functions of the harness.
     ///
     /// # Errors
     ///
-    /// What cannot be linked.
+    /// Describes what cannot be linked.
     pub(crate) fn new(bundle: &Bundle, imported: u32) -> Result<Self, String> {
         let instances = &bundle.instances;
         let mut linked = Self {
@@ -278,7 +278,8 @@ impl Linked {
         Ok(())
     }
 
-    /// A function that is exported may be referred to; so that this stays valid without the export, a segment names them.
+    /// Exported functions may be referenced by `ref.func`. A segment names them, so that this stays valid without the
+    /// exports.
     fn declare(&mut self, instances: &[Instance]) {
         let mut functions = BTreeSet::new();
         for (placed, instance) in self.placed.iter().zip(instances) {
@@ -305,7 +306,7 @@ impl Linked {
         self.type_count - 1
     }
 
-    /// Adds a function behind all others.
+    /// Adds a function after all others.
     pub(crate) fn add_function(&mut self, ty: u32, function: &Function) -> u32 {
         self.functions.function(ty);
         self.code.function(function);
@@ -347,7 +348,7 @@ impl Linked {
         module.finish()
     }
 
-    /// Exports something under a name of the harness.
+    /// Exports an item under a name of the harness.
     pub(crate) fn export(&mut self, name: &str, kind: ExportKind, index: u32) {
         self.exports.export(name, kind, index);
     }
@@ -362,15 +363,15 @@ fn data_segments(wasm: &[u8]) -> u32 {
     counts.sum()
 }
 
-/// Moves an instance's indices to where they are in the module.
+/// Maps an instance's indices to those in the module.
 struct Relocate<'a> {
     placed: &'a Placed,
     initial: &'a [Vec<u8>],
 }
 
 impl Relocate<'_> {
-    /// A constant expression as code. An imported global in it becomes the value that it has from the beginning: by
-    /// index it would be one that the module defines, which only the garbage collection proposal allows.
+    /// A constant expression as code. An imported global in it is replaced by its initial value: an index would refer
+    /// to a global that the module defines, which only the garbage collection proposal allows.
     fn code_of(
         &mut self,
         expression: wasmparser::ConstExpr<'_>,

@@ -1,10 +1,11 @@
-//! The core suite of the WebAssembly specification, through the two programs: `make test-spec`.
+//! Runs the core test suite of the WebAssembly specification through the two programs: `make test-spec`.
 //!
-//! Every module of the suite goes through `faas-wasm check` as it is. What is done with it becomes a WASI command
-//! (`guest`) around it and the modules that it imports from (`link`), which `faas-wasm build` compiles and `faas-wasm
-//! run` runs; what it returns is compared here, bit for bit (`value`), and a trap by its kind (`trap`).
+//! `faas-wasm check` checks every module of the suite unchanged. The actions on a module become a WASI command
+//! (`guest`) that contains the module and the modules that it imports from (`link`). `faas-wasm build` compiles the
+//! command, and `faas-wasm run` runs it. The harness compares results bit by bit (`value`), and traps by their kind
+//! (`trap`).
 //!
-//! What may fail or be refused is in `known.txt`. The suite is told by the environment what to run, see [`Selection`].
+//! `known.txt` lists what may fail or be refused. Environment variables select what to run, see [`Selection`].
 
 mod guest;
 mod judge;
@@ -34,13 +35,13 @@ use report::FileVerdicts;
 use script::Item;
 use suite::File;
 
-/// What is to be run.
+/// Selects what to run.
 struct Selection {
-    /// `FAAS_WASM_SPEC_FILES`: words that names of files contain, such as `simd/ core/i32.wast`; all if there are none.
+    /// `FAAS_WASM_SPEC_FILES`: words in names of files, such as `simd/ core/i32.wast`. Without words, all files run.
     files: Vec<String>,
-    /// `FAAS_WASM_SPEC_BACKEND`: a backend, or all of the tool if there is none.
+    /// `FAAS_WASM_SPEC_BACKEND`: a backend. By default, all backends of the tool run.
     backends: Vec<Backend>,
-    /// `FAAS_WASM_SPEC_CPU`: what to compile for, if not for this machine's own CPU.
+    /// `FAAS_WASM_SPEC_CPU`: the CPU level to compile for. By default, it is that of this machine.
     cpu: Option<String>,
 }
 
@@ -83,7 +84,7 @@ fn the_suite_passes_but_for_what_is_known() {
         let names = files.iter().map(|file| file.name.clone());
         let results: Vec<FileVerdicts> = names.zip(verdicts).collect();
         let report = report::report(&variant, &results, &known, selection.files.is_empty());
-        // Not by `print!`, which a test that passes would swallow.
+        // `print!` would be captured if the test passes.
         let _ = write!(std::io::stdout(), "{}", report.text);
         is_good &= report.is_good;
     }
@@ -97,7 +98,7 @@ fn parse(file: &File) -> Vec<Item> {
     script::parse(file.text).unwrap_or_else(|error| vec![Item::Broken(1, error)])
 }
 
-/// Does the work of scripts on all processors; gives what became of each one's directives, in their order.
+/// Runs scripts on all processors. Returns the outcomes of each script's directives, in order.
 fn run(variant: &Variant, scripts: &[Vec<Item>]) -> Vec<Verdicts> {
     let work: Vec<_> = (0..)
         .zip(scripts)

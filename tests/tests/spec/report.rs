@@ -1,4 +1,4 @@
-//! The table of a run, and what is wrong in it.
+//! The table of a run, and its errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use crate::judge::{Variant, Verdict, Verdicts};
 use crate::known::{self, Known};
 
-/// A file's directives and what became of them.
+/// A file's directives and their outcomes.
 pub(crate) type FileVerdicts = (String, Verdicts);
 
-/// Numbers of a row.
+/// The counts in a row.
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
     passed: usize,
@@ -29,14 +29,14 @@ impl Counts {
     }
 }
 
-/// A run in words, and whether it is as the list of what is known says.
+/// The text of a run's report, and whether the run agrees with the list of known failures.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) text: String,
     pub(crate) is_good: bool,
 }
 
-/// Sums up a run of the whole suite, or of a part of it.
+/// Summarizes a run of the whole suite or a part of it.
 pub(crate) fn report(
     variant: &Variant,
     results: &[FileVerdicts],

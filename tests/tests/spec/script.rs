@@ -1,5 +1,5 @@
-//! A script of the suite as work that can be done: bundles of modules that belong together, with what is to be done with
-//! them in order, and modules that must be refused.
+//! Converts a script of the suite to units of work: bundles of related modules with the actions on them in order, and
+//! modules that must be rejected.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,49 +13,49 @@ use crate::spectest;
 use crate::trap::Trap;
 use crate::value::{Argument, Expected};
 
-/// Why what follows a directive that was left out is left out too.
+/// Reason for skipping directives that follow a skipped one.
 const AFTER_SKIPPED: &str = "follows a directive that was left out and may change state";
-/// The product links nothing at run time.
+/// The product does not link modules at run time.
 const NO_LINKING: &str = "asserts an error of linking, which the product does not do";
-/// A module of the product has one thread.
+/// A module in this product has one thread.
 const NO_THREADS: &str = "needs a second thread";
 
-/// A module in one of its forms.
+/// A module in binary or text form.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Source {
     Binary(Vec<u8>),
     Text(Vec<u8>),
 }
 
-/// A module that was instantiated.
+/// An instantiated module.
 pub(crate) struct Instance {
-    /// As the script has it.
+    /// The module as in the script.
     pub(crate) source: Source,
-    /// The same in the binary format.
+    /// The module in binary format.
     pub(crate) wasm: Vec<u8>,
     pub(crate) shape: Shape,
-    /// What its imports are: exports of earlier instances of the bundle.
+    /// The values of its imports: exports of earlier instances in the bundle.
     pub(crate) imports: Vec<(usize, String)>,
-    /// Whether it is the module that the suite takes for granted.
+    /// Whether this is the predefined module `spectest`.
     pub(crate) is_spectest: bool,
 }
 
-/// Something that is done with an instance.
+/// An action on an instance.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Act {
-    /// What is left out.
+    /// A skipped action.
     Nothing,
     Instantiate,
     Call(String, Vec<Argument>),
     Get(String),
 }
 
-/// How it must end.
+/// The expected end of an action.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ending {
-    /// It returns, with any results.
+    /// Returns, with any results.
     Returned,
-    /// It returns these.
+    /// Returns these values.
     Values(Vec<Expected>),
     Trap(Trap),
 }
@@ -67,11 +67,11 @@ pub(crate) struct Step {
     pub(crate) instance: usize,
     pub(crate) act: Act,
     pub(crate) ending: Ending,
-    /// Why it is left out, if it is.
+    /// Why the directive is skipped, if it is.
     pub(crate) skipped: Option<&'static str>,
 }
 
-/// Instances that belong together, and what is done with them.
+/// Related instances, and the actions on them.
 #[derive(Default)]
 pub(crate) struct Bundle {
     pub(crate) instances: Vec<Instance>,
@@ -81,20 +81,20 @@ pub(crate) struct Bundle {
 /// A unit of work.
 pub(crate) enum Item {
     Bundle(Bundle),
-    /// A module that is valid, and nothing is done with it.
+    /// A valid module without actions.
     Accept(usize, Source),
-    /// A module that must be refused.
+    /// A module that must be rejected.
     Reject(usize, Source),
     Skip(usize, &'static str),
-    /// The script itself cannot be understood.
+    /// The script itself is malformed.
     Broken(usize, String),
 }
 
-/// Takes a script apart.
+/// Parses a script.
 ///
 /// # Errors
 ///
-/// Its text is not that of a script.
+/// The text is not a script.
 pub(crate) fn parse(text: &str) -> Result<Vec<Item>, String> {
     let mut lexer = Lexer::new(text);
     lexer.allow_confusing_unicode(true);
@@ -113,11 +113,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Item>, String> {
 #[derive(Default)]
 struct Reader<'a> {
     text: &'a str,
-    /// Each with its line.
+    /// The instances, each with its line.
     instances: Vec<(usize, Instance)>,
     steps: Vec<Step>,
     items: Vec<Item>,
-    /// The latest one; none if that could not be read.
+    /// The latest instance, or `None` if it could not be read.
     current: Option<usize>,
     named: HashMap<String, usize>,
     registered: HashMap<String, usize>,
@@ -331,7 +331,7 @@ impl<'a> Reader<'a> {
         items
     }
 
-    /// A directive that is left out may have changed state: what follows it in the same bundle cannot be judged.
+    /// A skipped directive may have changed state, so the following ones in the same bundle cannot be judged.
     fn skip_what_follows(&mut self) {
         let leaders = self.leaders();
         let mut tainted = BTreeSet::new();
@@ -348,7 +348,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// For each instance the first one of its bundle: those of one bundle import from each other.
+    /// For each instance, the first one of its bundle. The instances of a bundle import from each other.
     fn leaders(&self) -> Vec<usize> {
         let mut leaders: Vec<usize> = (0..self.instances.len()).collect();
         for (index, (_, instance)) in self.instances.iter().enumerate() {
@@ -420,7 +420,7 @@ fn spectest_instance(names: &BTreeSet<String>) -> Instance {
     }
 }
 
-/// A module as the script has it, and in the binary format.
+/// A module as in the script, and in binary format.
 fn read(mut module: QuoteWat<'_>) -> Result<(Source, Vec<u8>), String> {
     let source = match module.to_test() {
         Ok(QuoteWatTest::Binary(bytes)) => Source::Binary(bytes),

@@ -1,11 +1,11 @@
-//! The harness itself: what is expected wrongly must be found out.
+//! Tests of the harness itself: it must detect wrong expectations.
 
 use faas_wasm_tests::Backend;
 
 use crate::judge::{self, Variant, Verdict};
 use crate::script;
 
-/// What becomes of a script's directives, by line.
+/// The outcomes of a script's directives, by line.
 fn verdicts(script: &str) -> Vec<(usize, Verdict)> {
     let variant = Variant {
         backend: Backend::Cranelift,
@@ -20,7 +20,7 @@ fn verdicts(script: &str) -> Vec<(usize, Verdict)> {
     verdicts
 }
 
-/// Requires that directives fail which end with the comment `;; wrong`, and that all others pass.
+/// Asserts that exactly the directives with the comment `;; wrong` fail.
 #[track_caller]
 fn check(script: &str) {
     for (line, verdict) in verdicts(script) {

@@ -1,4 +1,4 @@
-//! What a linker has to know of a module.
+//! The information about a module that a linker needs.
 
 use std::collections::HashMap;
 
@@ -10,11 +10,11 @@ use wasmparser::{ExternalKind, Parser, Payload, TypeRef, Validator, WasmFeatures
 /// A valid module's imports, exports and types.
 pub(crate) struct Shape {
     types: Types,
-    /// Module and name, in order.
+    /// Module, name and kind, in order.
     pub(crate) imports: Vec<(String, String, ExternalKind)>,
     pub(crate) exports: HashMap<String, (ExternalKind, u32)>,
     pub(crate) start: Option<u32>,
-    /// Whether something of it can keep references that only a host can make.
+    /// Whether the module can hold references that only a host can create.
     pub(crate) keeps_host_references: bool,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Signature {
 impl Shape {
     /// # Errors
     ///
-    /// Why the module is not valid, whatever proposals are enabled.
+    /// Why the module is not valid with any proposals enabled.
     pub(crate) fn new(wasm: &[u8]) -> Result<Self, String> {
         let mut validator = Validator::new_with_features(WasmFeatures::all());
         let types = validator
@@ -84,12 +84,12 @@ impl Shape {
         Ok(())
     }
 
-    /// How many types it has.
+    /// Number of types.
     pub(crate) fn types(&self) -> u32 {
         self.types.as_ref().core_type_count_in_module()
     }
 
-    /// How many of a kind it has, imported ones included.
+    /// Number of items of a kind, including imported ones.
     pub(crate) fn count(&self, kind: ExternalKind) -> u32 {
         let types = self.types.as_ref();
         match kind {
@@ -101,12 +101,12 @@ impl Shape {
         }
     }
 
-    /// How many element segments it has.
+    /// Number of element segments.
     pub(crate) fn elements(&self) -> u32 {
         self.types.as_ref().element_count()
     }
 
-    /// The type of an exported function, or of a getter of an exported global.
+    /// The type of an exported function, or of the getter of an exported global.
     pub(crate) fn signature(&self, kind: ExternalKind, index: u32) -> Result<Signature, String> {
         let types = self.types.as_ref();
         let encode = |types: &[wasmparser::ValType]| {

@@ -1,14 +1,14 @@
-//! The module `spectest` that scripts import from, as a module of its own.
+//! The module `spectest` that scripts import from.
 //!
-//! What it exports is fixed by the suite: see "spectest host module" in `interpreter/README.md` of the specification's
-//! repository and `host/spectest.ml` there.
+//! The suite defines its exports: see "spectest host module" in `interpreter/README.md` of the specification's
+//! repository, and `host/spectest.ml` there.
 
 use std::collections::BTreeSet;
 
-/// Its name in imports.
+/// The module's name in imports.
 pub(crate) const NAME: &str = "spectest";
 
-/// What each export is, in the text format, without the parenthesis that closes it.
+/// The definition of each export in the text format, without the closing parenthesis.
 const EXPORTS: [(&str, &str); 15] = [
     ("print", "(func"),
     ("print_i32", "(func (param i32)"),
@@ -27,7 +27,8 @@ const EXPORTS: [(&str, &str); 15] = [
     ("shared_memory", "(memory 1 2 shared"),
 ];
 
-/// A module with just these exports: another memory, for example, would make a guest one of several memories.
+/// A module with only these exports, because an additional memory, for example, would make a guest one with several
+/// memories.
 pub(crate) fn module(names: &BTreeSet<&str>) -> Vec<u8> {
     let mut text = String::from("(module");
     for (name, start) in EXPORTS.iter().filter(|(name, _)| names.contains(name)) {

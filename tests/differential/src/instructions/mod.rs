@@ -1,4 +1,4 @@
-//! Single instructions with edge operands, by all engines: `instructions`.
+//! Single instructions with edge operands, on all engines: `instructions`.
 
 mod module;
 mod operands;
@@ -21,10 +21,10 @@ use crate::run::{Ending, Run};
 use crate::seeds::Directory;
 use crate::subject::{Backend, Built, Programs};
 
-/// Units of an artifact, about.
+/// Approximate number of units in an artifact.
 const UNITS_OF_A_MODULE: usize = 1500;
 
-/// What the instructions came to.
+/// Results of the instructions.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) instructions: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Counts {
     pub(crate) findings: Vec<String>,
 }
 
-/// Runs all instructions by both backends, at the given levels of CPU.
+/// Runs all instructions with both backends, at the given CPU levels.
 ///
 /// # Errors
 ///
@@ -63,7 +63,7 @@ pub(crate) fn run(
             }
         }
     }
-    // The slow backend's last.
+    // Start the slow backend's jobs last.
     let jobs = Mutex::new(jobs);
     std::thread::scope(|scope| -> Result<()> {
         let work = || -> Result<()> {
@@ -117,12 +117,12 @@ pub(crate) fn run(
     Ok(counts)
 }
 
-/// Units in modules of about the same size.
+/// Groups units into modules of about the same size.
 fn groups(units: &[Unit]) -> impl Iterator<Item = &[Unit]> {
     units.chunks(UNITS_OF_A_MODULE)
 }
 
-/// What was found of an instruction.
+/// Findings for an instruction.
 #[derive(Debug)]
 struct Found {
     about: About,
@@ -136,14 +136,14 @@ impl std::fmt::Display for Found {
     }
 }
 
-/// The units of a module by one backend at one level.
+/// Checks the units of a module with one backend at one level.
 struct Check<'a> {
     programs: &'a Programs,
     oracle: &'a Oracle,
     cases: &'a [Case],
     backend: Backend,
     directory: &'a Path,
-    /// By the instruction's name.
+    /// Findings by the instruction's name.
     found: BTreeMap<&'static str, Found>,
     results: u64,
     traps: u64,
@@ -160,7 +160,7 @@ impl Check<'_> {
         found.count += 1;
     }
 
-    /// Builds and runs units; those that a build fails for are found by halving.
+    /// Builds and runs units. If a build fails, bisects the units to find those that cause it.
     fn units(&mut self, units: &[&Unit]) -> Result<()> {
         let wasm = module::module(self.cases, units)?;
         let path = self.directory.join("instructions.wasm");
@@ -186,7 +186,7 @@ impl Check<'_> {
         let compiled = self.oracle.compile(wasm)?;
         let mut at = 0;
         while at < units.len() {
-            // A unit that traps is a run of its own, all others up to the next such one are one run.
+            // A unit that traps needs a separate run; all units up to the next such one share a run.
             let trap = units[at].trap;
             let quiet = units[at..]
                 .iter()
@@ -210,7 +210,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Compares the output of units, and returns how many have been dealt with.
+    /// Compares the output of units, and returns the number of units that are done.
     fn compare(&mut self, units: &[&Unit], expected: &Run, found: &Run) -> usize {
         let mut position = 0;
         for (index, unit) in units.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! A module that runs units and prints their results as they are.
+//! A module that runs units and prints their results.
 //!
-//! Standard input has the numbers of the first unit and of the one behind the last, four bytes each. A unit is a function of
-//! (address of its operands, address of its results). For each unit in turn the driver calls it with each of its tuples, then
-//! writes all results. Memory 0 is for the instructions; memory 1 is the driver's:
+//! Standard input contains the number of the first unit and the number after the last, in four bytes each. A unit is
+//! a function of (address of its operands, address of its results). The driver calls each unit with each of its
+//! tuples, and then writes all results. The instructions use memory 0, and the driver uses memory 1:
 //!
 //! ```text
 //!      0  a buffer descriptor of WASI, and at 8 what it answers
@@ -26,32 +26,32 @@ use super::operators::Case;
 use super::units::{Operand, Unit, instruction, instruction_function};
 use crate::sections::{Sections, value_type};
 
-/// Bytes of an operand or a result.
+/// Size of an operand or result in bytes.
 pub(crate) const SLOT: usize = 16;
-/// Bytes at the start and at the end of memory 0 that accesses reach.
+/// Number of bytes at the start and at the end of memory 0 that accesses reach.
 const START: usize = 96;
 const END: usize = 64;
 const PAGE: usize = 65536;
-/// Where memory 1 holds what these bytes are before an access.
+/// Address in memory 1 of the initial values of these bytes.
 const PRISTINE: usize = 64;
 const UNITS: usize = PRISTINE + START + END;
 const UNIT: usize = 16;
 
-/// Bytes of the results of one evaluation.
+/// Size of the results of one evaluation in bytes.
 pub(crate) fn result_size(case: &Case) -> usize {
     case.results.len() * SLOT + if case.accesses { START + END } else { 0 }
 }
 
-/// Bytes that a unit prints.
+/// Number of bytes that a unit prints.
 pub(crate) fn output_size(case: &Case, unit: &Unit) -> usize {
     unit.tuples.len() * unit.evaluations.len() * result_size(case)
 }
 
-/// A module for some units.
+/// Builds a module with some units.
 ///
 /// # Errors
 ///
-/// wasm-encoder does not know an instruction.
+/// wasm-encoder does not support an instruction.
 pub(crate) fn module(cases: &[Case], units: &[&Unit]) -> Result<Vec<u8>> {
     let mut sections = Sections::default();
     let wasi = sections.add_type(&[ValType::I32; 4], &[ValType::I32]);
@@ -99,7 +99,7 @@ pub(crate) fn module(cases: &[Case], units: &[&Unit]) -> Result<Vec<u8>> {
     Ok(sections.finish())
 }
 
-/// What memory 1 begins with.
+/// The initial contents of memory 1.
 struct Layout {
     data: Vec<u8>,
 }
@@ -108,7 +108,7 @@ impl Layout {
     fn new(cases: &[Case], units: &[&Unit]) -> Self {
         let mut data = vec![0; UNITS];
         for (index, byte) in data[PRISTINE..].iter_mut().enumerate() {
-            // All bytes differ, and so do their signs.
+            // All bytes differ, and both signs occur.
             *byte = (index * 0x35 + 0x81) as u8;
         }
         data.resize(UNITS + units.len() * UNIT, 0);
@@ -146,7 +146,7 @@ struct Builder<'a> {
     unit_type: u32,
     reset: u32,
     save: u32,
-    /// The function of each case that is called.
+    /// The called function of each case.
     called: HashMap<usize, u32>,
 }
 
@@ -177,7 +177,7 @@ impl Builder<'_> {
             .map(|ty| Ok((1, value_type(*ty)?)))
             .collect::<Result<Vec<_>>>()?;
         let mut body = Function::new(locals);
-        // Operands are locals 2 and up, then come results.
+        // Operands are in local 2 and above, followed by the results.
         let operand = |index: usize| index as u32 + 2;
         let result = |index: usize| (index + case.params.len()) as u32 + 2;
         let parameters = unit.tuples.first().map_or(0, Vec::len);
@@ -273,7 +273,7 @@ fn function(locals: u32, instructions: &[Instruction<'_>]) -> Function {
     body
 }
 
-/// `reset()` gives memory 0 its first contents where accesses reach.
+/// `reset()` restores the initial contents of memory 0 where accesses reach.
 fn reset() -> Function {
     use Instruction as I;
     let copy = I::MemoryCopy {
@@ -295,7 +295,7 @@ fn reset() -> Function {
     function(0, parts.as_flattened())
 }
 
-/// `save(results)` copies the same parts of memory 0.
+/// `save(results)` copies the same parts of memory 0 to the results.
 fn save() -> Function {
     use Instruction as I;
     let copy = I::MemoryCopy {
@@ -340,7 +340,7 @@ fn start(unit_type: u32, results: i32) -> Function {
     };
     let field = |number: usize| [I::LocalGet(DESCRIPTOR), I::I32Load(at(number * 4))];
     let parts: &[&[Instruction<'_>]] = &[
-        // Which units?
+        // Read which units to run.
         &[
             I::I32Const(0),
             I::I32Const(16),
@@ -401,7 +401,7 @@ fn start(unit_type: u32, results: i32) -> Function {
         ],
         &field(2),
         &[I::I32LtU, I::BrIf(0), I::End],
-        // Write its results; local OPERANDS is what is left of them.
+        // Write its results. Local OPERANDS holds the remaining length.
         &[I::I32Const(results), I::LocalSet(OPERANDS)],
         &[I::Block(BlockType::Empty), I::Loop(BlockType::Empty)],
         &[

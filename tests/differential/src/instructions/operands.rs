@@ -1,4 +1,4 @@
-//! Operands for a case: edge values in all combinations, and few of them where each costs code.
+//! Operands for a case: all combinations of edge values, or only a few where each one needs code.
 
 use wasmparser::ValType;
 
@@ -34,7 +34,7 @@ const ADDRESSES: [u128; 22] = [
     0xffff_ffff,
 ];
 
-/// How many bits a lane has, and what goes into it.
+/// The size of a lane in bits, and its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     I8,
@@ -55,7 +55,7 @@ impl Shape {
         }
     }
 
-    /// The shapes that an instruction's name has in it, in order.
+    /// The shapes in an instruction's name, in order.
     pub(crate) fn named(name: &str) -> Vec<Self> {
         let shapes = [
             ("I8x16", Self::I8),
@@ -173,7 +173,7 @@ impl Shape {
         }
     }
 
-    /// Vectors that have all these values in their lanes.
+    /// Vectors whose lanes contain all of these values.
     fn vectors(self, values: &[u128]) -> Vec<u128> {
         let lanes = (128 / self.bits()) as usize;
         let padded: Vec<_> = values
@@ -189,7 +189,7 @@ impl Shape {
         padded.chunks(lanes).map(vector).collect()
     }
 
-    /// Each vector with its lanes rotated by each number of places, so that each lane meets each other one.
+    /// Each vector, with its lanes rotated by every number of places, so that each lane meets each other one.
     fn rotations(self, vectors: &[u128]) -> Vec<u128> {
         let places = 128 / self.bits();
         let rotated = |vector: &u128| {
@@ -211,7 +211,7 @@ fn scalar(ty: ValType) -> Option<Shape> {
     }
 }
 
-/// The shapes of a case's vectors; of an instruction without one in its name, two that are unlike.
+/// The shapes of a case's vectors. If the instruction's name contains no shape, two different ones.
 fn shapes(case: &Case) -> Vec<Shape> {
     let mut shapes = Shape::named(case.name);
     if shapes.is_empty() {
@@ -220,7 +220,7 @@ fn shapes(case: &Case) -> Vec<Shape> {
     shapes
 }
 
-/// Operands for the instruction with all of them known at run time only.
+/// Operands that are all known only at run time.
 pub(crate) fn many(case: &Case) -> Vec<Tuple> {
     if case.accesses {
         return accesses(case);
@@ -261,7 +261,7 @@ pub(crate) fn many(case: &Case) -> Vec<Tuple> {
     }
 }
 
-/// Few operands, for where they become constants.
+/// A few operands, for use as constants.
 pub(crate) fn few(case: &Case) -> Vec<Tuple> {
     let scalars: Option<Vec<_>> = case.params.iter().map(|ty| scalar(*ty)).collect();
     match scalars {
@@ -291,7 +291,7 @@ fn product(operands: impl IntoIterator<Item = Vec<u128>>) -> Vec<Tuple> {
         })
 }
 
-/// Addresses with a few values each.
+/// Addresses, with a few values each.
 fn accesses(case: &Case) -> Vec<Tuple> {
     let values = |ty: &ValType| match scalar(*ty) {
         Some(shape) => sample(product([shape.few()]), 4).concat(),
@@ -301,12 +301,12 @@ fn accesses(case: &Case) -> Vec<Tuple> {
     product([ADDRESSES.to_vec()].into_iter().chain(others))
 }
 
-/// Up to `count` of the tuples, spread over all of them.
+/// Up to `count` of the tuples, spread evenly.
 fn sample(tuples: Vec<Tuple>, count: usize) -> Vec<Tuple> {
     if tuples.len() <= count {
         return tuples;
     }
-    // A prime stride, so that no operand stays the same.
+    // A prime stride prevents an operand from staying the same.
     let stride = [7919, 104_729]
         .into_iter()
         .find(|prime| !tuples.len().is_multiple_of(*prime))

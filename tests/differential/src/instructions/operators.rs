@@ -1,6 +1,6 @@
-//! Every numeric and vector instruction and every memory access, from wasmparser's own list, with the types of its operands.
+//! Every numeric and vector instruction and every memory access in wasmparser's list, with the types of its operands.
 //!
-//! An instruction that a later wasmparser adds gets a case without a change here, or fails the test below.
+//! An instruction that a later wasmparser adds gets a case automatically, or fails the test below.
 
 use anyhow::{Result, bail, ensure};
 use wasm_encoder::{Encode as _, Instruction};
@@ -9,7 +9,7 @@ use wasmparser::{
     ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
 
-/// Proposals whose instructions are tested, but for those of [`NO_CASE`].
+/// Proposals whose instructions are tested, except those in [`NO_CASE`].
 const PROPOSALS: [&str; 7] = [
     "mvp",
     "relaxed_simd",
@@ -20,7 +20,7 @@ const PROPOSALS: [&str; 7] = [
     "wide_arithmetic",
 ];
 
-/// Proposals that have no numeric or vector instruction and no memory access.
+/// Proposals without numeric or vector instructions and memory accesses.
 const OTHER_PROPOSALS: [&str; 14] = [
     "acquire_release_atomics",
     "bulk_memory",
@@ -34,13 +34,13 @@ const OTHER_PROPOSALS: [&str; 14] = [
     "shared_everything_threads",
     "stack_switching",
     "tail_call",
-    // Names that wasmparser may give to what is above.
+    // Names that wasmparser may give to the features above.
     "memory64",
     "multi_memory",
 ];
 
-/// Instructions of the proposals above that are neither numeric nor an access: the specification's suite and the random modules
-/// have them.
+/// Instructions of the proposals above that are neither numeric nor accesses. The specification's suite and the
+/// random modules cover them.
 const NO_CASE: [&str; 28] = [
     // Control.
     "Unreachable",
@@ -64,12 +64,12 @@ const NO_CASE: [&str; 28] = [
     "LocalTee",
     "GlobalGet",
     "GlobalSet",
-    // They concern a whole memory.
+    // These affect a whole memory.
     "MemorySize",
     "MemoryGrow",
-    // Without a result and without an operand.
+    // Has neither a result nor an operand.
     "AtomicFence",
-    // Constants are operands of all the others.
+    // Constants are the operands of all other instructions.
     "I32Const",
     "I64Const",
     "F32Const",
@@ -87,21 +87,21 @@ pub(crate) struct Case {
     pub(crate) results: Vec<ValType>,
     /// Whether it reads or writes memory 0.
     pub(crate) accesses: bool,
-    /// Whether its immediates are the first that the instruction may have, or the first with a very large offset.
+    /// Whether its immediates are the first variant of the instruction, or the first one with a very large offset.
     pub(crate) is_typical: bool,
 }
 
 impl Case {
-    /// For messages: the instruction with its immediates.
+    /// The instruction with its immediates, for messages.
     pub(crate) fn label(&self) -> String {
         format!("{:?}", self.operator)
     }
 }
 
-/// An immediate that has several values worth a test.
+/// An immediate with several values that are worth testing.
 trait Immediate: Sized {
-    /// Takes a value from a mixed-radix number; what remains is for the next immediate. `None` if the type has no values: such
-    /// an instruction has no case.
+    /// Takes a value from a mixed-radix number, whose rest is for the next immediate. Returns `None` if the type has
+    /// no values; the instruction then has no case.
     fn pick(rest: &mut usize) -> Option<Self>;
 }
 
@@ -113,7 +113,7 @@ fn digit(rest: &mut usize, values: usize) -> usize {
 
 impl Immediate for wasmparser::MemArg {
     fn pick(rest: &mut usize) -> Option<Self> {
-        // Validation leaves those alignments that an instruction may have: of atomics the natural one.
+        // Validation selects the permitted alignments; an atomic access needs the natural one.
         const ALIGN_AND_OFFSET: [(u8, u64); 7] = [
             (0, 0),
             (0, 5),
@@ -163,7 +163,7 @@ impl Immediate for [u8; 16] {
     }
 }
 
-/// Immediates of instructions that have no case.
+/// Immediates of instructions without a case.
 macro_rules! no_values {
     ($($ty:ty,)*) => {
         $(impl Immediate for $ty {
@@ -192,11 +192,11 @@ no_values! {
     Vec<wasmparser::ValType>,
 }
 
-/// An instruction of wasmparser's list.
+/// An instruction in wasmparser's list.
 struct Listed {
     proposal: &'static str,
     name: &'static str,
-    /// The instruction with its n-th immediates, and what is left of n.
+    /// The instruction with its n-th immediates, and the rest of n.
     operator: fn(usize) -> Option<(Operator<'static>, usize)>,
 }
 
@@ -206,7 +206,7 @@ macro_rules! list {
             proposal: stringify!($proposal),
             name: stringify!($op),
             operator: {
-                // The list's own types have this lifetime.
+                // The types in the list have this lifetime.
                 #[allow(unused_mut, clippy::extra_unused_lifetimes, reason = "most instructions have no immediate")]
                 fn operator<'a>(number: usize) -> Option<(Operator<'a>, usize)> {
                     let mut rest = number;
@@ -223,11 +223,11 @@ fn listed() -> Vec<Listed> {
     wasmparser::for_each_operator!(list)
 }
 
-/// A case for each instruction that computes or accesses memory, with each of its immediates.
+/// A case for each instruction that computes or accesses memory, with each variant of its immediates.
 ///
 /// # Errors
 ///
-/// An instruction has neither a case nor a reason to have none.
+/// An instruction has neither a case nor a reason for having none.
 pub(crate) fn cases() -> Result<Vec<Case>> {
     let scratch = scratch()?;
     let mut cases = Vec::new();
@@ -271,14 +271,14 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Whether an instruction reads or writes memory. Their names say so, and no others do.
+/// Whether an instruction reads or writes memory, according to its name.
 fn accesses_memory(name: &str) -> bool {
     ["Load", "Store", "Atomic"]
         .iter()
         .any(|word| name.contains(word))
 }
 
-/// A function in which instructions can be tried, with a memory around it.
+/// A function for trying instructions, in a module with a memory.
 struct Scratch {
     resources: ValidatorResources,
     ty: u32,
@@ -306,12 +306,12 @@ const TYPES: [ValType; 5] = [
     ValType::V128,
 ];
 
-/// The operand types that an instruction takes and leaves; `None` if its immediates are invalid.
+/// The types that an instruction pops and pushes, or `None` if its immediates are invalid.
 fn signature(
     scratch: &Scratch,
     operator: &Operator<'static>,
 ) -> Option<(Vec<ValType>, Vec<ValType>)> {
-    // Only decoding tells the natural alignment of an access.
+    // Only decoding gives the natural alignment of an access.
     let mut bytes = Vec::new();
     Instruction::try_from(operator.clone())
         .ok()?
@@ -319,7 +319,7 @@ fn signature(
     let operator = &OperatorsReader::new(BinaryReader::new(&bytes, 0))
         .read()
         .ok()?;
-    // The fewest operands: with more, the rest would stay on the stack.
+    // Find the smallest number of operands, because additional ones would stay on the stack.
     for count in 0..=4 {
         for number in 0..TYPES.len().pow(count) {
             let mut rest = number;
@@ -370,7 +370,7 @@ mod tests {
     fn every_instruction_of_wasmparser_has_a_case_or_a_reason() {
         let cases = cases().expect("no instruction is forgotten");
         let names: std::collections::BTreeSet<_> = cases.iter().map(|case| case.name).collect();
-        // Those of the core specification 3.0 that are numeric, vector or memory instructions, and wide arithmetic.
+        // The numeric, vector and memory instructions of the core specification 3.0, and wide arithmetic.
         assert!(names.len() >= 484, "{}", names.len());
         for listed in listed() {
             let excused =

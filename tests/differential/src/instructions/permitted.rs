@@ -1,11 +1,12 @@
-//! Which results the specification permits besides the oracle's: NaNs of a class, and what relaxed instructions leave open.
+//! The results that the specification permits besides the oracle's: NaNs of a class, and the choices of relaxed
+//! instructions.
 
 use wasmparser::ValType;
 
 use super::operands::Shape;
 use super::operators::Case;
 
-/// Whether a result may be `found` where the oracle has `expected`.
+/// Whether a result may be `found` where the oracle returns `expected`.
 pub(crate) fn is_permitted(
     case: &Case,
     operands: &[u128],
@@ -13,7 +14,7 @@ pub(crate) fn is_permitted(
     expected: u128,
     found: u128,
 ) -> bool {
-    // Of a slot, only the bytes of the type are written.
+    // Only the type's bytes of a slot are written.
     let bits = match ty {
         ValType::I32 | ValType::F32 => 32,
         ValType::I64 | ValType::F64 => 64,
@@ -45,7 +46,7 @@ pub(crate) fn is_permitted(
     })
 }
 
-/// A vector's lanes; a scalar is one lane.
+/// The lanes of a vector. A scalar is one lane.
 #[derive(Debug, Clone, Copy)]
 struct Lanes {
     bits: u32,
@@ -58,8 +59,8 @@ impl Lanes {
     }
 }
 
-/// Whether the bits of a NaN result are not determined. Those that copy bits (absolute value, negation, sign, pseudo-minimum,
-/// moves between lanes, memory and types) are determined.
+/// Whether the bits of a NaN result are nondeterministic. Instructions that copy bits (absolute value, negation,
+/// sign, pseudo-minimum, moves between lanes, memory and types) are deterministic.
 fn makes_nans(case: &Case) -> bool {
     let float = ["F32", "F64"].iter().any(|ty| case.name.starts_with(ty));
     let arithmetic = [
@@ -93,19 +94,19 @@ impl Float {
         magnitude > infinity
     }
 
-    /// A NaN with the most significant bit of its fraction, and nothing more.
+    /// A NaN with only the most significant bit of its fraction set.
     fn is_canonical(self, value: u128) -> bool {
         self.is_nan(value) && value & ((1 << self.fraction) - 1) == 1 << (self.fraction - 1)
     }
 
-    /// A NaN with at least that bit: a quiet one.
+    /// A NaN with at least that bit set: a quiet NaN.
     fn is_arithmetic(self, value: u128) -> bool {
         self.is_nan(value) && value >> (self.fraction - 1) & 1 == 1
     }
 }
 
-/// Whether `found` is a NaN that the specification permits where the result is one: canonical if all NaNs among the operands
-/// are, else arithmetic.
+/// Whether `found` is a NaN that the specification permits for a NaN result: canonical if all NaN operands are
+/// canonical, and otherwise arithmetic.
 fn is_nan_of_class(
     case: &Case,
     operands: &[u128],
@@ -118,7 +119,7 @@ fn is_nan_of_class(
     if !float.is_nan(expected) || !float.is_arithmetic(found) {
         return false;
     }
-    // Conversions between formats have operands of another shape.
+    // Conversions between formats have operands with another shape.
     let from = match Shape::named(case.name).get(1) {
         Some(shape) => shape.bits(),
         None if case.name == "F32DemoteF64" => 64,
@@ -160,7 +161,8 @@ fn is_relaxed_choice(
             let (a, b, mask) = (lane(0), lane(1), lane(2));
             let top = mask >> (lanes.bits - 1) & 1 == 1;
             let by_bits = a & mask | b & !mask & (u128::MAX >> (128 - lanes.bits));
-            // x86 has no blend of 16-bit lanes, so the specification permits one of bytes for them, and for them alone.
+            // x86 has no blend of 16-bit lanes, so the specification permits a blend of bytes, but only for this
+            // size.
             let by_bytes = (0..lanes.bits / 8).fold(0, |value, byte| {
                 let from = if mask >> (byte * 8 + 7) & 1 == 1 {
                     a
@@ -216,22 +218,22 @@ fn is_fused_or_not(a: u128, b: u128, c: u128, found: u128, bits: u32, negated: b
         let a = if negated { -a } else { a };
         [a.mul_add(b, c), a * b + c].map(|value| u128::from(value.to_bits()))
     };
-    // Once rounded it can be a number where twice rounded it is a NaN.
+    // The result can be a number if rounded once, and a NaN if rounded twice.
     results
         .iter()
         .any(|result| *result == found || float.is_nan(*result) && float.is_arithmetic(found))
 }
 
-/// Minimum and maximum of a NaN or of zeros of both signs may be either operand.
+/// For a NaN, or for zeros with both signs, minimum and maximum may return either operand.
 fn is_either(a: u128, b: u128, found: u128, bits: u32) -> bool {
     let float = Float::of(bits);
     let magnitude = |value: u128| value & !(1 << (bits - 1));
     let open = float.is_nan(a) || float.is_nan(b) || magnitude(a) == 0 && magnitude(b) == 0;
-    // Of one NaN and a number: a NaN or the number.
+    // For a NaN and a number, the result is a NaN or the number.
     open && (found == a || found == b)
 }
 
-/// What does not fit may be the saturated value or the one that x86 has for all.
+/// A value out of range may give the saturated value, or the single value that x86 uses.
 fn truncated(value: f64, relaxed: &str, found: u128) -> bool {
     let found = found as u32;
     if relaxed.contains('U') {
@@ -243,8 +245,8 @@ fn truncated(value: f64, relaxed: &str, found: u128) -> bool {
     }
 }
 
-/// The products of two pairs, added: the second operand's bytes with a sign or without, the sum wrapped or saturated. The
-/// choices come in the same order for every index.
+/// The sum of the products of two pairs: the second operand's bytes signed or unsigned, and the sum wrapped or
+/// saturated. The choices have the same order for every index.
 fn dots(operands: &[u128], index: u32) -> impl Iterator<Item = i16> {
     let byte = |operand: u128, at: u32| (operand >> (at * 8)) as u8;
     let (a, b) = (operands[0], operands[1]);
@@ -332,7 +334,7 @@ mod tests {
             !permitted("I8x16RelaxedSwizzle", &[a, 0x80], 0, 1),
             "the top bit means zero"
         );
-        // The mask of a lane has its top bit clear and a byte's set.
+        // In the mask of a lane, the top bit is clear and that of a byte is set.
         let select = [0x1111_1111, 0x2222_2222, 0x0080_0000];
         assert!(
             !permitted("I32x4RelaxedLaneselect", &select, 0x2222_2222, 0x2211_2222),

@@ -1,6 +1,6 @@
-//! What is evaluated: each case with operands that are parameters, constants, and both.
+//! The evaluations: each case with operands as parameters, as constants, and mixed.
 //!
-//! A unit becomes one function. Evaluations that trap are units of their own, as each ends a run.
+//! A unit becomes one function. An evaluation that traps is a separate unit, because it ends a run.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,16 @@ use crate::oracle::{Oracle, Probe};
 use crate::run::TrapKind;
 use crate::sections::{Sections, value_type};
 
-/// Traps of one kind that are run for each way to give operands. Each is a run of a program, so there are fewer of accesses,
-/// of which there are many, and all of those trap in the same way.
+/// Number of tested traps of one kind for each way to pass operands. Each is a separate run of a program. Accesses
+/// get fewer, because there are many of them and they all trap in the same way.
 const TRAPS_OF_A_KIND: usize = 3;
 const TRAPS_OF_AN_ACCESS: usize = 1;
-/// Constants for an operand beside others that are parameters.
+/// Number of constants for an operand while others are parameters.
 const CONSTANTS: usize = 12;
-/// Operands that such a constant meets.
+/// Number of operands that such a constant is combined with.
 const PARTNERS: usize = 24;
 
-/// Where an operand comes from.
+/// The source of an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operand {
     /// This element of the tuple.
@@ -34,7 +34,7 @@ pub(crate) enum Operand {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Evaluation {
     pub(crate) operands: Vec<Operand>,
-    /// Whether the instruction is alone in a function that is called, so that its operands are in registers.
+    /// Whether the instruction is in a separate function that is called, so that its operands are in registers.
     pub(crate) called: bool,
 }
 
@@ -44,9 +44,9 @@ pub(crate) struct Unit {
     /// Index of its case.
     pub(crate) case: usize,
     pub(crate) evaluations: Vec<Evaluation>,
-    /// What the function is called with, one after the other.
+    /// The tuples that the function is called with, one after the other.
     pub(crate) tuples: Vec<Tuple>,
-    /// The trap in which its only evaluation ends.
+    /// The trap that ends its only evaluation.
     pub(crate) trap: Option<TrapKind>,
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn all(oracle: &Oracle, cases: &[Case]) -> Result<Vec<Unit>> {
     Ok(units)
 }
 
-/// A module that exports a function for each case, to find out which operands trap.
+/// A module that exports a function for each case, to determine which operands trap.
 fn probe_module(cases: &[Case]) -> Result<Vec<u8>> {
     let mut sections = Sections::default();
     sections.add_memory(1);
@@ -107,11 +107,11 @@ fn probe_module(cases: &[Case]) -> Result<Vec<u8>> {
     Ok(sections.finish())
 }
 
-/// Adds a function that is nothing but the instruction.
+/// Adds a function that contains only the instruction.
 ///
 /// # Errors
 ///
-/// None: cases have operands of number and vector types.
+/// Never, because cases have operands of number and vector types.
 pub(crate) fn instruction_function(sections: &mut Sections, case: &Case) -> Result<u32> {
     let types = |types: &[wasmparser::ValType]| {
         types
@@ -129,11 +129,11 @@ pub(crate) fn instruction_function(sections: &mut Sections, case: &Case) -> Resu
     Ok(sections.add_function(ty, &body))
 }
 
-/// The instruction of a case, to be encoded.
+/// The instruction of a case, in wasm-encoder's form.
 ///
 /// # Errors
 ///
-/// The encoder does not know it.
+/// The encoder does not support it.
 pub(crate) fn instruction(case: &Case) -> Result<Instruction<'static>> {
     let instruction = Instruction::try_from(case.operator.clone());
     instruction
@@ -165,7 +165,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Adds units for combinations that trap, up to a few of each kind.
+    /// Adds units for combinations that trap, up to a few per kind.
     fn push_traps(&mut self, traps: Vec<(TrapKind, Evaluation, Tuple)>) {
         let mut seen: Vec<TrapKind> = Vec::new();
         let most = match (self.case.accesses, self.case.is_typical) {
@@ -277,13 +277,13 @@ impl Planner<'_> {
     }
 }
 
-/// Every n-th, so that about `count` are left.
+/// Every n-th element, so that about `count` remain.
 fn thinned<T>(all: Vec<T>, count: usize) -> Vec<T> {
     let step = all.len().div_ceil(count).max(1);
     all.into_iter().step_by(step).collect()
 }
 
-/// The same in another order: the first few are from all parts.
+/// The same elements in an order in which the first few come from all parts.
 fn spread<T>(all: Vec<T>) -> Vec<T> {
     let half = all.len() / 2;
     let mut all: Vec<_> = all.into_iter().map(Some).collect();
