@@ -18,7 +18,8 @@ use crate::convert::{self, Parts};
 use crate::cuda;
 use crate::emit::Emit;
 use crate::entry;
-use crate::error::Error;
+use crate::error::{Error, InvalidModule};
+use crate::exnref;
 use crate::imports;
 use crate::input;
 use crate::lift;
@@ -29,6 +30,7 @@ use crate::preinit::{self, Preinit};
 use crate::progress::Progress;
 use crate::sbom::{self, Subject};
 use crate::summary::Summary;
+use crate::tail_calls;
 use crate::target::{Level, Target};
 use crate::trap_imports;
 use crate::wrap;
@@ -263,6 +265,7 @@ pub(crate) fn build_from(
     // What the module is rewritten to lives longer than what borrows from it.
     let (command, replaced);
     let mut module = parse(input, original)?;
+    check_tail_calls(input, &module, options)?;
     let (given_offsets, given_bodies) = (module.names.offsets.clone(), module.bodies());
     command = entry::command(input, &module, options.entry.as_deref())?;
     if let Some(command) = &command {
@@ -471,7 +474,60 @@ pub(crate) fn validate(path: &Path, wasm: &[u8], options: &Options) -> Result<()
             .transpose()?;
         input::validate(path, wasm, &supported, options.backend.name(), other)?;
     }
-    Ok(())
+    let found = exnref::find(wasm, options.backend).map_err(|error| Error::Invalid {
+        path: path.into(),
+        source: error.into(),
+    })?;
+    let Some(found) = found else {
+        return Ok(());
+    };
+    Err(Error::UnsupportedFeature {
+        path: path.into(),
+        feature: found.feature,
+        backend: options.backend.name(),
+        other_backend: backend::alternative(options.backend)
+            .filter(|_| found.by_one)
+            .map(Backend::name),
+        source: InvalidModule {
+            offset: found.offset,
+            message: "its type is exnref".into(),
+            truncated: false,
+        },
+    })
+}
+
+/// Refuses tail calls for which the backend would take stack.
+///
+/// # Errors
+///
+/// [`Error::TailCall`] for the first of them.
+pub(crate) fn check_tail_calls(
+    path: &Path,
+    module: &Module<'_>,
+    options: &Options,
+) -> Result<(), Error> {
+    if options.backend != Backend::Llvm {
+        return Ok(());
+    }
+    let targets = options.targets.iter();
+    let architectures = targets.map(|target| target.triple.architecture);
+    let refused = tail_calls::refused(module, architectures).map_err(|error| Error::Invalid {
+        path: path.into(),
+        source: error.into(),
+    })?;
+    let Some(refused) = refused else {
+        return Ok(());
+    };
+    let mut names = module.names.names.iter();
+    let name = names.find(|(function, _)| *function == refused.function);
+    Err(Error::TailCall {
+        path: path.into(),
+        function: refused.function,
+        name: name.map(|(_, name)| name.clone()),
+        architecture: refused.architecture,
+        integers: refused.integers,
+        source: refused.call,
+    })
 }
 
 fn manifest(

@@ -82,6 +82,9 @@ pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Resu
         source: error.into(),
     };
     let mut refuse = |error: Error| refusals.push(error.in_one_line());
+    if let Err(error) = crate::build::check_tail_calls(path, &module, options) {
+        refuse(error);
+    }
     let command = entry::command(path, &module, options.entry.as_deref());
     let entry = options.entry.as_deref().unwrap_or(entry::START);
     let entry = command.is_ok().then(|| entry.to_owned());

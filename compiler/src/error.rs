@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use faas_wasm_artifact::{CpuFeature, ReadError, VerifyError, WriteError};
+use target_lexicon::Architecture;
 
+use crate::tail_calls::{Advice, TailCall};
 use crate::text;
 
 /// The exit codes: a contract with scripts.
@@ -101,6 +103,18 @@ pub(crate) enum Error {
         other_backend: Option<&'static str>,
         #[source]
         source: InvalidModule,
+    },
+    #[error("a tail call in function {function}{} of {} would take stack on {architecture}",
+        name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default(), path.display())]
+    TailCall {
+        path: PathBuf,
+        function: u32,
+        name: Option<String>,
+        architecture: Architecture,
+        /// Registers for integers.
+        integers: u32,
+        #[source]
+        source: TailCall,
     },
     #[error("{} has no function `_start`, so there is nothing to run", path.display())]
     NoStart {
@@ -468,6 +482,15 @@ impl Error {
             Self::UnsupportedFeature { feature, .. } => {
                 format!("build the module without {feature}")
             }
+            Self::TailCall {
+                architecture,
+                integers,
+                ..
+            } => Advice {
+                architecture: *architecture,
+                integers: *integers,
+            }
+            .to_string(),
             Self::NoStart {
                 reactor: true,
                 candidates,

@@ -71,6 +71,21 @@ impl<'a> Module<'a> {
             .count()
     }
 
+    /// The bodies of the functions, and where they begin in the file.
+    pub(crate) fn code(&self) -> impl Iterator<Item = Result<(&'a [u8], u64)>> {
+        let wasm = self.wasm;
+        let payloads = Parser::new(0).parse_all(wasm);
+        payloads.filter_map(move |payload| match payload {
+            Ok(Payload::CodeSectionEntry(body)) => {
+                let range = body.range();
+                let bytes = &wasm[range.start as usize..range.end as usize];
+                Some(Ok((bytes, range.start)))
+            }
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        })
+    }
+
     /// Where function bodies begin within the code section, as DWARF counts.
     pub(crate) fn bodies(&self) -> Vec<u32> {
         const CODE_SECTION: u8 = 10;

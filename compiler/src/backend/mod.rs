@@ -31,6 +31,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use faas_wasm_artifact::{Backend, CpuFeature, OptLevel};
+use target_lexicon::Architecture;
 use wasmer_compiler::{CompilerConfig, EngineBuilder};
 use wasmer_types::target::{CpuFeature as EngineFeature, Target as EngineTarget};
 use wasmer_types::{CompilationProgressCallback, Features, ModuleInfo};
@@ -41,6 +42,8 @@ use self::incremental::Outcome;
 use crate::cache::Cache;
 use crate::emit::Emit;
 use crate::error::{BackendOutput, Error};
+use crate::module::Module;
+use crate::tail_calls;
 use crate::target::Target;
 
 /// All backends, the default one first.
@@ -106,7 +109,14 @@ pub(crate) fn usable_features(backend: Backend, features: &[CpuFeature]) -> Vec<
 /// The WebAssembly features that a backend supports.
 pub(crate) fn wasm_features(backend: Backend, options: &Options) -> Result<Features, Error> {
     let target = engine_target(&options.target);
-    Ok(config(backend, options)?.supported_features_for_target(&target))
+    let mut features = config(backend, options)?.supported_features_for_target(&target);
+    let architecture = options.target.triple.architecture;
+    if backend == Backend::Cranelift && matches!(architecture, Architecture::Riscv64(_)) {
+        // It has vectors there only with an extension that no target of ours has.
+        features.simd(false);
+        features.relaxed_simd(false);
+    }
+    Ok(features)
 }
 
 /// Compiles a validated module. Intermediate output that is wanted goes to the directory `emit_to`.
@@ -124,6 +134,10 @@ pub(crate) fn compile(
     progress: CompilationProgressCallback,
 ) -> Result<Compiled, Error> {
     let mut options = options.clone();
+    if backend == Backend::Llvm && options.opt_level == OptLevel::None && has_tail_calls(wasm) {
+        // Without optimization LLVM makes them calls, unless the types of both functions are equal.
+        options.opt_level = OptLevel::Less;
+    }
     let dump = dump(backend, &options)?;
     if dump.is_some() {
         options.jobs = dump::jobs(wasm, options.jobs);
@@ -180,6 +194,10 @@ pub(crate) fn compile(
             source: BackendOutput::Compilation(CompilationError::NoObjects),
         }),
     }
+}
+
+fn has_tail_calls(wasm: &[u8]) -> bool {
+    Module::parse(wasm).is_ok_and(|module| tail_calls::any(&module))
 }
 
 fn config(backend: Backend, options: &Options) -> Result<Box<dyn CompilerConfig>, Error> {
