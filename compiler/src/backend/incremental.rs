@@ -13,6 +13,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use faas_wasm_artifact::Backend;
 use object::elf;
 use wasmer_compiler::types::function::Compilation;
 use wasmer_compiler::types::module::CompileModuleInfo;
@@ -27,6 +28,7 @@ use super::key::{Environment, FunctionKey};
 use super::link::{self, Program};
 use super::object::{self as objects, Extras, Unit};
 use super::renumber::{Numbers, Renumber};
+use super::rewrite::{Edits, Rewrite};
 use super::{Compiled, Options};
 use crate::cache::Cache;
 
@@ -55,7 +57,7 @@ pub(super) type Outcome = Arc<Mutex<Option<Result<Compiled, Error>>>>;
 /// A backend's configuration with the cache and our link behind it.
 pub(super) struct Config {
     pub(super) inner: Box<dyn CompilerConfig>,
-    pub(super) backend: &'static str,
+    pub(super) backend: Backend,
     pub(super) options: Options,
     pub(super) cache: Cache,
     pub(super) outcome: Outcome,
@@ -63,10 +65,14 @@ pub(super) struct Config {
 
 impl CompilerConfig for Config {
     fn compiler(mut self: Box<Self>) -> Box<dyn Compiler> {
+        // It counts operators, so that it comes before what could add some.
+        let rewrite = Arc::new(Rewrite::default());
+        self.inner.push_middleware(rewrite.clone());
         let renumber = Arc::new(Renumber::default());
         self.inner.push_middleware(renumber.clone());
         Box::new(Incremental {
             inner: self.inner.compiler(),
+            rewrite,
             renumber,
             backend: self.backend,
             options: self.options,
@@ -87,8 +93,9 @@ impl CompilerConfig for Config {
 #[derive(Debug)]
 struct Incremental {
     inner: Box<dyn Compiler>,
+    rewrite: Arc<Rewrite>,
     renumber: Arc<Renumber>,
-    backend: &'static str,
+    backend: Backend,
     options: Options,
     cache: Cache,
     outcome: Outcome,
@@ -157,7 +164,7 @@ impl Incremental {
             debug: self.options.debug,
         };
         let machine = machine(request.target)?;
-        let environment = Environment::new(self.backend, &self.options, info, extras.unwind);
+        let environment = Environment::new(self.backend.name(), &self.options, info, extras.unwind);
         let keys = keys(&environment, &request.bodies, self.options.jobs.get())?;
         let mut functions: Vec<Option<Unit>> =
             keys.iter().map(|key| self.cached(&key.key)).collect();
@@ -237,12 +244,31 @@ impl Incremental {
         let mut info = request.info.clone();
         info.module = Arc::new(numbers.apply(module));
         let least = request.translation.code_section_offset().unwrap_or(0);
-        let bodies = missing.iter().map(|function| {
+        let (backend, target) = (self.backend, &self.options.target);
+        let sources = &request.bodies;
+        let edits = in_chunks(missing, self.options.jobs.get(), |_, function| {
+            let local = LocalFunctionIndex::from_u32(*function);
+            let (body, _) = sources[*function as usize];
+            let edits = Edits::find(backend, target, module, local, body)?;
+            let longer = edits.with_locals(body)?;
+            Ok::<_, Error>((edits, longer))
+        })?;
+        let (edits, longer): (Vec<_>, Vec<_>) = edits.into_iter().unzip();
+        self.rewrite.set(Arc::new(edits));
+        let bodies = missing.iter().zip(&longer).map(|(function, longer)| {
             let (data, offset) = request.bodies[*function as usize];
-            FunctionBodyData {
-                data,
-                // It is in DWARF only, and changes when a function before it does.
-                module_offset: if extras.debug { offset } else { least },
+            // It is in DWARF only, and changes when a function before it does.
+            let offset = if extras.debug { offset } else { least };
+            match longer {
+                // Its operators stay where they are in the module.
+                Some((data, added)) => FunctionBodyData {
+                    data,
+                    module_offset: offset.saturating_sub(*added),
+                },
+                None => FunctionBodyData {
+                    data,
+                    module_offset: offset,
+                },
             }
         });
         let compilation = self.inner.compile_module(
@@ -292,24 +318,38 @@ struct Made {
     trampolines: Vec<Unit>,
 }
 
-/// The keys of all functions, found by several threads.
+/// The keys of all functions.
 fn keys(
     environment: &Environment<'_>,
     bodies: &[(&[u8], u64)],
     jobs: usize,
 ) -> Result<Vec<FunctionKey>, Error> {
-    let size = bodies.len().div_ceil(jobs).max(1);
-    let chunk = |(number, chunk): (usize, &[(&[u8], u64)])| {
-        let functions = (number * size..).map(LocalFunctionIndex::new).zip(chunk);
-        functions
-            .map(|(function, (body, _))| environment.function(function, body))
-            .collect::<wasmparser::Result<Vec<_>>>()
+    in_chunks(bodies, jobs, |function, (body, _)| {
+        Ok(environment.function(LocalFunctionIndex::new(function), body)?)
+    })
+}
+
+/// Does something with all items by several threads.
+fn in_chunks<T: Sync, R: Send>(
+    items: &[T],
+    jobs: usize,
+    work: impl Fn(usize, &T) -> Result<R, Error> + Sync,
+) -> Result<Vec<R>, Error> {
+    let size = items.len().div_ceil(jobs).max(1);
+    let chunk = |(number, chunk): (usize, &[T])| {
+        let items = (number * size..).zip(chunk);
+        items
+            .map(|(index, item)| work(index, item))
+            .collect::<Result<Vec<_>, _>>()
     };
     let chunks: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = bodies
+        let threads: Vec<_> = items
             .chunks(size)
             .enumerate()
-            .map(|part| scope.spawn(move || chunk(part)))
+            .map(|part| {
+                let chunk = &chunk;
+                scope.spawn(move || chunk(part))
+            })
             .collect();
         let results = threads.into_iter().map(|thread| thread.join());
         results

@@ -14,6 +14,7 @@ mod link;
 mod object;
 mod panic;
 mod renumber;
+mod rewrite;
 
 #[cfg(feature = "cranelift")]
 mod cranelift;
@@ -148,7 +149,7 @@ pub(crate) fn compile(
             Some(dump) => llvm::dumping_config(&options, dump).ok_or_else(|| missing(backend))?,
             None => config(backend, &options)?,
         },
-        backend: backend.name(),
+        backend,
         options: options.clone(),
         cache: cache.clone(),
         outcome: outcome.clone(),
