@@ -13,7 +13,7 @@ use crate::emit::Emit;
 use crate::error::Exit;
 use crate::message::Format;
 use crate::preinit::{self, Preinit};
-use crate::run::Directory;
+use crate::run::{Directory, absolute_directory};
 use crate::target::Level;
 
 /// Most threads to compile with.
@@ -151,8 +151,13 @@ pub(crate) struct PreinitArguments {
     )]
     pub(crate) preinit: Option<String>,
 
-    /// Directory that it sees; as for `run`. May be repeated
-    #[arg(long, value_name = "HOST::GUEST[:ro|cow|rw]", requires = "preinit")]
+    /// Directory that it sees; as for `run`, but by an absolute path. May be repeated
+    #[arg(
+        long,
+        value_name = "HOST[::GUEST][:ro|cow|rw]",
+        value_parser = absolute_directory,
+        requires = "preinit"
+    )]
     pub(crate) preinit_dir: Vec<Directory>,
 
     /// Environment variable that it sees. May be repeated
@@ -295,9 +300,12 @@ pub(crate) struct CacheArguments {
 /// faas-wasm-runner, the program that serves.
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// Directory that the guest sees: ro (read only, the default), cow (changes are dropped
-    /// afterwards) or rw. May be repeated
-    #[arg(long, value_name = "HOST::GUEST[:ro|cow|rw]")]
+    /// Directory that the guest sees, by the same path if GUEST is left out: ro (read only, the
+    /// default), cow (changes are dropped afterwards) or rw. May be repeated
+    ///
+    /// The guest's working directory is `/`, so that `--dir .` shows it this one's files there. A
+    /// relative GUEST is also a preopened directory of that name.
+    #[arg(long, value_name = "HOST[::GUEST][:ro|cow|rw]")]
     pub(crate) dir: Vec<Directory>,
 
     /// Environment variable of the guest; it inherits none. May be repeated
@@ -510,7 +518,15 @@ mod tests {
             &["faas-wasm", "build", "a.wasm", "--jobs", "1025"],
             &["faas-wasm", "build", "a.wasm", "--cpu", "x86-64-v9"],
             &["faas-wasm", "run", "--env", "A", "a.wasm"],
-            &["faas-wasm", "run", "--dir", "/tmp", "a.wasm"],
+            &["faas-wasm", "run", "--dir", "/tmp::/a:wo", "a.wasm"],
+            &[
+                "faas-wasm",
+                "build",
+                "a.wasm",
+                "--preinit",
+                "--preinit-dir",
+                ".",
+            ],
             &["faas-wasm", "run", "--unknown", "a.wasm"],
             &["faas-wasm", "build", "a.wasm", "--cache-limit", "2GB"],
         ] {

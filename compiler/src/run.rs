@@ -57,37 +57,69 @@ impl Mode {
 /// Why a directory is not understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DirectoryError {
-    #[error("expected HOST::GUEST, for example `--dir .::/data:rw`")]
+    #[error("expected HOST or HOST::GUEST, for example `--dir .` or `--dir data::/data:rw`")]
     Grammar,
-    #[error("the guest's path `{0}` does not start with `/`")]
+    #[error(
+        "the guest's path `{0}` does not start with `/`, and no other preopened directory is kept"
+    )]
     Relative(String),
     #[error("unknown mode `{0}`; known are ro, cow and rw")]
     Mode(String),
+}
+
+impl Mode {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "ro" => Some(Self::ReadOnly),
+            "cow" => Some(Self::CopyOnWrite),
+            "rw" => Some(Self::ReadWrite),
+            _ => None,
+        }
+    }
 }
 
 impl FromStr for Directory {
     type Err = DirectoryError;
 
     fn from_str(text: &str) -> Result<Self, DirectoryError> {
-        let (host, guest) = text.split_once("::").ok_or(DirectoryError::Grammar)?;
-        let (guest, mode) = match guest.split_once(':') {
-            None => (guest, Mode::ReadOnly),
-            Some((guest, "ro")) => (guest, Mode::ReadOnly),
-            Some((guest, "cow")) => (guest, Mode::CopyOnWrite),
-            Some((guest, "rw")) => (guest, Mode::ReadWrite),
-            Some((_, mode)) => return Err(DirectoryError::Mode(mode.into())),
+        let (host, guest, mode) = match text.split_once("::") {
+            Some((host, guest)) => match guest.split_once(':') {
+                None => (host, guest, Mode::ReadOnly),
+                Some((guest, mode)) => {
+                    let known = Mode::of(mode);
+                    let mode = known.ok_or_else(|| DirectoryError::Mode(mode.into()))?;
+                    (host, guest, mode)
+                }
+            },
+            None => {
+                let with_mode = text.rsplit_once(':');
+                let with_mode = with_mode.and_then(|(host, mode)| Some((host, Mode::of(mode)?)));
+                // A colon may also be part of the name.
+                let (host, mode) = with_mode.unwrap_or((text, Mode::ReadOnly));
+                (host, host, mode)
+            }
         };
         if host.is_empty() || guest.is_empty() {
             return Err(DirectoryError::Grammar);
-        }
-        if !guest.starts_with('/') {
-            return Err(DirectoryError::Relative(guest.into()));
         }
         Ok(Self {
             host: host.into(),
             guest: guest.into(),
             mode,
         })
+    }
+}
+
+/// A directory that has an absolute path for the guest.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn absolute_directory(text: &str) -> Result<Directory, DirectoryError> {
+    let directory: Directory = text.parse()?;
+    match directory.guest.starts_with('/') {
+        true => Ok(directory),
+        false => Err(DirectoryError::Relative(directory.guest)),
     }
 }
 
@@ -288,10 +320,16 @@ mod tests {
             (".::/", Ok((".", "/", "ro"))),
             ("a:b::/c:cow", Ok(("a:b", "/c", "cow"))),
             ("a::/c:rw", Ok(("a", "/c", "rw"))),
-            ("/a", Err(DirectoryError::Grammar)),
+            ("/a", Ok(("/a", "/a", "ro"))),
+            (".", Ok((".", ".", "ro"))),
+            ("../a:rw", Ok(("../a", "../a", "rw"))),
+            ("a:b", Ok(("a:b", "a:b", "ro"))),
+            ("a:rw::/b", Ok(("a:rw", "/b", "ro"))),
+            ("/a::b", Ok(("/a", "b", "ro"))),
+            ("", Err(DirectoryError::Grammar)),
+            (":rw", Err(DirectoryError::Grammar)),
             ("::/b", Err(DirectoryError::Grammar)),
             ("/a::", Err(DirectoryError::Grammar)),
-            ("/a::b", Err(DirectoryError::Relative("b".into()))),
             ("/a::/b:wo", Err(DirectoryError::Mode("wo".into()))),
         ] {
             let parsed = text.parse::<Directory>();
@@ -300,6 +338,9 @@ mod tests {
                 .map(|d| (d.host.as_str(), d.guest.as_str(), d.mode.name()));
             assert_eq!(parsed, expected.as_ref().copied(), "{text}");
         }
+        assert!(absolute_directory("/a").is_ok() && absolute_directory("a::/b:cow").is_ok());
+        let relative = absolute_directory("a:rw");
+        assert_eq!(relative, Err(DirectoryError::Relative("a".into())));
     }
 
     #[test]

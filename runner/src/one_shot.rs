@@ -3,6 +3,9 @@
 //! ```text
 //! faas-wasm-runner --one-shot [--dir HOST::GUEST:ro|cow|rw]... [--env K=V]... [--argv0 NAME] -- ARTIFACT [ARGS...]
 //! ```
+//! A directory is in the guest's tree at GUEST. If that is relative, the guest also has a preopened descriptor of that
+//! name, as programs expect which look for their working directory among their preopens; one that leads above `/`, by
+//! `..`, is there by this descriptor alone.
 //!
 //! The exit status is the guest's; 134 for a trap, with the report on stderr; 125 for failures of our own.
 
@@ -15,8 +18,8 @@ use std::sync::Arc;
 use faas_wasm_cuda::{Level, Log, Settings};
 use faas_wasm_engine::{InstanceError, Limits, Replica, RunLimits, RunOutcome};
 use faas_wasm_wasi::{
-    Access, Discard, Empty, HostStream, InputStream, Mount, MountError, Namespace, OutputStream,
-    Root, RootError, WasiContext,
+    Access, Discard, Empty, HostStream, InputStream, Mount, MountError, MountProblem, Namespace,
+    OutputStream, Root, RootError, WasiContext,
 };
 
 use crate::config::{self, ConfigError, UseCuda};
@@ -43,6 +46,10 @@ enum OneShotError {
     Root(#[from] RootError),
     #[error(transparent)]
     Mount(#[from] MountError),
+    #[error("--dir: both {} and {} are the guest's `/`", .0.display(), .1.display())]
+    TwoRoots(PathBuf, PathBuf),
+    #[error("--dir: no preopened directory {name:?}: {problem}")]
+    Preopen { name: String, problem: MountProblem },
     #[error("no empty directory for the guest's root: {0}")]
     EmptyRoot(std::io::Error),
     #[error(transparent)]
@@ -57,7 +64,7 @@ enum OneShotError {
 
 #[derive(Debug, Default, PartialEq)]
 struct Invocation {
-    mounts: Vec<(PathBuf, String, Access)>,
+    mounts: Vec<Mount>,
     environment: Vec<Vec<u8>>,
     argv0: Option<Vec<u8>>,
     artifact: PathBuf,
@@ -103,7 +110,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Invocation, On
 }
 
 /// `HOST::GUEST:MODE`.
-fn directory(text: &OsStr) -> Option<(PathBuf, String, Access)> {
+fn directory(text: &OsStr) -> Option<Mount> {
     let text = text.as_bytes();
     let at = text.windows(2).position(|pair| pair == b"::")?;
     let (guest, access) = std::str::from_utf8(&text[at + 2..])
@@ -115,11 +122,12 @@ fn directory(text: &OsStr) -> Option<(PathBuf, String, Access)> {
         "rw" => Access::ReadWrite,
         _ => return None,
     };
-    if !guest.starts_with('/') {
-        return None;
-    }
-    let host = PathBuf::from(OsStr::from_bytes(&text[..at]));
-    Some((host, guest.to_owned(), access))
+    let host = OsStr::from_bytes(&text[..at]);
+    (!guest.is_empty()).then(|| Mount {
+        guest: guest.to_owned(),
+        host: host.into(),
+        access,
+    })
 }
 
 fn run(invocation: Invocation) -> Result<u8, OneShotError> {
@@ -193,26 +201,80 @@ fn cuda_log() -> Log {
 }
 
 /// The guest's tree: an empty read-only root with the directories in it, or the one for `/` itself.
-fn namespace(mounts: Vec<(PathBuf, String, Access)>) -> Result<Namespace, OneShotError> {
-    let (roots, mounts): (Vec<_>, Vec<_>) =
-        mounts.into_iter().partition(|(_, guest, _)| is_root(guest));
-    let namespace = match roots.into_iter().next_back() {
-        Some((host, _, access)) => Namespace::new(Root::open(host)?, access),
+fn namespace(directories: Vec<Mount>) -> Result<Namespace, OneShotError> {
+    let mut root: Option<&Mount> = None;
+    let mut mounts = Vec::new();
+    let mut preopens = Vec::new();
+    for directory in &directories {
+        let place = Place::of(&directory.guest);
+        match &place {
+            Place::Root => {
+                if let Some(other) = root.replace(directory) {
+                    let (one, other) = (other.host.clone(), directory.host.clone());
+                    return Err(OneShotError::TwoRoots(one, other));
+                }
+            }
+            Place::Below(guest) => mounts.push(Mount {
+                guest: guest.clone(),
+                ..directory.clone()
+            }),
+            Place::Outside => {}
+        }
+        if !directory.guest.starts_with('/') {
+            preopens.push((directory, place));
+        }
+    }
+    let namespace = match root {
+        Some(Mount { host, access, .. }) => Namespace::new(Root::open(host)?, *access),
         None => Namespace::new(empty_root()?, Access::ReadOnly),
     };
-    let mounts: Vec<_> = mounts
-        .into_iter()
-        .map(|(host, guest, access)| Mount {
+    let mut namespace = namespace.with_mounts(&mounts)?;
+    for (directory, place) in preopens {
+        let Mount {
             guest,
             host,
             access,
-        })
-        .collect();
-    Ok(namespace.with_mounts(&mounts)?)
+        } = directory;
+        namespace = match place {
+            Place::Root => namespace.with_preopen(guest, "/"),
+            Place::Below(point) => namespace.with_preopen(guest, &point),
+            Place::Outside => namespace.with_detached_preopen(guest, host, *access),
+        }
+        .map_err(|problem| OneShotError::Preopen {
+            name: guest.clone(),
+            problem,
+        })?;
+    }
+    Ok(namespace)
 }
 
-fn is_root(guest: &str) -> bool {
-    Path::new(guest).components().count() == 1
+/// Where in the guest's tree a directory is.
+#[derive(Debug, PartialEq)]
+enum Place {
+    Root,
+    Below(String),
+    /// Nowhere: the name leads above `/`, which is the working directory of a guest.
+    Outside,
+}
+
+impl Place {
+    fn of(guest: &str) -> Self {
+        let components = || guest.split('/').filter(|name| !matches!(*name, "" | "."));
+        if guest.starts_with('/') {
+            return match Path::new(guest).components().count() == 1 {
+                true => Self::Root,
+                // As it was written, so that an error tells it so.
+                false => Self::Below(guest.to_owned()),
+            };
+        }
+        if components().any(|name| name == "..") {
+            return Self::Outside;
+        }
+        match components().collect::<Vec<_>>().join("/") {
+            path if path.is_empty() => Self::Root,
+            path => Self::Below(format!("/{path}")),
+        }
+    }
 }
 
 /// A directory that is gone as soon as it is open, and therefore stays empty.
@@ -253,6 +315,25 @@ mod tests {
     }
 
     #[test]
+    fn relative_names_are_below_the_working_directory() {
+        let below = |path: &str| Place::Below(path.to_owned());
+        for (guest, place) in [
+            ("/", Place::Root),
+            ("//", Place::Root),
+            (".", Place::Root),
+            ("././", Place::Root),
+            ("a", below("/a")),
+            ("./a//b/.", below("/a/b")),
+            ("..", Place::Outside),
+            ("../a", Place::Outside),
+            ("a/../b", Place::Outside),
+            ("/a/", below("/a/")),
+        ] {
+            assert_eq!(Place::of(guest), place, "{guest}");
+        }
+    }
+
+    #[test]
     fn understands_what_the_tool_sends() {
         let invocation = parsed(&[
             "--dir",
@@ -270,7 +351,11 @@ mod tests {
         assert_eq!(
             invocation,
             Invocation {
-                mounts: vec![("a:b".into(), "/c".into(), Access::ReadWrite)],
+                mounts: vec![Mount {
+                    host: "a:b".into(),
+                    guest: "/c".into(),
+                    access: Access::ReadWrite,
+                }],
                 environment: vec![b"A=B".to_vec()],
                 argv0: Some(b"n".to_vec()),
                 artifact: "x.so".into(),
@@ -282,7 +367,8 @@ mod tests {
             &["x.so"],
             &["--dir"],
             &["--dir", "x", "--", "y"],
-            &["--dir", "a::b::/c:rw", "--", "y"],
+            &["--dir", "a:::rw", "--", "y"],
+            &["--dir", "a::/c", "--", "y"],
             &["--"],
         ] {
             assert!(parsed(bad).is_err(), "{bad:?}");

@@ -177,6 +177,125 @@ fn directories_have_their_access() {
     assert!(outcome.stderr.contains("none"), "{}", outcome.stderr);
 }
 
+/// As in wasmtime: the guest has a directory by the name that the host has it by, unless another is given.
+#[test]
+fn directories_have_the_hosts_names() {
+    let work = Work::new();
+    for name in ["cat", "store"] {
+        work.fixture(name);
+    }
+    for directory in ["here/sub", "beside"] {
+        fs::create_dir_all(work.join(directory)).expect("it can be made");
+    }
+    work.write("here/note", "in here");
+    work.write("here/sub/note", "in sub");
+    work.write("beside/note", "beside");
+    let run = |arguments: &[&str]| {
+        let mut command = quick(&work, arguments);
+        Outcome::of(command.current_dir(work.join("here")))
+    };
+    let beside = work.join("beside").display().to_string();
+    let absolute = format!("{beside}/note");
+    let colon = format!("{beside}::sub");
+    for (directory, path, text) in [
+        (".", "note", "in here"),
+        (".", "./note", "in here"),
+        (".", "/note", "in here"),
+        (".", "sub/note", "in sub"),
+        ("./sub", "sub/note", "in sub"),
+        ("sub/", "sub/note", "in sub"),
+        ("sub", "/sub/note", "in sub"),
+        ("../beside", "../beside/note", "beside"),
+        (beside.as_str(), absolute.as_str(), "beside"),
+        (colon.as_str(), "sub/note", "beside"),
+    ] {
+        let outcome = run(&["--dir", directory, "../cat.wasm", path]);
+        assert_eq!(outcome.success(), text, "{directory} {path}");
+    }
+    // Others are not there.
+    for (directory, path) in [
+        ("sub", "note"),
+        ("sub", "sub/../note"),
+        (".", "../beside/note"),
+        ("../beside", "../here/note"),
+        ("../beside", "../beside/../here/note"),
+    ] {
+        let outcome = run(&["--dir", directory, "../cat.wasm", path]);
+        assert_eq!(outcome.code(), 1, "{directory} {path}");
+    }
+    let store = |directory: &str, path: &str| {
+        run(&["--dir", directory, "../store.wasm", path, "text"]).code()
+    };
+    assert_eq!(store(".", "new"), 1, "read-only unless said otherwise");
+    assert_eq!(store(".:cow", "new"), 0);
+    assert!(!work.join("here/new").exists());
+    assert_eq!(store(".:rw", "new"), 0);
+    assert_eq!(store("../beside:rw", "../beside/new"), 0);
+    for made in ["here/new", "beside/new"] {
+        let text = fs::read_to_string(work.join(made));
+        assert_eq!(text.expect("it was made"), "text");
+    }
+    let outcome = run(&["--dir", ".", "--dir", "sub::/", "../cat.wasm"]);
+    assert_eq!(outcome.code(), 125);
+    assert!(
+        outcome
+            .stderr
+            .contains("both . and sub are the guest's `/`"),
+        "{}",
+        outcome.stderr
+    );
+    let outcome = run(&["--dir", "none", "../cat.wasm"]);
+    assert_eq!(outcome.code(), 125);
+    assert!(outcome.stderr.contains("none"), "{}", outcome.stderr);
+}
+
+/// A program that looks for its directories among its preopens finds them, by the names that were given.
+#[test]
+fn relative_directories_are_preopened() {
+    let work = Work::new();
+    fs::create_dir_all(work.join("data")).expect("it can be made");
+    // Prints the name of each preopen from descriptor 3 on, a line each.
+    work.write(
+        "preopens.wat",
+        r#"(module
+          (import "wasi_snapshot_preview1" "fd_prestat_get"
+            (func $get (param i32 i32) (result i32)))
+          (import "wasi_snapshot_preview1" "fd_prestat_dir_name"
+            (func $name (param i32 i32 i32) (result i32)))
+          (import "wasi_snapshot_preview1" "fd_write"
+            (func $write (param i32 i32 i32 i32) (result i32)))
+          (memory (export "memory") 1)
+          (func (export "_start") (local $fd i32) (local $length i32)
+            (local.set $fd (i32.const 3))
+            (loop $next
+              (if (i32.eqz (call $get (local.get $fd) (i32.const 0)))
+                (then
+                  (local.set $length (i32.load (i32.const 4)))
+                  (if (call $name (local.get $fd) (i32.const 100) (local.get $length))
+                    (then unreachable))
+                  (i32.store8 (i32.add (i32.const 100) (local.get $length)) (i32.const 10))
+                  (i32.store (i32.const 16) (i32.const 100))
+                  (i32.store (i32.const 20) (i32.add (local.get $length) (i32.const 1)))
+                  (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 8)))
+                  (local.set $fd (i32.add (local.get $fd) (i32.const 1)))
+                  (br $next))))))"#,
+    );
+    for (directories, names) in [
+        (&[][..], "/\n"),
+        (&["data::/d"], "/\n"),
+        (&["."], "/\n.\n"),
+        (&["./data", "data::/d", ".."], "/\n./data\n..\n"),
+    ] {
+        let mut arguments = Vec::new();
+        for directory in directories {
+            arguments.extend(["--dir", *directory]);
+        }
+        arguments.push("preopens.wat");
+        let outcome = Outcome::of(&mut quick(&work, &arguments));
+        assert_eq!(outcome.success(), names, "{directories:?}");
+    }
+}
+
 #[test]
 fn without_a_directory_no_host_file_is_visible() {
     let work = Work::new();

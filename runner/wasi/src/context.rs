@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fs::{Dir, FileSystem, Namespace};
+use crate::fs::{FileSystem, Namespace};
 use crate::stream::{Discard, Empty, InputStream, OutputStream};
 use crate::table::{Descriptor, Object, Table};
 
@@ -192,7 +192,8 @@ impl WasiContextBuilder {
         self
     }
 
-    /// Sets the maximum number of open descriptors, including the four that are open initially.
+    /// Sets the maximum number of open descriptors, including the standard streams and preopened
+    /// directories.
     pub fn descriptors(mut self, limit: usize) -> Self {
         self.descriptors = limit;
         self
@@ -200,12 +201,11 @@ impl WasiContextBuilder {
 
     /// Builds the context.
     pub fn build(self) -> WasiContext {
-        let first = [
-            Descriptor::stream(Object::Stdin),
-            Descriptor::stream(Object::Stdout),
-            Descriptor::stream(Object::Stderr),
-            Descriptor::preopened(Dir::ROOT),
-        ];
+        let streams = [Object::Stdin, Object::Stdout, Object::Stderr].map(Descriptor::stream);
+        let preopens = self.namespace.preopens.iter().enumerate();
+        let preopens =
+            preopens.map(|(index, preopen)| Descriptor::preopened(index, preopen.dir.clone()));
+        let table = Table::new(streams.into_iter().chain(preopens), self.descriptors);
         WasiContext {
             arguments: self.arguments,
             environment: self.environment,
@@ -215,7 +215,7 @@ impl WasiContextBuilder {
             stderr: self.stderr,
             response_control: self.response_control,
             fs: FileSystem::new(self.namespace, self.quota),
-            table: Table::new(first, self.descriptors),
+            table,
             cpu_start: None,
         }
     }

@@ -38,7 +38,8 @@ pub(crate) struct OpenFile {
 #[derive(Debug)]
 pub(crate) struct OpenDirectory {
     pub(crate) dir: Dir,
-    pub(crate) preopened: bool,
+    /// Which of the namespace's preopens it is.
+    pub(crate) preopen: Option<usize>,
     pub(crate) listing: Option<Listing>,
 }
 
@@ -58,12 +59,12 @@ impl Descriptor {
         }
     }
 
-    /// A directory with all rights.
-    pub(crate) fn preopened(dir: Dir) -> Self {
+    /// A directory with all rights, the namespace's preopen of this index.
+    pub(crate) fn preopened(preopen: usize, dir: Dir) -> Self {
         Self {
             object: Object::Directory(OpenDirectory {
                 dir,
-                preopened: true,
+                preopen: Some(preopen),
                 listing: None,
             }),
             rights: rights::DIRECTORY,

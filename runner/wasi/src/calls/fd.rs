@@ -4,12 +4,9 @@ use super::layout::{DIRENT, dirent};
 use super::{Abi, Call, flags};
 use crate::context::WasiContext;
 use crate::errno::{Errno, Outcome};
-use crate::fs::{Dir, FileSystem, Kind, Metadata, Name, NewTime, device_metadata};
+use crate::fs::{Dir, FileSystem, Kind, Metadata, Name, Namespace, NewTime, device_metadata};
 use crate::rights;
 use crate::table::{Descriptor, Object, OpenDirectory, OpenFile};
-
-/// Name of the only preopened directory.
-const PREOPEN: &[u8] = b"/";
 
 pub(crate) fn fd_advise(
     call: &mut Call,
@@ -200,34 +197,31 @@ pub(crate) fn new_times(accessed: u64, modified: u64, which: u32) -> Outcome<(Ne
 }
 
 pub(crate) fn fd_prestat_get(call: &mut Call, fd: u32, prestat: u32) -> Outcome {
-    if !is_preopened(call.wasi.table.get(fd)?) {
-        return Err(Errno::Badf.into());
-    }
+    let name =
+        preopen_name(&call.wasi.fs.namespace, call.wasi.table.get(fd)?).ok_or(Errno::Badf)?;
     call.memory.write(prestat, 0u32)?;
     let length = prestat.checked_add(4).ok_or(Errno::Fault)?;
-    Ok(call.memory.write(length, PREOPEN.len() as u32)?)
+    Ok(call.memory.write(length, name.len() as u32)?)
 }
 
 pub(crate) fn fd_prestat_dir_name(call: &mut Call, fd: u32, at: u32, length: u32) -> Outcome {
-    if !is_preopened(call.wasi.table.get(fd)?) {
-        return Err(Errno::Notdir.into());
-    }
-    if (length as usize) < PREOPEN.len() {
+    let name = preopen_name(&call.wasi.fs.namespace, call.wasi.table.get(fd)?);
+    let name = name.ok_or(Errno::Notdir)?;
+    if (length as usize) < name.len() {
         return Err(Errno::Nametoolong.into());
     }
-    let target = call.memory.slice_mut(at, PREOPEN.len() as u32)?;
-    target.copy_from_slice(PREOPEN);
+    let target = call.memory.slice_mut(at, name.len() as u32)?;
+    target.copy_from_slice(name);
     Ok(())
 }
 
-fn is_preopened(descriptor: &Descriptor) -> bool {
-    matches!(
-        descriptor.object,
-        Object::Directory(OpenDirectory {
-            preopened: true,
-            ..
-        })
-    )
+/// The name of a preopened directory, or `None` for another descriptor.
+fn preopen_name<'a>(namespace: &'a Namespace, descriptor: &Descriptor) -> Option<&'a [u8]> {
+    let Object::Directory(OpenDirectory { preopen, .. }) = &descriptor.object else {
+        return None;
+    };
+    let preopen = namespace.preopens.get((*preopen)?)?;
+    Some(preopen.name.as_bytes())
 }
 
 /// Fills the buffer with entries from `cookie` on. The last one may be truncated. Cookie 0 is `.`, 1 is

@@ -142,7 +142,7 @@ pub(crate) fn path_open(
         Opened::Directory(dir) => Descriptor {
             object: Object::Directory(OpenDirectory {
                 dir,
-                preopened: false,
+                preopen: None,
                 listing: None,
             }),
             rights: rights::DIRECTORY & inheriting,

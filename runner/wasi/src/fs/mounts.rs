@@ -1,11 +1,11 @@
 //! Mounts: further host directories below the guest's `/`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::{At, Dir, Entry};
 use super::lower::{Root, RootError};
-use super::namespace::{Access, Namespace, Tree};
+use super::namespace::{Access, Namespace, Preopen, Tree};
 use super::path::{TreeId, push_component, truncate_to_parent};
 use super::tree::FileSystem;
 
@@ -97,15 +97,55 @@ impl Namespace {
             below.skeleton.push(path[..at].to_vec());
         }
         below.points.push((path, id));
-        namespace.trees.push(Tree {
-            root,
-            access: mount.access,
-            points: Vec::new(),
-            skeleton: Vec::new(),
-            above: Some((tree, above)),
-            devices: false,
+        let above = Some((tree, above));
+        namespace.trees.push(Tree::new(root, mount.access, above));
+        Ok(namespace)
+    }
+
+    /// Adds a preopened directory called `name` for the directory at `point`, which must be `/` or a mount
+    /// point.
+    ///
+    /// # Errors
+    ///
+    /// [`MountProblem::NotADirectory`] if there is no directory at `point`.
+    pub fn with_preopen(self, name: &str, point: &str) -> Result<Self, MountProblem> {
+        let shared = Arc::new(self);
+        let mut fs = FileSystem::new(Arc::clone(&shared), 0);
+        let mut dir = Dir::ROOT;
+        for component in point.split('/').filter(|name| !name.is_empty()) {
+            let target = fs.walk(&dir, component.as_bytes(), true);
+            dir = match target.map(|target| target.entry) {
+                Ok(Some(Entry::Directory(found))) => found,
+                _ => return Err(MountProblem::NotADirectory),
+            };
+        }
+        drop(fs);
+        let mut namespace = Arc::into_inner(shared).ok_or(MountProblem::NotADirectory)?;
+        namespace.preopens.push(Preopen {
+            name: name.to_owned(),
+            dir,
         });
         Ok(namespace)
+    }
+
+    /// Adds a preopened directory called `name` for a host directory that no path of the guest leads to.
+    ///
+    /// # Errors
+    ///
+    /// [`MountProblem::Host`] if the directory cannot be opened.
+    pub fn with_detached_preopen(
+        mut self,
+        name: &str,
+        host: &Path,
+        access: Access,
+    ) -> Result<Self, MountProblem> {
+        let tree = self.trees.len();
+        self.trees.push(Tree::new(Root::open(host)?, access, None));
+        self.preopens.push(Preopen {
+            name: name.to_owned(),
+            dir: Dir::root_of(tree),
+        });
+        Ok(self)
     }
 }
 

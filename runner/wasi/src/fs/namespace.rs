@@ -9,6 +9,7 @@
 //! above a mount point exist for the guest even if the lower layer lacks them (the *skeleton*).
 
 use super::device::{DEVICES, Device, OWN_DEVICES};
+use super::entry::Dir;
 use super::lower::Root;
 use super::path::TreeId;
 
@@ -28,6 +29,15 @@ pub enum Access {
 #[derive(Debug, Clone)]
 pub struct Namespace {
     pub(crate) trees: Vec<Tree>,
+    /// `/` and the added preopened directories, in the order of their descriptors.
+    pub(crate) preopens: Vec<Preopen>,
+}
+
+/// A directory for which guests have a descriptor from the start.
+#[derive(Debug, Clone)]
+pub(crate) struct Preopen {
+    pub(crate) name: String,
+    pub(crate) dir: Dir,
 }
 
 /// A host directory in a namespace.
@@ -39,9 +49,9 @@ pub(crate) struct Tree {
     pub(super) points: Vec<(Vec<u8>, TreeId)>,
     /// Canonical paths of directories that exist even if the lower layer lacks them.
     pub(super) skeleton: Vec<Vec<u8>>,
-    /// The directory in which this tree is mounted; none for tree 0.
+    /// The directory in which this tree is mounted. `None` for tree 0 and for detached trees.
     pub(crate) above: Option<(TreeId, Vec<u8>)>,
-    pub(super) devices: bool,
+    devices: bool,
 }
 
 impl Namespace {
@@ -56,11 +66,27 @@ impl Namespace {
                 above: None,
                 devices: true,
             }],
+            preopens: vec![Preopen {
+                name: "/".to_owned(),
+                dir: Dir::ROOT,
+            }],
         }
     }
 }
 
 impl Tree {
+    /// Creates a tree other than the guest's `/`.
+    pub(super) fn new(root: Root, access: Access, above: Option<(TreeId, Vec<u8>)>) -> Self {
+        Self {
+            root,
+            access,
+            points: Vec::new(),
+            skeleton: Vec::new(),
+            above,
+            devices: false,
+        }
+    }
+
     /// The tree that is mounted at a canonical path.
     pub(crate) fn point(&self, path: &[u8]) -> Option<TreeId> {
         let found = self.points.iter().find(|(point, _)| point == path);
