@@ -49,13 +49,19 @@ pub(crate) fn base_image() -> String {
 pub(crate) fn toolchain_image(name: &str, test: &str) -> Option<String> {
     let tag = format!("faas-wasm-test/{name}");
     let file = own(&format!("stand-ins/{name}.Dockerfile"));
+    let context = Work::new();
+    if name == "rust" && !add_rustup(&context) {
+        skip(test, "no toolchain: there is no rustup");
+        return None;
+    }
     let mut command = docker();
     command
         .args(["build", "--tag", &tag, "--build-arg"])
-        .arg(format!("BASE_IMAGE={}", base_image()))
-        .arg("--file")
-        .arg(&file)
-        .arg(own("stand-ins"));
+        .arg(format!("BASE_IMAGE={}", base_image()));
+    for mirror in mirrors() {
+        command.args(["--build-arg", &mirror]);
+    }
+    command.arg("--file").arg(&file).arg(context.path());
     let outcome = Outcome::of(&mut command);
     if outcome.code() == 0 {
         return Some(tag);
@@ -64,6 +70,38 @@ pub(crate) fn toolchain_image(name: &str, test: &str) -> Option<String> {
     let reason = reason.lines().last().unwrap_or_default();
     skip(test, &format!("no toolchain: {}: {reason}", file.display()));
     None
+}
+
+/// Copies this machine's rustup, which also installs itself if it is called `rustup-init`.
+fn add_rustup(context: &Work) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .map(|directory| directory.join("rustup"))
+        .any(|rustup| std::fs::copy(rustup, context.join("rustup-init")).is_ok())
+}
+
+/// Where this machine takes packages from, as build arguments, so that builds take them from there too. Those that
+/// only a file of the client tells are asked of the client; Debian's packages are a matter of the base image.
+pub(crate) fn mirrors() -> Vec<String> {
+    let clients: [(&str, &[&str]); 4] = [
+        ("GOPROXY", &[]),
+        ("NPM_CONFIG_REGISTRY", &["npm", "config", "get", "registry"]),
+        (
+            "PIP_INDEX_URL",
+            &["python3", "-m", "pip", "config", "get", "global.index-url"],
+        ),
+        ("RUSTUP_DIST_SERVER", &[]),
+    ];
+    let mirror = |(variable, client): (&str, &[&str])| {
+        let place = env::var(variable).ok().or_else(|| {
+            let (program, arguments) = client.split_first()?;
+            let output = Command::new(program).args(arguments).output().ok()?;
+            let place = String::from_utf8(output.stdout).ok()?;
+            output.status.success().then(|| place.trim().to_owned())
+        })?;
+        (!place.is_empty()).then(|| format!("{variable}={place}"))
+    };
+    clients.into_iter().filter_map(mirror).collect()
 }
 
 /// A file below `templates/`.
@@ -111,10 +149,13 @@ impl<'a> FunctionImage<'a> {
             handler: None,
             builder: Builder::Classic,
             // A template uses one or the other. If an argument is repeated, the last one wins.
-            arguments: vec![
+            arguments: [
                 format!("TOOLCHAIN_IMAGE={base}"),
                 format!("BASE_IMAGE={base}"),
-            ],
+            ]
+            .into_iter()
+            .chain(mirrors())
+            .collect(),
         }
     }
 

@@ -8,23 +8,29 @@ use crate::engine::{Builder, FunctionImage, toolchain_image};
 /// Expectations for a new function from a template.
 struct Expected<'a> {
     template: &'a str,
-    /// The image that replaces the public one with the toolchain.
-    toolchain: &'a str,
+    /// Build arguments that name images of the toolchain, and the local replacements.
+    toolchain: &'a [(&'a str, &'a str)],
     /// Target of a POST request with a body of five bytes, and the response body.
     greeting: (&'a str, &'a str),
 }
 
 fn check(expected: &Expected<'_>) {
     let template = expected.template;
-    let Some(toolchain) = toolchain_image(expected.toolchain, template) else {
-        return;
-    };
+    let mut images = Vec::new();
+    for (argument, stand_in) in expected.toolchain {
+        let Some(image) = toolchain_image(stand_in, template) else {
+            return;
+        };
+        images.push(format!("{argument}={image}"));
+    }
     for builder in [Builder::Classic, Builder::BuildKit] {
         let image = FunctionImage::new(template, template)
             .builder(builder)
-            .argument(format!("TOOLCHAIN_IMAGE={toolchain}"))
             // Cranelift saves time; c-wasm covers the default.
-            .argument("BUILD_FLAGS=--backend cranelift")
+            .argument("BUILD_FLAGS=--backend cranelift");
+        let image = images
+            .iter()
+            .fold(image, |image, argument| image.argument(argument))
             .build();
         let container = Container::start(&image);
         let (target, body) = expected.greeting;
@@ -45,7 +51,7 @@ fn check(expected: &Expected<'_>) {
 fn rust() {
     check(&Expected {
         template: "rust-wasm",
-        toolchain: "rust",
+        toolchain: &[("TOOLCHAIN_IMAGE", "rust")],
         greeting: ("/", "Hello from Rust! olleh\n"),
     });
 }
@@ -54,7 +60,7 @@ fn rust() {
 fn go() {
     check(&Expected {
         template: "go-wasm",
-        toolchain: "go",
+        toolchain: &[("TOOLCHAIN_IMAGE", "go")],
         greeting: ("/?name=Ada", "Hello from Go, Ada! You sent 5 bytes.\n"),
     });
 }
@@ -63,7 +69,7 @@ fn go() {
 fn assemblyscript() {
     check(&Expected {
         template: "assemblyscript-wasm",
-        toolchain: "node",
+        toolchain: &[("TOOLCHAIN_IMAGE", "node")],
         greeting: ("/", "Hello from AssemblyScript! You sent 5 bytes.\n"),
     });
 }
@@ -72,7 +78,7 @@ fn assemblyscript() {
 fn python() {
     check(&Expected {
         template: "python-wasm",
-        toolchain: "python",
+        toolchain: &[("TOOLCHAIN_IMAGE", "python"), ("NPM_IMAGE", "node")],
         greeting: ("/", "Hello from Python! You sent 5 bytes.\n"),
     });
 }

@@ -453,3 +453,46 @@ fn the_gpu_profile_makes_a_valid_pod() {
     fs::write(&path, pod.to_string()).expect("it can be written");
     is_valid_kubernetes(validate, &path);
 }
+
+/// Packages come from the sources that this machine or the image is configured with. A host in a file would bypass
+/// mirrors and proxies.
+#[test]
+fn no_file_names_a_host_to_download_from() {
+    let mut files = vec![root("Makefile"), root("runner"), root("compiler")];
+    files.extend([".ci", "templates", "tests/images"].map(root));
+    let mut looked_at = 0;
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("it can be listed");
+            files.extend(entries.map(|entry| entry.expect("it can be listed").path()));
+            continue;
+        }
+        let text = String::from_utf8_lossy(&fs::read(&path).expect("it can be read")).into_owned();
+        let is_run = text.starts_with("#!")
+            || path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name == "Makefile" || name.contains("Dockerfile"));
+        if !is_run {
+            continue;
+        }
+        looked_at += 1;
+        for line in text.lines() {
+            // A hint in an error downloads nothing.
+            let hosts = line
+                .split("://")
+                .skip(1)
+                .filter(|_| !line.contains("fail \""));
+            for host in hosts {
+                let name = host.split(['/', ':', '"', '\'', ' ', '`']).next();
+                let name = name.unwrap_or_default();
+                assert!(
+                    !name.contains('.') || name == "127.0.0.1",
+                    "{}: {line}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(looked_at > 20, "{looked_at}");
+}

