@@ -1,4 +1,4 @@
-;; Everything that the driver looks at: results of all types, globals, memories and tables.
+;; Everything that the driver records: results of all types, globals, memories and tables.
 (module
   (memory 1 2) (memory 1)
   (table 3 5 funcref) (table 2 externref)

@@ -1,4 +1,4 @@
-;; A load traps although nothing uses its value.
+;; A load must trap even if its value is unused.
 (module
   (memory 1)
   (func (export "dropped") (drop (i32.load (i32.const 0x7fffffff))))

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_difference_is_found() {
+    fn every_kind_of_difference_is_detected() {
         let trap = Ending::Trapped(TrapKind::Unreachable);
         let good = run(
             &[(1 << 32 | 1 << 16, 7), (1 << 32 | 2 << 16, 8)],

@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_instruction_with_several_results_is_left() {
+    fn nondeterministic_instructions_are_removed() {
         let wasm = wat::parse_str(
             "(module (memory 1 1 shared)
                (func (param v128 v128 v128) (result v128)

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_not_met_is_stale() {
+    fn entries_that_are_not_encountered_are_stale() {
         let text = "refusal\tllvm\toften\tuses x\tno x\ndifference\tcranelift\trare\ty\tbecause\n";
         let known = Known::parse(text).expect("it is well formed");
         assert_eq!(known.stale(), ["uses x"]);

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_for_their_runs() {
+    fn entries_apply_to_their_runs() {
         let list = known(
             "# a remark\n\nfails llvm a.wast:3,5-7 reason\nrefused cranelift tail calls\n\
              fails any/arm64 b.wast:1 another reason\n",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_must_not_be_listed() {
+    fn listed_failures_that_pass_are_errors() {
         let failed = || Verdict::Failed(String::new());
         let verdicts = [
             (1, Verdict::Passed),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbors_become_ranges() {
+    fn adjacent_failures_become_ranges() {
         let failed = BTreeSet::from([2, 4, 9, 12]);
         assert_eq!(ranges(&[1, 2, 4, 7, 9, 12, 12], &failed), "2-4,9-12");
         assert_eq!(ranges(&[1, 2, 3], &failed), "2");

@@ -38,7 +38,7 @@ fn check(script: &str) {
 }
 
 #[test]
-fn wrong_results_are_found() {
+fn wrong_results_are_detected() {
     check(
         r#"(module
   (global $count (mut i32) (i32.const 0))
@@ -89,7 +89,7 @@ fn wrong_results_are_found() {
 }
 
 #[test]
-fn other_traps_and_none_are_found() {
+fn wrong_and_missing_traps_are_detected() {
     check(
         r#"(module
   (memory 1)
@@ -134,7 +134,7 @@ fn other_traps_and_none_are_found() {
 }
 
 #[test]
-fn modules_that_are_valid_are_not_refused() {
+fn valid_modules_are_not_counted_as_rejected() {
     check(
         r#"(module (func (result i32) (i32.const 1)))
 (module binary "\00asm" "\01\00\00\00")
@@ -150,7 +150,7 @@ fn modules_that_are_valid_are_not_refused() {
 }
 
 #[test]
-fn modules_that_import_from_others_share_their_state() {
+fn importing_modules_share_state() {
     check(
         r#"(module $owner
   (memory (export "memory") 1 5)
@@ -193,7 +193,7 @@ fn modules_that_import_from_others_share_their_state() {
 }
 
 #[test]
-fn what_cannot_be_judged_is_skipped() {
+fn directives_that_cannot_be_judged_are_skipped() {
     let verdicts = verdicts(
         r#"(module
   (table $table 1 externref)

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_kind_of_trap_is_none() {
+    fn other_kinds_of_trap_do_not_match() {
         let trap = Trap::of_suite("uninitialized element 2");
         assert!(trap.is_reported("wasm trap: uninitialized element called\n   0: f+0x3\n"));
         assert!(!trap.is_reported("wasm trap: indirect call type mismatch\n"));

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn nans_are_told_apart() {
+    fn kinds_of_nan_are_distinguished() {
         let f32 =
             |expected, bits: u32| Expected::F32(expected).matches(&stored(&bits.to_le_bytes()));
         for (bits, canonical, arithmetic) in [
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn every_lane_counts() {
+    fn every_lane_is_compared() {
         let vector: [u8; 16] = std::array::from_fn(|at| at as u8);
         for at in 0..16 {
             let mut other = vector;
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_several_is_enough() {
+    fn any_of_several_expected_values_matches() {
         let either = Expected::Either(vec![Expected::I32(1), Expected::I32(3)]);
         for (value, expected) in [(1_i32, true), (2, false), (3, true)] {
             assert_eq!(either.matches(&stored(&value.to_le_bytes())), expected);
