@@ -72,7 +72,7 @@ pub(crate) fn toolchain_image(name: &str, test: &str) -> Option<String> {
     None
 }
 
-/// Copies this machine's rustup, which also installs itself if it is called `rustup-init`.
+/// Copies this machine's rustup, which acts as an installer under the name `rustup-init`.
 fn add_rustup(context: &Work) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -80,8 +80,8 @@ fn add_rustup(context: &Work) -> bool {
         .any(|rustup| std::fs::copy(rustup, context.join("rustup-init")).is_ok())
 }
 
-/// Where this machine takes packages from, as build arguments, so that builds take them from there too. Those that
-/// only a file of the client tells are asked of the client; Debian's packages are a matter of the base image.
+/// This machine's package sources as build arguments, so that image builds use them too. If a source is configured
+/// only in a client's file, this asks the client. The base image configures the source of Debian's packages.
 pub(crate) fn mirrors() -> Vec<String> {
     let clients: [(&str, &[&str]); 4] = [
         ("GOPROXY", &[]),

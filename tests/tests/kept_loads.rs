@@ -1,19 +1,19 @@
-//! A load outside of memory traps, whatever becomes of its value.
+//! A load outside memory traps even if its value is not used.
 //!
-//! LLVM removes, moves, or shortens a load whose value is not needed, or not everywhere, or not all of it. The tool
-//! finds these loads and keeps each access. Every kind of them is a function of one module here, and the program's
-//! argument says which one runs.
+//! LLVM removes, moves, or narrows a load whose value is unused, is used only on some paths, or is used only in part.
+//! The tool finds these loads and keeps each access. The module here has one function for each kind of such loads,
+//! and the program's argument selects the one to run.
 
 use std::fmt::Write as _;
 
 use faas_wasm_tests::{Backend, Outcome, Work, tool};
 
-/// An address outside of memory. `FAR` in a case is replaced by it, or by one inside.
+/// An address outside memory. It replaces `FAR` in a case, unless the test uses an address inside memory.
 const FAR: &str = "(i32.const 0x7fffff00)";
 const NEAR: &str = "(i32.const 0x100)";
 
-/// A name and a function's body with a load at `FAR`, or one over the end of memory at `EDGE`. `$zero` and `$one` are
-/// functions whose results the compiler cannot know, `$far` is one whose result is `FAR`.
+/// Names and function bodies, each with a load at `FAR`, or with one across the end of memory at `EDGE`. The compiler
+/// cannot know the results of the functions `$zero` and `$one`; `$far` returns `FAR`.
 const CASES: &[(&str, &str)] = &[
     ("dropped", "(drop (i32.load FAR))"),
     ("a dropped byte", "(drop (i64.load8_s FAR))"),
@@ -155,7 +155,7 @@ const CASES: &[(&str, &str)] = &[
     ),
 ];
 
-/// A module that runs the function with the number that its argument has.
+/// A module that runs the function whose number is in its argument.
 fn module(cases: &[(&str, &str)], far: &str, edge: &str) -> String {
     let mut text = String::from(
         r#"(module
@@ -187,7 +187,7 @@ fn module(cases: &[(&str, &str)], far: &str, edge: &str) -> String {
     text + &format!("(table funcref (elem {elements})))")
 }
 
-/// Builds the cases and gives what each run ends with.
+/// Builds the cases, and returns the outcome of each run.
 fn outcomes(cases: &[(&str, &str)], far: &str, edge: &str, arguments: &[&str]) -> Vec<Outcome> {
     let work = Work::new();
     work.write("loads.wat", module(cases, far, edge));
@@ -204,7 +204,7 @@ fn outcomes(cases: &[(&str, &str)], far: &str, edge: &str, arguments: &[&str]) -
     runs.collect()
 }
 
-/// Builds of each backend, the default one also without optimization and for the oldest CPU.
+/// Options for builds with each backend. The default backend also builds without optimization and for the oldest CPU.
 fn builds() -> Vec<Vec<&'static str>> {
     let mut builds = Vec::new();
     for backend in Backend::all() {
@@ -219,9 +219,9 @@ fn builds() -> Vec<Vec<&'static str>> {
 }
 
 #[test]
-fn a_load_outside_of_memory_traps_whatever_becomes_of_its_value() {
+fn loads_outside_memory_trap_even_if_unused() {
     for arguments in builds() {
-        // Its first bytes are inside.
+        // The first bytes are inside memory.
         let outcomes = outcomes(CASES, FAR, "(i32.const 0xffff)", &arguments);
         for ((name, _), outcome) in CASES.iter().zip(outcomes) {
             let trapped = outcome.code() == 134 && outcome.stderr.contains("out of bounds memory");
@@ -231,7 +231,7 @@ fn a_load_outside_of_memory_traps_whatever_becomes_of_its_value() {
 }
 
 #[test]
-fn the_same_loads_inside_of_memory_do_nothing() {
+fn the_same_loads_inside_memory_do_not_trap() {
     let ends = |body: &str| !body.contains("(br 0)") && !body.contains("unreachable");
     let reaches = |body: &str| !body.contains("offset=");
     let cases: Vec<_> = CASES
@@ -248,9 +248,10 @@ fn the_same_loads_inside_of_memory_do_nothing() {
     }
 }
 
-/// What the tool does not see and LLVM does. README.md says so; a case that traps from now on goes to those above.
+/// Loads that LLVM removes and the tool does not detect, as documented in README.md. If one of them traps after a
+/// change, move it to the cases above.
 #[test]
-fn loads_that_only_arithmetic_shows_to_be_needless_are_lost_by_llvm() {
+fn llvm_removes_loads_that_only_it_can_prove_unused() {
     const LOST: &[(&str, &str)] = &[
         (
             "its own successor minus itself",
@@ -283,9 +284,9 @@ fn loads_that_only_arithmetic_shows_to_be_needless_are_lost_by_llvm() {
     }
 }
 
-/// Of two traps with no effect between them, LLVM's code may meet the second one first.
+/// If two traps have no effect between them, LLVM's code may reach the second one first.
 #[test]
-fn a_load_before_a_division_traps_as_either() {
+fn either_of_two_traps_may_be_reported() {
     const CASES: &[(&str, &str)] = &[(
         "before a division by 0",
         "(local.set $y (call $zero)) (local.set $x (i32.load FAR))
@@ -302,10 +303,10 @@ fn a_load_before_a_division_traps_as_either() {
     }
 }
 
-/// The line that a trap is reported at is that of the load, not of what was put around it.
+/// A trap is reported at the offset of the load, not of the code around it.
 #[test]
 fn a_kept_load_keeps_its_offset_in_the_report() {
-    // The same function, with a load that is kept anyway.
+    // The same function, with a load that LLVM keeps anyway.
     let text = |rest: &str| {
         format!(
             r#"(module (memory 1) (func $sink (export "sink") (param i32) (i32.store (i32.const 4) (local.get 0)))

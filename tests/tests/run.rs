@@ -177,9 +177,9 @@ fn directories_have_their_access() {
     assert!(outcome.stderr.contains("none"), "{}", outcome.stderr);
 }
 
-/// As in wasmtime: the guest has a directory by the name that the host has it by, unless another is given.
+/// As in wasmtime, the guest sees a directory under the host's name for it, unless the option gives another name.
 #[test]
-fn directories_have_the_hosts_names() {
+fn directories_keep_their_host_names() {
     let work = Work::new();
     for name in ["cat", "store"] {
         work.fixture(name);
@@ -212,7 +212,7 @@ fn directories_have_the_hosts_names() {
         let outcome = run(&["--dir", directory, "../cat.wasm", path]);
         assert_eq!(outcome.success(), text, "{directory} {path}");
     }
-    // Others are not there.
+    // No other paths exist.
     for (directory, path) in [
         ("sub", "note"),
         ("sub", "sub/../note"),

@@ -1,14 +1,14 @@
-//! A chain of tail calls takes no stack, or the build says that it would.
+//! A chain of tail calls takes no stack, or the build refuses it.
 
 use faas_wasm_tests::{Backend, Outcome, Work, tool};
 
 /// More calls than any stack has room for.
 const CALLS: u32 = 3_000_000;
 
-/// Parameters of 64 bits that go into registers, beside the engine's own two, on x86-64.
+/// Number of 64-bit parameters that fit into registers on x86-64, besides the engine's two.
 const IN_REGISTERS: usize = 4;
 
-/// Two functions that call each other, with so many parameters each. `call` is how.
+/// Two functions with these numbers of parameters that call each other. `call` builds the call.
 fn module(first: usize, second: usize, results: &str, call: fn(usize) -> String) -> String {
     let parameters = |count: usize| "i64 ".repeat(count);
     let result = results
@@ -18,7 +18,7 @@ fn module(first: usize, second: usize, results: &str, call: fn(usize) -> String)
     let function = |number: usize, count: usize, other: usize| {
         let arguments = "(i64.const 1) ".repeat(other - 1);
         let next = 1 - number;
-        // One return in the middle, so that the tail call is not the only end.
+        // A return in the middle, so that the tail call is not the only exit.
         format!(
             "(type $t{number} (func (param {}) (result {results})))
              (func $f{number} (type $t{number})
@@ -100,7 +100,7 @@ fn expect(
     let work = Work::new();
     let built = build(&work, &module(first, second, results, call), arguments);
     let case = format!("{first} and {second}, {results}, {arguments:?}");
-    // On aarch64, more fit.
+    // On aarch64, more parameters fit into registers.
     let is_x86 = cfg!(target_arch = "x86_64") && faas_wasm_tests::builds_for_this_machine();
     if fits || !is_x86 && built.code() == 0 {
         assert_eq!(built.code(), 0, "{case}: {}", built.stderr);
@@ -137,7 +137,7 @@ fn check_refuses_the_same_tail_calls() {
     assert!(outcome.text().contains(refusal), "{}", outcome.text());
 }
 
-/// riscv64 has no jump for arguments on the stack, even between equal types; LLVM used to abort.
+/// riscv64 has no jump that passes arguments on the stack, even between equal types. LLVM used to abort.
 #[test]
 fn riscv64_refuses_arguments_on_the_stack() {
     if !Backend::llvm_or_skip("riscv64_refuses_arguments_on_the_stack") {
@@ -155,7 +155,7 @@ fn riscv64_refuses_arguments_on_the_stack() {
     build(&work, &module(6, 2, "i64", direct), &riscv64).success();
 }
 
-/// What follows a tail call of an imported function is not reached.
+/// Code after a tail call of an imported function is not reached.
 #[test]
 fn a_tail_call_of_an_imported_function_returns() {
     if !Backend::llvm_or_skip("a_tail_call_of_an_imported_function_returns") {

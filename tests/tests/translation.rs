@@ -1,4 +1,5 @@
-//! Valid code that a backend alone would translate wrongly or not at all: vectors, roundings, exception references.
+//! Valid code that a backend would translate wrongly or not at all without the tool's rewriting: vectors, rounding,
+//! and exception references.
 
 use std::fmt::Write as _;
 
@@ -12,8 +13,8 @@ fn build(work: &Work, text: &str, arguments: &[&str]) -> Outcome {
     Outcome::of(build.current_dir(work.path()))
 }
 
-/// A program whose exit code is the number of the first check, from 1 on, that is not 1. The checks are functions that
-/// call `$i32` and `$i64` for constants that the compiler must not know.
+/// A program whose exit code is the number of the first check, starting with 1, whose result is not 1. The checks are
+/// functions that call `$i32` and `$i64` for constants that the compiler must not know.
 fn checks(checks: &[String]) -> String {
     let mut text = String::from(
         r#"(module
@@ -38,7 +39,7 @@ fn checks(checks: &[String]) -> String {
     text + &format!("(func (export \"_start\") {start}))")
 }
 
-/// Builds by each backend for each level that this machine has, and requires that all checks pass.
+/// Builds with each backend for each level that this machine supports, and asserts that all checks pass.
 fn pass(list: &[String]) {
     assert!(list.len() < 255, "an exit code tells them apart");
     let text = checks(list);
@@ -57,7 +58,7 @@ fn pass(list: &[String]) {
     }
 }
 
-/// The levels of x86-64 up to that of this machine; `None` is what it has.
+/// The x86-64 levels up to this machine's. `None` means the machine's own features.
 fn levels() -> Vec<Option<&'static str>> {
     let mut levels = vec![None];
     #[cfg(target_arch = "x86_64")]
@@ -79,13 +80,13 @@ fn levels() -> Vec<Option<&'static str>> {
 
 const ROUNDINGS: [&str; 5] = ["ceil", "floor", "trunc", "nearest", "sqrt"];
 
-/// A signaling NaN of each width, and the bits of a quiet one.
+/// For each width, a signaling NaN and the quiet bit.
 const SIGNALING: [(u32, &str, &str); 2] = [
     (32, "0x7fa12345", "0x7fc00000"),
     (64, "0x7ff4123456789abc", "0x7ff8000000000000"),
 ];
 
-/// Whether a float is quiet.
+/// An expression for whether a float is quiet.
 fn quiet_scalar(width: u32, quiet: &str, value: &str) -> String {
     format!(
         "(i{width}.eq (i{width}.and (i{width}.reinterpret_f{width} {value}) (i{width}.const {quiet})) \
@@ -93,7 +94,7 @@ fn quiet_scalar(width: u32, quiet: &str, value: &str) -> String {
     )
 }
 
-/// Whether a lane is quiet.
+/// An expression for whether a lane is quiet.
 fn quiet_lane(width: u32, lane: u32, quiet: &str, value: &str) -> String {
     let shape = shape(width);
     format!(
@@ -107,7 +108,7 @@ fn shape(width: u32) -> String {
 }
 
 #[test]
-fn what_rounds_or_computes_makes_a_signaling_nan_quiet() {
+fn rounding_and_arithmetic_quiet_signaling_nans() {
     let mut list = Vec::new();
     for (width, signaling, quiet) in SIGNALING {
         let shape = shape(width);
@@ -210,7 +211,7 @@ fn rounding_keeps_every_other_value() {
 }
 
 #[test]
-fn bytes_are_shuffled_at_every_level() {
+fn bytes_can_be_shuffled_at_every_level() {
     let left: Vec<u8> = (100..116).collect();
     let right: Vec<u8> = (200..216).collect();
     let vector = |bytes: &[u8]| {
@@ -270,9 +271,9 @@ fn bytes_are_shuffled_at_every_level() {
     pass(&list);
 }
 
-/// LLVM's translator gave up where floats of one shape were computed from those of another.
+/// LLVM's translator failed if floats of one shape were computed from those of another.
 #[test]
-fn floats_of_one_shape_are_rounded_as_those_of_another() {
+fn floats_computed_as_one_shape_can_be_rounded_as_another() {
     let produced = |shape: &str| {
         let mut list = Vec::new();
         for operator in ["abs", "neg"].iter().chain(&ROUNDINGS) {
@@ -318,7 +319,7 @@ fn floats_of_one_shape_are_rounded_as_those_of_another() {
 }
 
 #[test]
-fn exception_references_are_refused_where_they_cannot_be() {
+fn unsupported_exception_references_are_refused() {
     let tables = "module.wat uses tables of exception references, which the";
     let segments = "module.wat uses element segments of exception references, which the";
     let globals = "module.wat uses globals of exception references, which the cranelift backend";
@@ -351,7 +352,7 @@ fn exception_references_are_refused_where_they_cannot_be() {
     }
 }
 
-/// A global keeps an exception reference with the backend that has such globals.
+/// A backend that supports such globals keeps an exception reference in a global.
 #[test]
 fn an_exception_reference_is_thrown_from_a_global() {
     if !Backend::llvm_or_skip("an_exception_reference_is_thrown_from_a_global") {
