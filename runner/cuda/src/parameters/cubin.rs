@@ -42,10 +42,12 @@ fn section<'a>(elf: &'a [u8], name: &str) -> Option<&'a [u8]> {
     (0..count).find_map(|index| {
         let header = header(index)?;
         let own = names.get(word(elf, header)? as usize..)?;
-        let end = own.iter().position(|byte| *byte == 0)?;
-        (&own[..end] == name.as_bytes())
-            .then(|| contents(header))
-            .flatten()
+        // Do not search for the end of the name: each of 65,535 sections may have a name as long as the file.
+        let behind = own.strip_prefix(name.as_bytes())?;
+        if behind.first() != Some(&0) {
+            return None;
+        }
+        contents(header)
     })
 }
 
@@ -171,6 +173,18 @@ mod tests {
             "parameter 0 is missing"
         );
         assert_eq!(layout(&elf(&[(0, 0xffff, 0, 8)]), "k"), None, "too far out");
+    }
+
+    #[test]
+    fn names_are_not_searched_for_their_ends() {
+        // 65,535 sections whose name is 4 MiB long and has no end: searching for it would take minutes.
+        let mut file = elf(&[]);
+        let (headers, names) = (place(&file, 0x28).unwrap(), file.len());
+        file[0x3a..0x40].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0]);
+        file[headers + 0x18..headers + 0x20].copy_from_slice(&(names as u64).to_le_bytes());
+        file[headers + 0x20..headers + 0x28].copy_from_slice(&(1_u64 << 22).to_le_bytes());
+        file.resize(names + (1 << 22), b'n');
+        assert_eq!(layout(&file, "k"), None);
     }
 
     proptest! {

@@ -33,33 +33,40 @@ fn without_comments(text: &str) -> String {
 fn entry<'a>(text: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
     let mut rest = text;
     loop {
-        let after = &rest[rest.find(".entry")? + ".entry".len()..];
-        let own = after.trim_start();
-        let end = own
-            .find(|c: char| c.is_whitespace() || matches!(c, '(' | '{' | ';'))
-            .unwrap_or(own.len());
-        rest = after;
-        if &own[..end] != name {
+        rest = &rest[rest.find(".entry")? + ".entry".len()..];
+        // Stop at the next entry: searching to the end of the text for each entry would take quadratic time.
+        let end = rest.find(".entry").unwrap_or(rest.len());
+        let Some(head) = rest[..end].trim_start().strip_prefix(name) else {
+            continue;
+        };
+        if !head.starts_with(|c: char| c.is_whitespace() || matches!(c, '(' | '{' | ';')) {
             continue;
         }
-        let own = own[end..].trim_start();
-        let (parameters, own) = match own.strip_prefix('(') {
-            Some(list) => list.split_once(')')?,
-            None => ("", own),
+        let head = head.trim_start();
+        let (parameters, head) = match head.strip_prefix('(') {
+            Some(list) => match list.split_once(')') {
+                Some(split) => split,
+                None => continue,
+            },
+            None => ("", head),
         };
-        let Some(open) = own.find('{').filter(|open| !own[..*open].contains(';')) else {
+        let Some(open) = head
+            .find(['{', ';'])
+            .filter(|at| head[*at..].starts_with('{'))
+        else {
             continue; // A declaration without a body.
         };
+        let own = &rest[end - head.len() + open..];
         let mut depth = 0usize;
-        let close = own[open..].char_indices().find_map(|(at, c)| {
+        let close = own.char_indices().find_map(|(at, c)| {
             match c {
                 '{' => depth += 1,
                 '}' => depth -= 1,
                 _ => {}
             }
-            (depth == 0).then_some(open + at)
+            (depth == 0).then_some(at)
         });
-        return Some((parameters, &own[open + 1..close.unwrap_or(own.len())]));
+        return Some((parameters, &own[1..close.unwrap_or(own.len())]));
     }
 }
 
@@ -147,7 +154,7 @@ fn base(operand: &str) -> &str {
 }
 
 /// The roles of parameters, by name, according to a kernel's code.
-fn uses(body: &str) -> (HashSet<String>, HashSet<String>) {
+fn uses(body: &str) -> (HashSet<&str>, HashSet<&str>) {
     let instructions: Vec<(Vec<&str>, Vec<&str>)> = body
         .split([';', '{', '}'])
         .filter_map(|text| {
@@ -174,7 +181,7 @@ fn uses(body: &str) -> (HashSet<String>, HashSet<String>) {
         }
     }
     // Registers that hold the unchanged value of a parameter. A register that is written twice could hold any value.
-    let mut holds: HashMap<&str, String> = HashMap::new();
+    let mut holds: HashMap<&str, &str> = HashMap::new();
     let (mut pointers, mut values) = (HashSet::new(), HashSet::new());
     // Two passes, for values that are moved in the text before the instruction that loads them.
     for _ in 0..2 {
@@ -189,31 +196,24 @@ fn uses(body: &str) -> (HashSet<String>, HashSet<String>) {
                         .get(1)
                         .is_some_and(|operand| !operand.contains('+') || operand.contains("+0]"));
                     if once && wide && whole {
-                        holds.insert(operands[0], base(operands[1]).to_owned());
+                        holds.insert(operands[0], base(operands[1]));
                     }
                 }
                 "mov" if once && wide => {
-                    if let Some(source) = operands
-                        .get(1)
-                        .and_then(|source| holds.get(source))
-                        .cloned()
-                    {
-                        holds.insert(operands[0], source);
+                    if let Some(source) = operands.get(1).and_then(|source| holds.get(source)) {
+                        holds.insert(operands[0], *source);
                     }
                 }
                 "cvta" => {
-                    let source = operands
-                        .get(1)
-                        .and_then(|source| holds.get(source))
-                        .cloned();
+                    let source = operands.get(1).and_then(|source| holds.get(source));
                     if let Some(source) = source.filter(|_| operation.get(1) == Some(&"to")) {
-                        pointers.insert(source);
+                        pointers.insert(*source);
                     }
                 }
                 "ld" | "st" | "atom" | "red" if !operation.contains(&"param") => {
                     let accessed = operands.iter().find(|operand| operand.starts_with('['));
                     if let Some(source) = accessed.and_then(|accessed| holds.get(base(accessed))) {
-                        pointers.insert(source.clone());
+                        pointers.insert(*source);
                     }
                 }
                 "mul" | "mad" | "div" | "rem" | "shl" | "shr" | "cvt" | "setp" => {
@@ -221,7 +221,7 @@ fn uses(body: &str) -> (HashSet<String>, HashSet<String>) {
                         .iter()
                         .skip(1)
                         .filter_map(|operand| holds.get(operand));
-                    values.extend(sources.cloned());
+                    values.extend(sources.copied());
                 }
                 _ => {}
             }
@@ -343,6 +343,30 @@ mod tests {
             ld.param.u64 %rd1, [a]; @%p1 mov.u64 %rd1, 0; ld.global.u32 %r1, [%rd1];
             ld.param.u64 %rd2, [b]; mov.b64 %rd3, %rd2; st.global.u32 [%rd3+4], %r1; }";
         assert_eq!(roles(text, "k"), [Unknown, Pointer]);
+    }
+
+    #[test]
+    fn long_texts_take_no_longer_than_they_are_long() {
+        // Searching to the end of the text for each entry would take minutes.
+        for entry in [
+            ".entry",
+            ".entry k;",
+            ".entry k(.param .u64 a)\n",
+            ".entry k(",
+            ".entry k ",
+        ] {
+            for end in ["", ";", ")", ") {"] {
+                let text = entry.repeat((1 << 20) / entry.len()) + end;
+                let _ = layout(&text, "k");
+            }
+        }
+        // A copy of the name for each register that holds it would need 64 GiB.
+        let name = "n".repeat(1 << 20);
+        let mut text = format!(".entry k(.param .u64 {name}) {{ ld.param.u64 %r0, [{name}];");
+        for register in 1..1 << 16 {
+            text += &format!("mov.u64 %r{register}, %r{};", register - 1);
+        }
+        assert_eq!(roles(&(text + "}"), "k"), [Unknown]);
     }
 
     #[test]
