@@ -35,7 +35,7 @@ pub use directory::MAX_VARIANTS;
 pub use error::ReadError;
 pub use header::{FORMAT_VERSION, HEADER_SIZE, Header, Range, Region};
 #[cfg(feature = "build")]
-pub use lines::LineTable;
+pub use lines::{LineTable, SourceFile};
 pub use lines::{SourceLine, source_lines};
 pub use manifest::{Backend, Import, Manifest, MemorySummary, OptLevel};
 pub use module::{

@@ -83,16 +83,31 @@ fn signed(bytes: &mut &[u8]) -> Option<i64> {
 }
 
 /// Collects rows and encodes them.
+///
+/// A row holds a number for its file, not the path: a DWARF line program of N bytes can make N rows for a file with a
+/// path of N bytes.
 #[cfg(feature = "build")]
 #[derive(Debug, Clone, Default)]
 pub struct LineTable {
-    rows: std::collections::BTreeMap<u32, Option<SourceLine>>,
+    files: std::collections::BTreeMap<String, SourceFile>,
+    rows: std::collections::BTreeMap<u32, Option<(SourceFile, u32)>>,
 }
+
+/// A source file of a [`LineTable`].
+#[cfg(feature = "build")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceFile(usize);
 
 #[cfg(feature = "build")]
 impl LineTable {
-    /// The code from this address on has this place in the source, until the next row.
-    pub fn insert(&mut self, address: u32, place: Option<SourceLine>) {
+    /// The file with this path.
+    pub fn file(&mut self, path: String) -> SourceFile {
+        let next = SourceFile(self.files.len());
+        *self.files.entry(path).or_insert(next)
+    }
+
+    /// The code from this address on is from this file and line, until the next row.
+    pub fn insert(&mut self, address: u32, place: Option<(SourceFile, u32)>) {
         // Where two rows are for one address the one that knows something is the better.
         let row = self.rows.entry(address).or_default();
         if place.is_some() {
@@ -107,22 +122,25 @@ impl LineTable {
 
     /// The table's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let places = self.rows.values().flatten();
-        let mut files: Vec<&str> = places.map(|place| &*place.file).collect();
-        files.sort_unstable();
-        files.dedup();
+        let mut used = vec![false; self.files.len()];
+        for (SourceFile(file), _) in self.rows.values().flatten() {
+            used[*file] = true;
+        }
+        // By name, so that the bytes do not depend on the order in which rows came.
+        let files = self.files.iter().filter(|(_, file)| used[file.0]);
+        let mut numbers = vec![0; self.files.len()];
+        for (number, (_, file)) in (1..).zip(files.clone()) {
+            numbers[file.0] = number;
+        }
         let mut bytes = Vec::new();
-        write_unsigned(&mut bytes, files.len() as u64);
-        for file in &files {
-            write_unsigned(&mut bytes, file.len() as u64);
-            bytes.extend_from_slice(file.as_bytes());
+        write_unsigned(&mut bytes, files.clone().count() as u64);
+        for (name, _) in files {
+            write_unsigned(&mut bytes, name.len() as u64);
+            bytes.extend_from_slice(name.as_bytes());
         }
         let mut last = (0_u32, (0_i64, 0_i64));
         for (address, place) in &self.rows {
-            let place = place.as_ref().map_or((0, 0), |place| {
-                let file = files.partition_point(|file| **file < *place.file);
-                (file as i64 + 1, i64::from(place.line))
-            });
+            let place = place.map_or((0, 0), |(file, line)| (numbers[file.0], i64::from(line)));
             if place == last.1 {
                 continue;
             }
@@ -163,12 +181,15 @@ mod tests {
     fn table() -> Vec<u8> {
         let mut table = LineTable::default();
         assert!(table.is_empty());
-        table.insert(0x1000, place("b.c", 300));
-        table.insert(0x1004, place("b.c", 300));
-        table.insert(0x1010, place("a.c", 7));
+        let (b, a) = (table.file("b.c".into()), table.file("a.c".into()));
+        table.file("unused.c".into());
+        assert_eq!(table.file("b.c".into()), b);
+        table.insert(0x1000, Some((b, 300)));
+        table.insert(0x1004, Some((b, 300)));
+        table.insert(0x1010, Some((a, 7)));
         table.insert(0x1010, None);
         table.insert(0x1020, None);
-        table.insert(0x40_0000, place("a.c", 1));
+        table.insert(0x40_0000, Some((a, 1)));
         assert!(!table.is_empty());
         table.encode()
     }

@@ -160,7 +160,9 @@ fn tables() -> TablesBuilder {
 
 fn variant(elf: &[u8]) -> Variant<'_> {
     let mut lines = LineTable::default();
-    lines.insert(FUNCTION, Some(source_line()));
+    let SourceLine { file, line } = source_line();
+    let file = lines.file(file);
+    lines.insert(FUNCTION, Some((file, line)));
     Variant {
         elf,
         manifest: manifest(),
