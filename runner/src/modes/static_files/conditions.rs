@@ -10,15 +10,22 @@ use ::http::{HeaderValue, Method};
 
 use crate::request::RequestHead;
 
-/// When a file was changed, in whole seconds; `None` if it is not known.
+/// Start of the year 10000 in seconds since 1970. Dates of HTTP have years of four digits.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// When a file was changed, in whole seconds; `None` if it is not known, or a date of HTTP cannot express it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Modified(Option<u64>);
 
 impl Modified {
     pub(super) fn of(metadata: &Metadata) -> Self {
-        let seconds = metadata.modified().ok().and_then(seconds_since_epoch);
+        Self::new(metadata.modified().ok().and_then(seconds_since_epoch))
+    }
+
+    /// A time in seconds since 1970.
+    pub(super) fn new(seconds: Option<u64>) -> Self {
         // The epoch itself stands for "unknown" in many images.
-        Self(seconds.filter(|seconds| *seconds > 0))
+        Self(seconds.filter(|seconds| (1..YEAR_10000).contains(seconds)))
     }
 
     pub(super) fn header_value(self) -> Option<HeaderValue> {
@@ -113,6 +120,12 @@ mod tests {
             Some(HeaderValue::from_static(EXACT))
         );
         assert_eq!(Modified(None).header_value(), None);
+        let last = Modified::new(Some(YEAR_10000 - 1)).header_value();
+        assert_eq!(
+            last,
+            Some(HeaderValue::from_static("Fri, 31 Dec 9999 23:59:59 GMT"))
+        );
+        assert_eq!(Modified::new(Some(YEAR_10000)).header_value(), None);
     }
 
     #[test]
