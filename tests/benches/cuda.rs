@@ -39,7 +39,7 @@ fn findings(text: &str) -> Findings {
     });
     lines
         .collect::<Option<_>>()
-        .unwrap_or_else(|| panic!("these are no findings:\n{text}"))
+        .unwrap_or_else(|| panic!("the output has no findings:\n{text}"))
 }
 
 /// The environment in which both sides run.

@@ -16,7 +16,7 @@ const TEMPLATES: &str = "FAAS_WASM_TEMPLATES";
 
 fn required(variable: &str) -> String {
     env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run these tests by `make test-image`"))
+        .unwrap_or_else(|_| panic!("{variable} is not set: run these tests with `make test-image`"))
 }
 
 /// The engine's client, set to the classic builder, which every engine has, unless the caller selects BuildKit.

@@ -250,7 +250,7 @@ impl Runner {
                 return;
             }
         }
-        panic!("it never does\n{}", self.metrics());
+        panic!("no run has started on the I/O thread\n{}", self.metrics());
     }
 
     /// The value of a metric, labels included: `metric("http_requests_in_flight")`.

@@ -28,7 +28,7 @@ const SKIPPED: &str = "FAAS_WASM_SKIPPED";
 fn required(variable: &str) -> PathBuf {
     let path = env::var_os(variable).map(PathBuf::from);
     let path = path.unwrap_or_else(|| {
-        panic!("{variable} is not set: these tests need built programs, run them by `make test`")
+        panic!("{variable} is not set: these tests need built programs; run them with `make test`")
     });
     assert!(
         path.exists(),

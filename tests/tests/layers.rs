@@ -106,7 +106,7 @@ fn passes(folder: &str, features: &[&str], rules: &[&str]) {
 
 fn wrong_direction(package: &str, dependencies: &BTreeSet<String>) -> Vec<String> {
     let layer = LAYERS.iter().find(|(name, _)| *name == package);
-    let (_, allowed) = layer.unwrap_or_else(|| panic!("{package} has no place in the layers"));
+    let (_, allowed) = layer.unwrap_or_else(|| panic!("{package} is missing in the layers"));
     dependencies
         .iter()
         .map(String::as_str)

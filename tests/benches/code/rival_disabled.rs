@@ -13,5 +13,5 @@ pub(crate) const SETTINGS: &str = "wasmtime: not measured";
 
 /// Does nothing, because no rival is compiled in.
 pub(crate) fn run(_: &Path, _: &str) {
-    unreachable!("no contestant starts this program so");
+    unreachable!("no contestant starts this program with the flag");
 }

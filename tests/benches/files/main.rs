@@ -79,7 +79,7 @@ fn request(runner: &Runner, what: &str) -> f64 {
 fn last_line(output: &str) -> f64 {
     let line = output.lines().next_back().unwrap_or_default();
     line.parse()
-        .unwrap_or_else(|_| panic!("`{line}` is no number of nanoseconds"))
+        .unwrap_or_else(|_| panic!("`{line}` is not a number of nanoseconds"))
 }
 
 /// Nanoseconds of each run.

@@ -78,7 +78,7 @@ impl Wrk {
         );
         let text = outcome.success();
         let line = text.lines().find_map(|line| line.strip_prefix(MARK));
-        let line = line.unwrap_or_else(|| panic!("wrk says nothing of its measurement: {text}"));
+        let line = line.unwrap_or_else(|| panic!("wrk printed no measurement: {text}"));
         let numbers: Vec<f64> = line
             .split_whitespace()
             .map(|number| number.parse().expect("the script prints numbers"))

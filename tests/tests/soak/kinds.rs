@@ -82,7 +82,7 @@ impl Kind {
             }
             place -= share;
         }
-        unreachable!("the shares are a hundred together")
+        unreachable!("the shares add up to a hundred")
     }
 
     /// The group under which the kind is counted.
@@ -274,5 +274,5 @@ fn number_before(response: &Response, rest: &str) -> usize {
         .strip_suffix(rest)
         .and_then(|number| number.parse().ok());
     assert_eq!(response.status, 200, "{text}");
-    number.unwrap_or_else(|| panic!("`{text}` is no number and `{rest}`"))
+    number.unwrap_or_else(|| panic!("`{text}` is not a number followed by `{rest}`"))
 }
