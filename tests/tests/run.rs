@@ -358,3 +358,40 @@ fn imported_functions_can_be_called_through_tables() {
         );
     }
 }
+
+/// Segments of `externref` have only null elements, for which wasmer-vm would write null function references: a panic
+/// in a function that cannot unwind.
+#[test]
+fn null_host_references_from_segments_reach_tables() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (table $t 4 externref)
+        (elem (table $t) (i32.const 1) externref (ref.null extern) (ref.null extern))
+        (elem $passive externref (ref.null extern) (ref.null extern))
+        (func (export "_start")
+            (table.init $t $passive (i32.const 2) (i32.const 0) (i32.const 2))
+            (elem.drop $passive)
+            (table.init $t $passive (i32.const 0) (i32.const 0) (i32.const 0))
+            (if (ref.is_null (table.get $t (i32.const 3))) (then (call $exit (i32.const 7))))
+            (table.init $t $passive (i32.const 0) (i32.const 0) (i32.const 1))))"#;
+    let beyond = text.replace(
+        "(i32.const 2) (i32.const 0) (i32.const 2)",
+        "(i32.const 3) (i32.const 0) (i32.const 2)",
+    );
+    for backend in Backend::all() {
+        let work = Work::new();
+        work.write("inside.wat", text);
+        work.write("beyond.wat", &beyond);
+        let arguments = |file| ["--quiet", "--backend", backend.name(), file];
+        let inside = Outcome::of(&mut run(&work, &arguments("inside.wat")));
+        assert_eq!(inside.code(), 7, "{}", inside.stderr);
+        let beyond = Outcome::of(&mut run(&work, &arguments("beyond.wat")));
+        assert_eq!(beyond.code(), 134, "{}", beyond.stderr);
+        assert!(
+            beyond.stderr.contains("out of bounds table access"),
+            "{}",
+            beyond.stderr
+        );
+    }
+}

@@ -277,6 +277,13 @@ unsafe extern "C" fn table_init(
     if target.is_none() || !fits(from, length, size as u64) {
         return trap_number::TABLE_OUT_OF_BOUNDS + 1;
     }
+    if !active().is_function_table(table) {
+        // The elements of such a segment are all null. wasmer-vm would write null function references,
+        // and panics if the table has another type.
+        let trap = trap_number::TABLE_OUT_OF_BOUNDS;
+        // SAFETY: as in `table_fill`. A null reference is zero.
+        return unsafe { fill(target, (to, length), 0usize, trap, |_, _| ()) };
+    }
     in_chunks(length as usize, false, |start, part| {
         let start = start as u32;
         // SAFETY: `context` is the running instance's; the ranges were checked, so that the call

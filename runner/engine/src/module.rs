@@ -399,10 +399,24 @@ fn module_info(artifact: &Artifact<'_>) -> ModuleInfo {
     info.table_initializers = module
         .elements
         .iter()
-        .map(|segment| TableInitializer {
-            table_index: TableIndex::from_u32(segment.table),
-            offset_expr: expression(&segment.offset),
-            elements: take(segment.length),
+        .map(|segment| {
+            let table_index = TableIndex::from_u32(segment.table);
+            let elements = take(segment.length);
+            let has_functions = info
+                .tables
+                .get(table_index)
+                .is_some_and(|table| table.ty == Type::FuncRef);
+            TableInitializer {
+                table_index,
+                offset_expr: expression(&segment.offset),
+                // The elements of other tables are null, as they are without a segment. wasmer-vm panics
+                // on null function references for them.
+                elements: if has_functions {
+                    elements
+                } else {
+                    Box::default()
+                },
+            }
         })
         .collect();
     info.passive_elements = module

@@ -23,7 +23,7 @@ use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use wasmer_types::{ModuleInfo, Mutability, TagIndex};
+use wasmer_types::{ModuleInfo, Mutability, TagIndex, Type};
 use wasmer_vm::{
     VMCallerCheckedAnyfunc, VMGlobalDefinition, VMMemoryDefinition, VMTableDefinition,
 };
@@ -106,6 +106,14 @@ impl State {
     pub(crate) fn is_shared(&self, index: u32) -> bool {
         let mut memories = self.info.memories.values();
         memories.nth(index as usize).is_some_and(|ty| ty.shared)
+    }
+
+    /// Whether a table holds function references.
+    pub(crate) fn is_function_table(&self, index: u32) -> bool {
+        let mut tables = self.info.tables.values();
+        tables
+            .nth(index as usize)
+            .is_some_and(|table| table.ty == Type::FuncRef)
     }
 
     /// A table's current elements and their number.
