@@ -372,7 +372,7 @@ fn trap_code(number: u32) -> Result<TrapCode, BackendOutput> {
         7 => TrapCode::IntegerDivisionByZero,
         8 => TrapCode::BadConversionToInteger,
         9 => TrapCode::Unreachable,
-        11 | 12 => TrapCode::UncaughtException,
+        11 => TrapCode::UncaughtException,
         unknown => return Err(BackendOutput::TrapCode(unknown)),
     })
 }

@@ -87,6 +87,9 @@ pub enum TrapKind {
     /// The instruction `unreachable`.
     #[error("unreachable instruction executed")]
     Unreachable,
+    /// `throw_ref` of a null reference.
+    #[error("null exception reference")]
+    NullException,
     /// An exception without a handler.
     #[error("uncaught exception")]
     UncaughtException,
