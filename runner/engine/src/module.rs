@@ -30,6 +30,10 @@ use crate::slot::WASM_PAGE;
 /// into the manifest.
 pub const ENGINE_VERSION: &str = wasmer_vm::VERSION;
 
+/// Most elements of a table of wasmer-vm, which takes no larger maximum (`TABLE_MAX_SIZE`). A maximum is an upper bound:
+/// `table.grow` may fail before it.
+const MOST_ELEMENTS: u32 = 128 << 20;
+
 /// Why an artifact cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -351,7 +355,7 @@ fn module_info(artifact: &Artifact<'_>) -> ModuleInfo {
         .map(|table| TableType {
             ty: value_type(table.element),
             minimum: table.minimum,
-            maximum: table.maximum,
+            maximum: table.maximum.map(|most| most.min(MOST_ELEMENTS)),
             readonly: table.readonly,
         })
         .collect();
