@@ -139,11 +139,14 @@ pub(crate) fn validate(
     backend: &'static str,
     other_backend: Option<(&'static str, Features)>,
 ) -> Result<(), Error> {
-    let Err(error) = Validator::new_with_features(wasm_features(supported)).validate_all(wasm)
-    else {
+    let features = wasm_features(supported);
+    let Err(error) = Validator::new_with_features(features).validate_all(wasm) else {
         return Ok(());
     };
-    let missing = error.missing_wasm_feature().and_then(feature_name);
+    let missing = match error.missing_wasm_feature() {
+        Some(missing) => feature_name(missing),
+        None => missing_feature(wasm, features, &error),
+    };
     let path = path.into();
     let source = InvalidModule::from(error);
     Err(match missing {
@@ -204,45 +207,73 @@ fn wasm_features(supported: &Features) -> WasmFeatures {
     .fold(always, |features, (_, flag)| features | flag)
 }
 
-/// What a feature is called where people write about it.
+/// Features that no backend or only some support, with what they are called where people write about them.
+const FEATURE_NAMES: [(WasmFeatures, &str); 19] = [
+    (WasmFeatures::MEMORY64, "64-bit memory (memory64)"),
+    (WasmFeatures::GC, "garbage collection (gc)"),
+    (
+        WasmFeatures::FUNCTION_REFERENCES,
+        "typed function references",
+    ),
+    (WasmFeatures::TAIL_CALL, "tail calls"),
+    (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exception handling"),
+    (WasmFeatures::EXCEPTIONS, "exception handling"),
+    (WasmFeatures::THREADS, "threads"),
+    (
+        WasmFeatures::SHARED_EVERYTHING_THREADS,
+        "shared-everything threads",
+    ),
+    (WasmFeatures::SIMD, "SIMD"),
+    (WasmFeatures::RELAXED_SIMD, "relaxed SIMD"),
+    (
+        WasmFeatures::MULTI_MEMORY,
+        "several memories (multi-memory)",
+    ),
+    (WasmFeatures::MEMORY_CONTROL, "memory control"),
+    (WasmFeatures::CUSTOM_PAGE_SIZES, "custom page sizes"),
+    (WasmFeatures::STACK_SWITCHING, "stack switching"),
+    (WasmFeatures::WIDE_ARITHMETIC, "wide arithmetic"),
+    (
+        WasmFeatures::EXTENDED_CONST,
+        "extended constant expressions",
+    ),
+    (WasmFeatures::REFERENCE_TYPES, "reference types"),
+    (WasmFeatures::BULK_MEMORY, "bulk memory operations"),
+    (WasmFeatures::MULTI_VALUE, "multiple values"),
+];
+
 fn feature_name(missing: WasmFeatures) -> Option<(&'static str, WasmFeatures)> {
-    let names = [
-        (WasmFeatures::MEMORY64, "64-bit memory (memory64)"),
-        (WasmFeatures::GC, "garbage collection (gc)"),
-        (
-            WasmFeatures::FUNCTION_REFERENCES,
-            "typed function references",
-        ),
-        (WasmFeatures::TAIL_CALL, "tail calls"),
-        (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exception handling"),
-        (WasmFeatures::EXCEPTIONS, "exception handling"),
-        (WasmFeatures::THREADS, "threads"),
-        (
-            WasmFeatures::SHARED_EVERYTHING_THREADS,
-            "shared-everything threads",
-        ),
-        (WasmFeatures::SIMD, "SIMD"),
-        (WasmFeatures::RELAXED_SIMD, "relaxed SIMD"),
-        (
-            WasmFeatures::MULTI_MEMORY,
-            "several memories (multi-memory)",
-        ),
-        (WasmFeatures::MEMORY_CONTROL, "memory control"),
-        (WasmFeatures::CUSTOM_PAGE_SIZES, "custom page sizes"),
-        (WasmFeatures::STACK_SWITCHING, "stack switching"),
-        (WasmFeatures::WIDE_ARITHMETIC, "wide arithmetic"),
-        (
-            WasmFeatures::EXTENDED_CONST,
-            "extended constant expressions",
-        ),
-        (WasmFeatures::REFERENCE_TYPES, "reference types"),
-        (WasmFeatures::BULK_MEMORY, "bulk memory operations"),
-        (WasmFeatures::MULTI_VALUE, "multiple values"),
-    ];
-    names
-        .into_iter()
-        .find(|(flag, _)| missing.intersects(*flag))
-        .map(|(flag, name)| (name, flag))
+    let mut names = FEATURE_NAMES.into_iter();
+    let (flag, name) = names.find(|(flag, _)| missing.intersects(*flag))?;
+    Some((name, flag))
+}
+
+/// The feature without which a module is not valid, where the validator does not tell: it finds encodings and limits
+/// wrong that the feature allows.
+fn missing_feature(
+    wasm: &[u8],
+    features: WasmFeatures,
+    error: &wasmparser::Error,
+) -> Option<(&'static str, WasmFeatures)> {
+    let helps = |flags| {
+        let validated = Validator::new_with_features(features | flags).validate_all(wasm);
+        // It can be that another one is missing behind it.
+        validated.map_or_else(
+            |next| next.offset() > error.offset() && next.missing_wasm_feature().is_some(),
+            |_| true,
+        )
+    };
+    let names = FEATURE_NAMES.into_iter();
+    let mut missing = names.filter(|(flag, _)| !features.contains(*flag));
+    // Most modules that are not valid are so whatever is allowed.
+    let all = missing
+        .clone()
+        .fold(WasmFeatures::empty(), |all, (flag, _)| all | flag);
+    if !helps(all) {
+        return None;
+    }
+    let (flag, name) = missing.find(|(flag, _)| helps(*flag))?;
+    Some((name, flag))
 }
 
 #[cfg(test)]
@@ -320,6 +351,26 @@ mod tests {
             (
                 "(module (memory i64 1))",
                 "uses 64-bit memory (memory64), which the some backend",
+            ),
+            (
+                "(module (memory i64 0x1_0000_0000))",
+                "uses 64-bit memory (memory64)",
+            ),
+            (
+                "(module (memory i64 1 0x1_0000_0000))",
+                "uses 64-bit memory (memory64)",
+            ),
+            (
+                "(module (table i64 1 0x1_0000_0000 funcref))",
+                "uses 64-bit memory (memory64)",
+            ),
+            (
+                "(module (memory i64 1) (func (drop (i32.load offset=0x1_0000_0000 (i64.const 0)))))",
+                "uses 64-bit memory (memory64)",
+            ),
+            (
+                r#"(module (import "m" "m" (memory i64 0 0x1_0000_0000)))"#,
+                "uses 64-bit memory (memory64)",
             ),
             (
                 "(module (type (struct (field i32))))",
