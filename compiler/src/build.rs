@@ -16,6 +16,7 @@ use crate::cache::{Cache, Wish};
 use crate::check;
 use crate::convert::{self, Parts};
 use crate::cuda;
+use crate::elements;
 use crate::emit::Emit;
 use crate::entry;
 use crate::error::{Error, InvalidModule};
@@ -232,6 +233,7 @@ pub(crate) fn build(
     let mut wasm = input::read(input)?;
     if let Some(preinit) = preinit {
         validate(input, &wasm, options)?;
+        elements::check(input, &parse(input, &wasm)?)?;
         let quick = Options::quick_for_host(options, input, &wasm)?;
         wasm = preinit::initialize(input, &wasm, preinit, &quick)?;
     }
@@ -283,6 +285,7 @@ pub(crate) fn build_from(
         module = parse(input, &replaced.wasm)?;
     }
     imports::check(input, &module)?;
+    elements::check(input, &module)?;
     let cuda = cuda::derive(input, &module, options.cuda_abi)?;
     let wrapped = wrap::wrap(&module).map_err(|source| Error::Wrap {
         path: input.into(),

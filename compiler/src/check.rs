@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::build::Options;
 use crate::cuda;
+use crate::elements;
 use crate::entry;
 use crate::error::Error;
 use crate::features;
@@ -127,6 +128,9 @@ pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Resu
     if let Err(error) = cuda::derive(path, &module, options.cuda_abi) {
         refuse(error);
     }
+    if let Err(error) = elements::check(path, &module) {
+        refuse(error);
+    }
     if let Err(error) = lift::lift(path, &module, &[]) {
         refuse(error);
     }
@@ -159,28 +163,37 @@ pub(crate) fn check(path: &Path, options: &Options, allow_unknown: bool) -> Resu
     })
 }
 
-/// What a runner refuses if it is not told other limits.
+/// What a runner refuses if it is not told other limits: they hold for all memories or tables of an instance together.
 pub(crate) fn beyond_limits(module: &Module<'_>) -> Vec<String> {
     let mut beyond = Vec::new();
-    for (index, memory) in module.memories.iter().enumerate() {
-        let size = memory.initial * PAGE;
-        if size > MEMORY_LIMIT {
-            beyond.push(format!(
-                "memory {index} begins with {}, the runner's wasm_memory_limit is {}",
-                bytes(size),
-                bytes(MEMORY_LIMIT)
-            ));
-        }
+    let size: u64 = module
+        .memories
+        .iter()
+        .map(|memory| memory.initial * PAGE)
+        .sum();
+    if size > MEMORY_LIMIT {
+        beyond.push(format!(
+            "{} with {}, the runner's wasm_memory_limit is {}",
+            beginning("memory 0", "memories", module.memories.len()),
+            bytes(size),
+            bytes(MEMORY_LIMIT)
+        ));
     }
-    for (index, elements) in module.tables.iter().enumerate() {
-        if *elements > TABLE_LIMIT {
-            beyond.push(format!(
-                "table {index} begins with {elements} elements, the runner's wasm_table_limit is \
-                 {TABLE_LIMIT}"
-            ));
-        }
+    let elements: u64 = module.tables.iter().sum();
+    if elements > TABLE_LIMIT {
+        beyond.push(format!(
+            "{} with {elements} elements, the runner's wasm_table_limit is {TABLE_LIMIT}",
+            beginning("table 0", "tables", module.tables.len()),
+        ));
     }
     beyond
+}
+
+fn beginning(only: &str, all: &str, count: usize) -> String {
+    match count {
+        1 => format!("{only} begins"),
+        _ => format!("all {count} {all} together begin"),
+    }
 }
 
 impl fmt::Display for Report {

@@ -24,7 +24,8 @@ pub(crate) enum Exit {
     Usage = 2,
     Internal = 3,
     RunFailed = 125,
-    /// The runner exits with it, in place of this program.
+    /// The runner exits with it, in place of this program; this one, where no instance can be made because instantiation
+    /// traps.
     Trapped = 134,
 }
 
@@ -160,10 +161,30 @@ pub(crate) enum Error {
         offset: u64,
         length: u64,
         size: u64,
+        #[source]
+        source: InstantiationTrap,
     },
     #[error("data segment {segment} of {} has an offset that is not known before the module runs",
         path.display())]
     DataOffset { path: PathBuf, segment: u32 },
+    #[error("element segment {segment} of {} writes {length} elements at {offset}, but table {table} \
+        has {size}", path.display())]
+    ElementsOutside {
+        path: PathBuf,
+        segment: u32,
+        table: u32,
+        offset: u64,
+        length: u64,
+        size: u64,
+        #[source]
+        source: InstantiationTrap,
+    },
+    #[error("element segment {segment} of {} has an offset that is not known before the module runs",
+        path.display())]
+    ElementOffset { path: PathBuf, segment: u32 },
+    #[error("the tables of {} begin with {elements} elements; an instance has room for {}",
+        path.display(), crate::elements::MOST_ELEMENTS)]
+    TooManyElements { path: PathBuf, elements: u64 },
 
     // Options and environment.
     #[error("unknown target `{name}`")]
@@ -350,6 +371,15 @@ impl From<wasmparser::Error> for InvalidModule {
     }
 }
 
+/// The trap in which every instantiation of a module ends, as the runner tells it.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub(crate) enum InstantiationTrap {
+    #[error("wasm trap: out of bounds memory access")]
+    Memory,
+    #[error("wasm trap: out of bounds table access")]
+    Table,
+}
+
 /// Imports, one a line.
 #[derive(Debug)]
 pub(crate) struct ImportList(
@@ -433,6 +463,14 @@ impl Error {
             | Self::BackendOutput { .. }
             | Self::WriteArtifact(_) => Exit::Internal,
             _ => Exit::Failed,
+        }
+    }
+
+    /// The exit code of `run`.
+    pub(crate) fn run_exit(&self) -> Exit {
+        match self {
+            Self::DataOutside { .. } | Self::ElementsOutside { .. } => Exit::Trapped,
+            _ => Exit::RunFailed,
         }
     }
 

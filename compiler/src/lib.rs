@@ -15,8 +15,10 @@ mod backend;
 mod build;
 mod cache;
 mod check;
+mod constant;
 mod convert;
 mod cuda;
+mod elements;
 mod emit;
 mod entry;
 mod error;
@@ -149,7 +151,7 @@ fn dispatch(arguments: Arguments, matches: &ArgMatches) -> ExitCode {
         Some(Command::Run(arguments)) => {
             let Err(error) = run(arguments, format);
             report(format, &error);
-            Exit::RunFailed.into()
+            error.run_exit().into()
         }
         Some(Command::Serve(arguments)) => match serve(arguments, matches, format) {
             Ok(code) => ExitCode::from(code),

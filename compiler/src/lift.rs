@@ -17,9 +17,10 @@ use std::path::Path;
 
 use faas_wasm_artifact::{IMAGE_ALIGNMENT, Image};
 use wasm_encoder::{CustomSection, DataSection, RawSection};
-use wasmparser::{ConstExpr, DataKind, Operator};
+use wasmparser::DataKind;
 
-use crate::error::Error;
+use crate::constant::Constants;
+use crate::error::{Error, InstantiationTrap};
 use crate::module::Module;
 
 /// Zeros between two runs that are worth a mapping of their own.
@@ -55,7 +56,7 @@ pub(crate) fn lift(
     module: &Module<'_>,
     custom: &[(&str, &[u8])],
 ) -> Result<Lifted, Error> {
-    let globals = constants(module);
+    let constants = Constants::of(module);
     let mut memories: BTreeMap<u32, Picture> = BTreeMap::new();
     let mut passive_data = Vec::new();
     for (index, segment) in (0..).zip(&module.data) {
@@ -68,11 +69,11 @@ pub(crate) fn lift(
                 memory_index,
                 offset_expr,
             } => {
-                let offset = evaluate(&globals, offset_expr).ok_or_else(|| Error::DataOffset {
+                let offset = constants.offset(offset_expr);
+                let offset = offset.ok_or_else(|| Error::DataOffset {
                     path: path.into(),
                     segment: index,
                 })?;
-                let offset = u64::from(offset as u32);
                 let size = module
                     .memories
                     .get(*memory_index as usize)
@@ -85,6 +86,7 @@ pub(crate) fn lift(
                         offset,
                         length: segment.data.len() as u64,
                         size,
+                        source: InstantiationTrap::Memory,
                     });
                 }
                 memories
@@ -103,44 +105,6 @@ pub(crate) fn lift(
         images,
         passive_data,
     })
-}
-
-/// Values of the immutable i32 globals that are known before the module runs.
-fn constants(module: &Module<'_>) -> Vec<Option<i32>> {
-    let mut values = Vec::with_capacity(module.globals.len());
-    for global in &module.globals {
-        // A global refers to earlier ones only.
-        let value = global
-            .as_ref()
-            .filter(|global| !global.ty.mutable)
-            .and_then(|global| evaluate(&values, &global.init_expr));
-        values.push(value);
-    }
-    values
-}
-
-/// Value of a constant expression of type i32. Those of other types cannot occur in an offset of
-/// a 32-bit memory.
-fn evaluate(globals: &[Option<i32>], expression: &ConstExpr<'_>) -> Option<i32> {
-    let mut stack: Vec<i32> = Vec::new();
-    for operator in expression.get_operators_reader() {
-        let value = match operator.ok()? {
-            Operator::I32Const { value } => value,
-            Operator::GlobalGet { global_index } => (*globals.get(global_index as usize)?)?,
-            Operator::I32Add => binary(&mut stack, i32::wrapping_add)?,
-            Operator::I32Sub => binary(&mut stack, i32::wrapping_sub)?,
-            Operator::I32Mul => binary(&mut stack, i32::wrapping_mul)?,
-            Operator::End => break,
-            _ => return None,
-        };
-        stack.push(value);
-    }
-    stack.pop()
-}
-
-fn binary(stack: &mut Vec<i32>, operation: fn(i32, i32) -> i32) -> Option<i32> {
-    let (right, left) = (stack.pop()?, stack.pop()?);
-    Some(operation(left, right))
 }
 
 /// The module's other sections as they are, see [`Lifted::wasm`].

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use faas_wasm_artifact::FunctionNames;
 use wasmparser::{
-    CompositeInnerType, Data, ExternalKind, FuncType, Global, Import, KnownCustom, MemoryType,
-    Name, Parser, Payload, Result, TypeRef,
+    CompositeInnerType, ConstExpr, Data, Element, ElementItems, ElementKind, ExternalKind,
+    FuncType, Global, Import, KnownCustom, MemoryType, Name, Parser, Payload, Result, TypeRef,
 };
 
 /// The facts, borrowed from the file.
@@ -25,6 +25,8 @@ pub(crate) struct Module<'a> {
     /// `None` for an imported global.
     pub(crate) globals: Vec<Option<Global<'a>>>,
     pub(crate) exports: Vec<(&'a str, ExternalKind, u32)>,
+    /// Active element segments.
+    pub(crate) elements: Vec<ActiveElements<'a>>,
     pub(crate) data: Vec<Data<'a>>,
     /// All sections but custom ones, in order: number and content.
     pub(crate) sections: Vec<(u8, Range<usize>)>,
@@ -33,6 +35,38 @@ pub(crate) struct Module<'a> {
     pub(crate) names: FunctionNames,
     /// Custom sections with DWARF: name and content.
     pub(crate) debug: Vec<(&'a str, &'a [u8])>,
+}
+
+/// An element segment that instantiation writes to a table.
+#[derive(Debug)]
+pub(crate) struct ActiveElements<'a> {
+    /// Its number among all segments.
+    pub(crate) segment: u32,
+    pub(crate) table: u32,
+    pub(crate) offset: ConstExpr<'a>,
+    /// In elements.
+    pub(crate) length: u32,
+}
+
+impl<'a> ActiveElements<'a> {
+    fn of(segment: u32, element: Element<'a>) -> Option<Self> {
+        let ElementKind::Active {
+            table_index,
+            offset_expr,
+        } = element.kind
+        else {
+            return None;
+        };
+        Some(Self {
+            segment,
+            table: table_index.unwrap_or(0),
+            offset: offset_expr,
+            length: match element.items {
+                ElementItems::Functions(functions) => functions.count(),
+                ElementItems::Expressions(_, expressions) => expressions.count(),
+            },
+        })
+    }
 }
 
 impl<'a> Module<'a> {
@@ -151,6 +185,11 @@ impl<'a> Module<'a> {
                     self.exports.push((export.name, export.kind, export.index));
                 }
             }
+            Payload::ElementSection(section) => {
+                for (index, segment) in (0..).zip(section) {
+                    self.elements.extend(ActiveElements::of(index, segment?));
+                }
+            }
             Payload::DataCountSection { .. } => self.has_data_count = true,
             Payload::CodeSectionEntry(body) => {
                 // Only custom sections could bring a body beyond 4 GiB; backtraces then say so.
@@ -179,7 +218,8 @@ impl<'a> Module<'a> {
             TypeRef::Func(ty) | TypeRef::FuncExact(ty) => self.functions.push(ty),
             TypeRef::Memory(memory) => self.memories.push(memory),
             TypeRef::Global(_) => self.globals.push(None),
-            TypeRef::Table(_) | TypeRef::Tag(_) => {}
+            TypeRef::Table(table) => self.tables.push(table.initial),
+            TypeRef::Tag(_) => {}
         }
         self.imports.push(import);
     }

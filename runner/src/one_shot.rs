@@ -78,7 +78,11 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
         Ok(status) => status,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error}");
-            FAILED
+            match error {
+                // Instantiation traps.
+                OneShotError::Instance(InstanceError::Elements) => TRAPPED,
+                _ => FAILED,
+            }
         }
     }
 }

@@ -51,8 +51,11 @@ pub enum InstanceError {
     /// The system refused memory.
     #[error(transparent)]
     Slot(#[from] SlotError),
-    /// An element segment does not fit its table: the module can never run.
-    #[error("an element segment of the module does not fit its table")]
+    /// An element segment does not fit its table, so that instantiation traps. The build refuses such modules.
+    #[error(
+        "wasm trap: {}: an element segment does not fit its table",
+        TrapKind::TableOutOfBounds
+    )]
     Elements,
     /// The system refused a stack.
     #[error("the system refused a guest's stack of {size} bytes (wasm_stack_size): {source}")]
