@@ -23,6 +23,7 @@ use crate::error::{Error, InvalidModule};
 use crate::exnref;
 use crate::imports;
 use crate::input;
+use crate::jump_tables;
 use crate::lift;
 use crate::lines;
 use crate::module::Module;
@@ -476,6 +477,7 @@ pub(crate) fn validate(path: &Path, wasm: &[u8], options: &Options) -> Result<()
             })
             .transpose()?;
         input::validate(path, wasm, &supported, options.backend.name(), other)?;
+        jump_tables::check(path, wasm, options.backend, target)?;
     }
     let found = exnref::find(wasm, options.backend).map_err(|error| Error::Invalid {
         path: path.into(),
@@ -619,9 +621,13 @@ pub(crate) mod tests {
             (call $exit (global.get $a))))"#;
 
     pub(crate) fn options(backend: Backend, jobs: usize) -> Options {
+        options_for(backend, &[], jobs)
+    }
+
+    pub(crate) fn options_for(backend: Backend, targets: &[&str], jobs: usize) -> Options {
         Options::resolve(&RawOptions {
             backend: Some(backend),
-            targets: &[],
+            targets,
             levels: &[Level::Generic],
             features: None,
             opt_level: OptLevel::default(),

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use faas_wasm_artifact::{CpuFeature, ReadError, VerifyError, WriteError};
 use target_lexicon::Architecture;
 
+use crate::module::Module;
 use crate::tail_calls::{Advice, TailCall};
 use crate::text;
 
@@ -224,6 +225,25 @@ pub(crate) enum Error {
     },
 
     // Compilation.
+    #[error("the {backend} backend cannot compile {instruction} of {} for {architecture}", path.display())]
+    Uncompilable {
+        path: PathBuf,
+        /// With what is special about it.
+        instruction: String,
+        backend: &'static str,
+        architecture: &'static str,
+        /// A backend that compiles it.
+        other: Option<&'static str>,
+        #[source]
+        source: Box<Place>,
+    },
+    #[error("{} has too much code for {architecture}", path.display())]
+    CodeTooLarge {
+        path: PathBuf,
+        architecture: &'static str,
+        #[source]
+        source: Box<crate::backend::CompilationError>,
+    },
     #[error("the {backend} backend rejects {}", path.display())]
     Backend {
         path: PathBuf,
@@ -380,6 +400,33 @@ pub(crate) enum InstantiationTrap {
     Table,
 }
 
+/// An instruction that cannot be compiled, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{function}, wasm offset {offset:#x}: {reason}")]
+pub(crate) struct Place {
+    function: String,
+    offset: u64,
+    reason: String,
+}
+
+impl Place {
+    /// The instruction at `offset` of the file, in the defined function with the number `body`.
+    pub(crate) fn new(module: &Module<'_>, body: u32, offset: u64, reason: String) -> Self {
+        let index = module.functions.len() - module.names.offsets.len() + body as usize;
+        let names = &module.names.names;
+        let named = names.binary_search_by_key(&(index as u32), |(index, _)| *index);
+        let function = match named {
+            Ok(at) => format!("function {index} (`{}`)", text::line(&names[at].1)),
+            Err(_) => format!("function {index}"),
+        };
+        Self {
+            function,
+            offset,
+            reason,
+        }
+    }
+}
+
 /// Imports, one a line.
 #[derive(Debug)]
 pub(crate) struct ImportList(
@@ -516,6 +563,11 @@ impl Error {
                 other_backend: Some(other),
                 path,
                 ..
+            }
+            | Self::Uncompilable {
+                other: Some(other),
+                path,
+                ..
             } => format!("run `faas-wasm build --backend {other} {}`", path.display()),
             Self::UnsupportedFeature { feature, .. } => {
                 format!("build the module without {feature}")
@@ -529,6 +581,12 @@ impl Error {
                 integers: *integers,
             }
             .to_string(),
+            Self::CodeTooLarge { .. } => {
+                "a call reaches 128 MiB on aarch64 and 2 GiB elsewhere: make the module smaller, for \
+                 example with `wasm-opt -Oz`"
+                    .into()
+            }
+            Self::Uncompilable { .. } => "use a build of faas-wasm with the llvm backend".into(),
             Self::NoStart {
                 reactor: true,
                 candidates,

@@ -28,6 +28,7 @@ mod functions;
 mod imports;
 mod input;
 mod inspect;
+mod jump_tables;
 mod lift;
 mod lines;
 mod manual;

@@ -183,6 +183,11 @@ impl Target {
     pub(crate) fn is_foreign(&self) -> bool {
         self.triple.to_string() != host_triple()
     }
+
+    /// Name of the architecture: that of our triples.
+    pub(crate) fn architecture(&self) -> &'static str {
+        architecture(&self.triple)
+    }
 }
 
 /// Resolves a triple or one of Docker's architecture names.

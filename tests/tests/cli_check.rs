@@ -422,3 +422,82 @@ fn manual_and_completions_cover_every_command() {
         .status();
     assert!(check.expect("bash").success());
 }
+
+/// What no instance has room for, and what runners refuse unless they are told otherwise.
+#[test]
+fn sizes_are_those_of_all_tables_and_memories_together() {
+    let work = Work::new();
+    let both = |fields: &str| {
+        work.write(
+            "a.wat",
+            format!(r#"(module {fields} (func (export "_start")))"#),
+        );
+        let with = |command| in_work(&work, &[command, "--backend", "cranelift", "a.wat"]);
+        let (check, build) = (with("check"), with("build"));
+        assert_eq!(check.code(), 1, "{fields}");
+        (check.text() + &check.stderr, build)
+    };
+    for (fields, noted) in [
+        (
+            "(memory 40000) (memory 40000)",
+            "all 2 memories together begin with 5242880000 bytes (4.9 GiB), the runner's wasm_memory_limit is",
+        ),
+        (
+            "(table 600000 funcref) (table 600000 externref)",
+            "all 2 tables together begin with 1200000 elements, the runner's wasm_table_limit is 1000000",
+        ),
+        (
+            "(table 1000001 1000001 funcref)",
+            "table 0 begins with 1000001 elements",
+        ),
+    ] {
+        let (check, build) = both(fields);
+        assert!(check.contains(noted), "{check}");
+        build.success();
+        assert!(build.stderr.contains(noted), "{}", build.stderr);
+        fs::remove_file(work.join("a.so")).expect("it was written");
+    }
+    for tables in [
+        "(table 33554432 funcref) (table 1 funcref)",
+        "(table 134217728 134217728 funcref)",
+        "(table 4294967295 4294967295 funcref)",
+        "(table 4294967295 externref)",
+    ] {
+        let (check, build) = both(tables);
+        let message = "the tables of a.wat begin with";
+        assert!(check.contains(message), "{tables}: {check}");
+        build.fails(
+            1,
+            &["error: ", message, "an instance has room for 33554432"],
+        );
+        assert!(!work.join("a.so").exists());
+    }
+}
+
+#[test]
+fn memories_of_64_bits_are_called_by_their_name() {
+    let work = Work::new();
+    for fields in [
+        "(memory i64 1)",
+        "(memory i64 0x1_0000_0000)",
+        "(memory i64 1 0x1_0000_0000)",
+        "(table i64 1 0x1_0000_0000 funcref)",
+    ] {
+        work.write(
+            "a.wat",
+            format!(r#"(module {fields} (func (export "_start")))"#),
+        );
+        for backend in Backend::all() {
+            for command in ["build", "check"] {
+                let arguments = [command, "--backend", backend.name(), "a.wat"];
+                in_work(&work, &arguments).fails(
+                    1,
+                    &[
+                        "error: a.wat uses 64-bit memory (memory64), which the",
+                        "hint: build the module without 64-bit memory",
+                    ],
+                );
+            }
+        }
+    }
+}

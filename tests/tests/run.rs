@@ -395,3 +395,164 @@ fn null_host_references_from_segments_reach_tables() {
         );
     }
 }
+
+/// A module that dispatches by a table with so many entries: entry `i` leads to label `i % 3`, everything else to the
+/// default label. Each label has some hundred instructions. It exits with the number of the first wrong answer, or 0.
+fn dispatcher(entries: usize) -> String {
+    let labels: String = (0..entries)
+        .map(|entry| format!(" {}", entry % 3))
+        .collect();
+    let work = "(local.set 0 (i32.mul (local.get 0) (i32.const 7)))".repeat(200);
+    let cases: String = [10, 11, 12]
+        .map(|answer| format!(") {work} (return (i32.const {answer}))"))
+        .concat();
+    let last = entries as i64 - 1;
+    let asked = [
+        0,
+        1,
+        2,
+        last / 2,
+        last - 1,
+        last,
+        last + 1,
+        last + 2,
+        -1,
+        0x7fff_ffff,
+    ];
+    let checks: String = (1..)
+        .zip(asked)
+        .map(|(number, index)| {
+            let inside = (0..=last).contains(&index);
+            let answer = if inside { 10 + index % 3 } else { 99 };
+            format!(
+                "(if (i32.ne (call $dispatch (i32.const {index})) (i32.const {answer}))
+                    (then (call $exit (i32.const {number}))))"
+            )
+        })
+        .collect();
+    format!(
+        r#"(module
+            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") 1)
+            (func $dispatch (param i32) (result i32)
+                (block (block (block (block (br_table{labels} 3 (local.get 0))
+                {cases}) {work} (i32.const 99))
+            (func (export "_start") {checks}))"#
+    )
+}
+
+/// The largest that are compiled everywhere, and what others make of more.
+#[test]
+fn tables_of_labels_lead_where_they_should() {
+    const MOST: usize = 131_072;
+    for backend in Backend::all() {
+        for entries in [1, 1000, MOST - 1, MOST] {
+            let work = Work::new();
+            work.write("a.wat", dispatcher(entries));
+            let arguments = ["--quiet", "--backend", backend.name(), "a.wat"];
+            let outcome = Outcome::of(&mut run(&work, &arguments));
+            assert_eq!(
+                outcome.code(),
+                0,
+                "{backend:?}, {entries}: {}",
+                outcome.stderr
+            );
+        }
+    }
+}
+
+/// Instantiation traps: no instance can be made.
+#[test]
+fn a_segment_that_does_not_fit_exits_with_134_and_the_trap() {
+    for (fields, message, trap) in [
+        (
+            r#"(memory 1) (data (i32.const 65533) "four")"#,
+            "data segment 0 of a.wat writes 4 bytes at 65533, but memory 0 has 65536 bytes",
+            "wasm trap: out of bounds memory access",
+        ),
+        (
+            "(table 2 funcref) (elem (i32.const 1) $f $f)",
+            "element segment 0 of a.wat writes 2 elements at 1, but table 0 has 2",
+            "wasm trap: out of bounds table access",
+        ),
+        // Element segments come before data segments.
+        (
+            r#"(memory 0) (table 0 funcref) (data (i32.const 0) "x") (elem (i32.const 0) $f)"#,
+            "element segment 0 of a.wat writes 1 elements at 0, but table 0 has 0",
+            "wasm trap: out of bounds table access",
+        ),
+    ] {
+        let work = Work::new();
+        work.write(
+            "a.wat",
+            format!(r#"(module {fields} (func $f (export "_start")))"#),
+        );
+        Outcome::of(&mut quick(&work, &["a.wat"])).fails(134, &[message, trap]);
+        for options in [&[][..], &["--preinit=_start"]] {
+            let build = ["build", "--backend", "cranelift"];
+            let arguments = [&build[..], options, &["a.wat"]].concat();
+            let mut command = tool();
+            let outcome = Outcome::of(command.args(arguments).current_dir(work.path()));
+            outcome.fails(1, &[message, trap]);
+        }
+        let mut command = tool();
+        command
+            .args(["check", "--backend", "cranelift", "a.wat"])
+            .current_dir(work.path());
+        let check = Outcome::of(&mut command);
+        assert_eq!(check.code(), 1);
+        assert!(check.text().contains(message), "{}", check.text());
+        assert_eq!(work.names(), ["a.wat", "cache"]);
+    }
+}
+
+/// A maximum is an upper bound, which nothing has to be able to reach.
+#[test]
+fn a_table_may_have_any_maximum() {
+    for backend in Backend::all() {
+        for maximum in ["1000001", "134217729", "4294967295"] {
+            let work = Work::new();
+            work.write(
+                "a.wat",
+                format!(
+                    r#"(module (table 1 {maximum} funcref)
+                        (func (export "_start")
+                            (if (i32.ne (table.grow (ref.null func) (i32.const 9)) (i32.const 1))
+                                (then unreachable))
+                            (if (i32.ne (table.grow (ref.null func) (i32.const 134217720)) (i32.const -1))
+                                (then unreachable))
+                            (if (i32.ne (table.size) (i32.const 10)) (then unreachable))))"#
+                ),
+            );
+            let arguments = ["--quiet", "--backend", backend.name(), "a.wat"];
+            Outcome::of(&mut run(&work, &arguments)).success();
+        }
+    }
+}
+
+#[test]
+fn throwing_a_null_reference_is_a_trap() {
+    for backend in Backend::all() {
+        for (thrown, message) in [
+            (
+                "(throw_ref (ref.null exn))",
+                "wasm trap: null exception reference",
+            ),
+            // A trap is caught by nothing.
+            (
+                "(block $caught (try_table (catch_all $caught) (throw_ref (ref.null exn)) (unreachable)))",
+                "wasm trap: null exception reference",
+            ),
+            ("(throw $tag)", "wasm trap: uncaught exception"),
+        ] {
+            let work = Work::new();
+            work.write(
+                "a.wat",
+                format!(r#"(module (tag $tag) (func $throws {thrown}) (func (export "_start") (call $throws)))"#),
+            );
+            let arguments = ["--quiet", "--backend", backend.name(), "a.wat"];
+            let outcome = Outcome::of(&mut run(&work, &arguments));
+            outcome.fails(134, &[message, "throws"]);
+        }
+    }
+}

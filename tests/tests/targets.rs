@@ -330,3 +330,41 @@ fn invalid_targets_are_reported() {
         assert_eq!(work.names(), ["nop.wasm"]);
     }
 }
+
+/// More entries than a branch of aarch64 reaches over, see the tool's `jump_tables.rs`.
+#[test]
+fn tables_of_labels_that_cranelift_gets_wrong_are_refused() {
+    let work = Work::new();
+    let large = |entries: usize| {
+        let labels = " 0".repeat(entries);
+        format!(
+            r#"(module (func (export "_start") (call $large (i32.const 1)))
+                (func $large (param i32) (block (br_table{labels} 0 (local.get 0)))))"#
+        )
+    };
+    for entries in [131_073, 262_140, 300_000] {
+        work.write("a.wat", large(entries));
+        let message = format!(
+            "error: the cranelift backend cannot compile `br_table` with {entries} entries of a.wat for aarch64"
+        );
+        let parts = [
+            message.as_str(),
+            "function 1 (`large`), wasm offset 0x",
+            ": 131072 entries are the most",
+            "hint: ",
+        ];
+        for target in ["arm64", "amd64,arm64"] {
+            let options = ["--backend", "cranelift", "--target", target, "a.wat"];
+            build(&work, &options).fails(1, &parts);
+            let mut check = tool();
+            check.arg("check").args(options).current_dir(work.path());
+            Outcome::of(&mut check).fails(1, &parts);
+            assert_eq!(work.names(), ["a.wat"]);
+        }
+    }
+    let options = ["--backend", "cranelift", "--target", "amd64,riscv64"];
+    build(&work, &[&options[..], &["a.wat"]].concat()).success();
+    work.write("b.wat", large(131_072));
+    let options = ["--backend", "cranelift", "--target", "arm64"];
+    build(&work, &[&options[..], &["b.wat"]].concat()).success();
+}

@@ -51,6 +51,13 @@ pub(crate) enum Error {
     Link(#[from] link::Error),
 }
 
+impl Error {
+    /// Whether there is more code than calls reach over.
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Link(link::Error::TooFar { .. }))
+    }
+}
+
 /// What the compiler leaves for who asked for it. wasmer's engine would load it into this process.
 pub(super) type Outcome = Arc<Mutex<Option<Result<Compiled, Error>>>>;
 

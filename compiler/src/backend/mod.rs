@@ -186,6 +186,11 @@ pub(crate) fn compile(
                 source,
             })
         }
+        (Some(Err(source)), _) if source.is_too_large() => Err(Error::CodeTooLarge {
+            path: path.into(),
+            architecture: options.target.architecture(),
+            source: Box::new(source),
+        }),
         (Some(Err(source)), _) => Err(Error::BackendOutput {
             backend: backend.name(),
             source: BackendOutput::Compilation(source),

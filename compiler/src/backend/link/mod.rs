@@ -44,7 +44,7 @@ pub(super) struct Program<'a> {
 pub(crate) enum Error {
     #[error("relocation {kind} at {place:#x} is of an unknown kind")]
     UnknownRelocation { kind: u32, place: u64 },
-    #[error("relocation {kind} at {place:#x} does not reach its target: the code is too large")]
+    #[error("relocation {kind} at {place:#x} does not reach its target")]
     TooFar { kind: u32, place: u64 },
     #[error("relocation {kind} at {place:#x} refers to something that is not there")]
     Target { kind: u32, place: u64 },
