@@ -20,7 +20,7 @@ pub(crate) const MOST_ELEMENTS: u64 = 1 << 25;
 ///
 /// # Errors
 ///
-/// [`Error::TooManyElements`]; [`Error::ElementsOutside`] for a segment that would trap in every instance;
+/// [`Error::TooManyElements`]; [`Error::ElementOutside`] for a segment that would trap in every instance;
 /// [`Error::ElementOffset`] for one whose offset depends on an imported global, which nothing provides.
 pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<(), Error> {
     let elements = module.tables.iter().copied().fold(0, u64::saturating_add);
@@ -41,7 +41,7 @@ pub(crate) fn check(path: &Path, module: &Module<'_>) -> Result<(), Error> {
         let length = u64::from(elements.length);
         let size = module.tables.get(table as usize).copied().unwrap_or(0);
         if offset + length > size {
-            return Err(Error::ElementsOutside {
+            return Err(Error::ElementOutside {
                 path: path.into(),
                 segment,
                 table,

@@ -170,7 +170,7 @@ pub(crate) enum Error {
     DataOffset { path: PathBuf, segment: u32 },
     #[error("element segment {segment} of {} writes {length} elements at {offset}, but table {table} \
         has {size}", path.display())]
-    ElementsOutside {
+    ElementOutside {
         path: PathBuf,
         segment: u32,
         table: u32,
@@ -516,7 +516,7 @@ impl Error {
     /// The exit code of `run`.
     pub(crate) fn run_exit(&self) -> Exit {
         match self {
-            Self::DataOutside { .. } | Self::ElementsOutside { .. } => Exit::Trapped,
+            Self::DataOutside { .. } | Self::ElementOutside { .. } => Exit::Trapped,
             _ => Exit::RunFailed,
         }
     }

@@ -259,7 +259,7 @@ fn missing_feature(
         let validated = Validator::new_with_features(features | flags).validate_all(wasm);
         // It can be that another one is missing behind it.
         validated.map_or_else(
-            |next| next.offset() > error.offset() && next.missing_wasm_feature().is_some(),
+            |next| next.offset() >= error.offset() && next.missing_wasm_feature().is_some(),
             |_| true,
         )
     };
