@@ -342,10 +342,10 @@ doc: setup ## Build the documentation; warnings are errors
 check-layers: cargo-deny ## Fail if the runner contains a code generator, a crate breaks the layering, or a license is not allowed
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test layers
 
-.PHONY: fuzz-smoke
-fuzz-smoke: build fixtures fake-cuda ## Feed randomly damaged input to every parser of hostile bytes
-	$(TEST_ENVIRONMENT) FAAS_WASM_FUZZ_ROUNDS=$(or $(ROUNDS),1000) FAAS_WASM_FUZZ_SEED=$(or $(SEED),1) \
-	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test fuzz_smoke --test cuda_fuzz
+.PHONY: test-random
+test-random: build fixtures fake-cuda ## Run the tests with random input for ROUNDS=1000 instead of a few
+	$(TEST_ENVIRONMENT) FAAS_WASM_RANDOM_ROUNDS=$(or $(ROUNDS),1000) FAAS_WASM_RANDOM_SEED=$(or $(SEED),1) \
+	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test damage --test cuda_random_calls
 
 # Outside of the workspace, as its versions must bind nothing else.
 DIFFERENTIAL := $(CARGO_FLAGS) --manifest-path tests/differential/Cargo.toml --target-dir $(TARGET)/differential

@@ -52,7 +52,7 @@ mod watch;
 mod wrap;
 
 #[cfg(all(test, feature = "cranelift"))]
-mod fuzz_smoke;
+mod damage;
 
 use std::ffi::OsString;
 use std::io::Write as _;

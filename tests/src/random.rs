@@ -1,7 +1,7 @@
 //! Reproducible random numbers, and the number of rounds that randomized tests run.
 //!
-//! Every test run does a few rounds, and `make fuzz-smoke` does many. The rounds are the same in every run unless
-//! `FAAS_WASM_FUZZ_SEED` changes them. A failing test prints its seed.
+//! Every test run does a few rounds, and `make test-random` does many. The rounds are the same in every run unless
+//! `FAAS_WASM_RANDOM_SEED` changes them. A failing test prints its seed.
 
 fn variable(name: &str, default: u64) -> u64 {
     let text = std::env::var(name).ok();
@@ -10,8 +10,8 @@ fn variable(name: &str, default: u64) -> u64 {
 
 /// The rounds of a test, as seeds. A test must name the seed when it fails.
 pub fn rounds() -> impl Iterator<Item = u64> {
-    let first = variable("FAAS_WASM_FUZZ_SEED", 1);
-    first..first + variable("FAAS_WASM_FUZZ_ROUNDS", 25)
+    let first = variable("FAAS_WASM_RANDOM_SEED", 1);
+    first..first + variable("FAAS_WASM_RANDOM_ROUNDS", 25)
 }
 
 /// A generator that only has to be reproducible, not of high quality (xorshift64*).

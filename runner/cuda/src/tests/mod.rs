@@ -1,7 +1,7 @@
 //! Tests of calls over a mock driver inside the test process.
 
-mod fuzz;
 mod mock;
+mod random_calls;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,7 +1,8 @@
-//! Random damage: a smoke test of every parser of hostile bytes. Every test run does a few rounds, and `make
-//! fuzz-smoke` does many. Every input gets an answer, and nothing crashes or hangs.
+//! Random damage to the programs' input: modules, artifacts, requests. Every test run does a few rounds, and `make
+//! test-random` does many. Every input gets an answer, and nothing crashes or hangs. `tests/fuzz` has fuzz targets for
+//! single parsers, guided by coverage.
 //!
-//! The rounds are the same in every run unless `FAAS_WASM_FUZZ_SEED` changes them; a failing test prints its seed.
+//! The rounds are the same in every run unless `FAAS_WASM_RANDOM_SEED` changes them; a failing test prints its seed.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
