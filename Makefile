@@ -313,17 +313,20 @@ test-spec: build ## Run the WebAssembly specification's test suite with both bac
 	  cargo test $(CARGO_FLAGS) -p faas-wasm-tests --features faas-wasm-tests/spec --test spec -- --nocapture
 
 .PHONY: test-full
-test-full: test-spec fixtures ## Run what is too long for CI: the suite for other CPUs and, under emulation, for aarch64
+test-full: test-spec fixtures ## Run what is too long for CI: the suite for other CPUs and under emulation, each fuzz target for 10 minutes
 	@$(MAKE) --no-print-directory test-spec CPU=x86-64-v1
 	$(TEST_ENVIRONMENT) $(TEST_SPEC) .ci/test-aarch64 spec
+	@$(MAKE) --no-print-directory fuzz TARGET= INPUT= SECONDS=600
 
 .PHONY: lint
 lint: setup ## Check formatting, clippy, documentation, and layers; warnings are errors
 	cargo fmt --all -- --check
 	cargo fmt --manifest-path tests/differential/Cargo.toml -- --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml -- --check
 	@# Check one package per call, so that each is checked with its own features.
 	@for package in $(PACKAGES); do \
-	  features=; if [ $$package = faas-wasm ]; then features="--no-default-features --features cranelift"; fi; \
+	  features=; if [ $$package = faas-wasm ]; then features="--no-default-features --features cranelift,fuzzing"; fi; \
+	  case $$package in faas-wasm-artifact|faas-wasm-runner|faas-wasm-cuda) features="--features fuzzing";; esac; \
 	  if [ $$package = faas-wasm-tests ]; then features="--features isolation,images,spec"; fi; \
 	  echo "cargo clippy -p $$package"; \
 	  cargo clippy $(CARGO_FLAGS) --quiet -p $$package --all-targets $$features -- -D warnings; \
@@ -341,6 +344,16 @@ doc: setup ## Build the documentation; warnings are errors
 .PHONY: check-layers
 check-layers: cargo-deny ## Fail if the runner contains a code generator, a crate breaks the layering, or a license is not allowed
 	$(TEST_ENVIRONMENT) cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test layers
+
+FUZZ = FAAS_WASM=$(TOOL) FAAS_WASM_FIXTURES=$(BUILD)/fixtures .ci/fuzz
+
+.PHONY: fuzz
+fuzz: build fixtures ## Run libFuzzer on TARGET=... (all without) for SECONDS=60 each; INPUT=... repeats one input
+	@$(FUZZ) $(if $(INPUT),repeat $(TARGET) $(INPUT),run $(or $(SECONDS),60) $(TARGET))
+
+.PHONY: fuzz-smoke
+fuzz-smoke: ## Run every fuzz target for 20 seconds
+	@$(MAKE) --no-print-directory fuzz TARGET= INPUT= SECONDS=20
 
 .PHONY: test-random
 test-random: build fixtures fake-cuda ## Run the tests with random input for ROUNDS=1000 instead of a few

@@ -31,12 +31,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
         path: path.into(),
         source,
     };
-    let mut bytes = if path == Path::new(STDIN) {
+    let bytes = if path == Path::new(STDIN) {
         read_module(path, std::io::stdin().lock())
     } else {
         File::open(path).and_then(|file| read_module(path, file))
     }
     .map_err(read_error)?;
+    module(path, bytes)
+}
+
+/// The core module that a file's bytes are, assembled if they are text.
+///
+/// # Errors
+///
+/// What the bytes are instead.
+pub(crate) fn module(path: &Path, mut bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
     if is_text(path, &bytes) {
         bytes = wat::Parser::new()
             .parse_bytes(Some(path), &bytes)

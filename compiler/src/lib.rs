@@ -25,6 +25,9 @@ mod error;
 mod exnref;
 mod features;
 mod functions;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod imports;
 mod input;
 mod inspect;

@@ -8,6 +8,9 @@ pub mod cli;
 pub mod config;
 pub mod cuda;
 pub mod descriptors;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gotext;
 pub mod guest;
 pub mod jwt;

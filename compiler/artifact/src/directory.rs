@@ -27,8 +27,8 @@ use crate::manifest::Manifest;
 pub(crate) const MAGIC: [u8; 8] = *b"faasfat\0";
 /// Most variants in a file.
 pub const MAX_VARIANTS: usize = 14;
-const ENTRIES: usize = 64;
-const ENTRY_SIZE: usize = 32;
+pub(crate) const ENTRIES: usize = 64;
+pub(crate) const ENTRY_SIZE: usize = 32;
 
 /// A variant, as the directory describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl Directory {
 }
 
 /// The sum of a directory: all of it but its sums.
-fn sum(bytes: &[u8; HEADER_SIZE]) -> u64 {
+pub(crate) fn sum(bytes: &[u8; HEADER_SIZE]) -> u64 {
     let mut sum = Xxh3::new();
     sum.update(&bytes[..FAST_SUM.start]);
     sum.update(&bytes[ENTRIES..]);

@@ -31,7 +31,7 @@ pub(crate) const SHA256: std::ops::Range<usize> = 32..64;
 
 /// Where the fast sum stands in the header.
 pub(crate) const FAST_SUM: std::ops::Range<usize> = 24..32;
-const REGIONS: std::ops::Range<usize> = 64..64 + 16 * REGION_COUNT;
+pub(crate) const REGIONS: std::ops::Range<usize> = 64..64 + 16 * REGION_COUNT;
 const REGION_COUNT: usize = 16;
 
 /// A range of bytes in the file.

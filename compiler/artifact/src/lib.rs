@@ -15,6 +15,9 @@ mod cpu;
 mod cuda;
 mod directory;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod header;
 mod lines;
 mod manifest;

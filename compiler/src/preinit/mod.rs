@@ -234,6 +234,38 @@ enum RunError {
     Other(Error),
 }
 
+/// For `crate::fuzzing`: makes a recorder for each export that can be an initializer, and applies a dump. `valid` checks
+/// that a module is valid.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(module: &Module<'_>, valid: &dyn Fn(&[u8], &str)) {
+    if check(module).is_err() {
+        return;
+    }
+    let mark = recorder::mark(module.wasm);
+    for (export, ..) in module.exports.iter().take(4) {
+        let Ok(calls) = calls(module, export) else {
+            continue;
+        };
+        match recorder::record(module, &calls, mark) {
+            Ok(recorder) => valid(&recorder, "the recorder"),
+            Err(error) => panic!("the recorder: {error}"),
+        }
+    }
+    let pages = module.memories[0].initial;
+    if pages > 4 {
+        return;
+    }
+    let written = recorder::fuzz_output(module, mark, pages);
+    let dump = match recorder::read(module, &written) {
+        Ok(dump) => dump,
+        Err(error) => panic!("what a recorder writes cannot be read: {error}"),
+    };
+    valid(&snapshot::apply(module, &dump), "the snapshot");
+    for end in [0, recorder::MARK, written.len() / 2, written.len() - 1] {
+        assert!(recorder::read(module, &written[..end]).is_err());
+    }
+}
+
 /// Runs the recorder; gives what it wrote. What the initializer wrote before goes to standard error.
 fn run(
     artifact: &Path,

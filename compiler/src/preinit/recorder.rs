@@ -364,6 +364,28 @@ fn emit_global(code: &mut InstructionSink<'_>, index: u32, ty: wasmparser::ValTy
     code.call(emit);
 }
 
+/// A dump as the module's recorder could write it: globals and `pages` pages of memory, filled with bytes of the module.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_output(module: &Module<'_>, mark: [u8; MARK], pages: u64) -> Vec<u8> {
+    let mut bytes = module.wasm.iter().copied().cycle();
+    let mut output = mark.to_vec();
+    output.extend([0; 8]);
+    output.extend(bytes.by_ref().take(SCRATCH));
+    output.extend(pages.to_le_bytes());
+    for (_, ty) in mutable_globals(module) {
+        let size = if ty == wasmparser::ValType::V128 {
+            16
+        } else {
+            8
+        };
+        output.extend(bytes.by_ref().take(size));
+    }
+    // The second half is zero, as most memory is.
+    output.extend(bytes.by_ref().take((pages * WASM_PAGE) as usize / 2));
+    output.resize(output.len() + (pages * WASM_PAGE) as usize / 2, 0);
+    output
+}
+
 /// Where the recorder's output begins.
 pub(super) fn find(output: &[u8], mark: [u8; MARK]) -> Option<usize> {
     output.windows(mark.len()).position(|window| window == mark)

@@ -28,6 +28,9 @@ mod compiled;
 mod device;
 #[allow(unsafe_code, reason = "see the module's text")]
 mod driver;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest_strings;
 mod handles;
 mod host;

@@ -2,6 +2,8 @@
 //! function. The issuer's keys are fetched once, at start; none of them is fetched again.
 
 mod discovery;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod keys;
 mod permissions;
 mod token;

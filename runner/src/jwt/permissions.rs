@@ -6,9 +6,9 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct FunctionClaim {
     #[serde(default, deserialize_with = "or_default")]
-    permissions: Vec<String>,
+    pub(super) permissions: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
-    audience: Vec<String>,
+    pub(super) audience: Vec<String>,
 }
 
 impl FunctionClaim {

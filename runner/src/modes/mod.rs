@@ -2,6 +2,8 @@
 
 mod access;
 mod forking;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod http;
 mod serializing;
 mod static_files;

@@ -21,6 +21,9 @@
 
 use super::disguise::{Disguise, RequestLine};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 /// Longest prefix of a line that is kept across reads; no line that matters is longer.
 const LINE_PREFIX: usize = 128;
 

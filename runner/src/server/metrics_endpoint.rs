@@ -79,7 +79,7 @@ fn respond(request: &http::Request<Incoming>, metrics: Metrics) -> Response {
 }
 
 /// Whether a scraper asks for gzip: it is named without a weight of zero.
-fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     headers
         .get_all(ACCEPT_ENCODING)
         .iter()

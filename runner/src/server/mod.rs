@@ -30,9 +30,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use connection::ConnectionState;
+#[cfg(feature = "fuzzing")]
+pub(crate) use framing::fuzzing;
 pub use health::Health;
 pub use listen::{ListenError, bind};
 pub use metrics_endpoint::serve_metrics;
+#[cfg(feature = "fuzzing")]
+pub(crate) use metrics_endpoint::takes_gzip;
 pub(crate) use service::escape_html;
 pub use service::{Service, ServiceOptions};
 pub use ticket::Ticket;

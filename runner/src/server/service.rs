@@ -289,7 +289,7 @@ fn tracked(
 }
 
 /// Go's checks of a request head, or the answer to one that fails them.
-fn check_head(
+pub(super) fn check_head(
     parts: http::request::Parts,
     received: Instant,
     peer: SocketAddr,

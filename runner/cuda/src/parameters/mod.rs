@@ -122,7 +122,7 @@ fn from_driver(driver: &EntryPoints, function: Function) -> Result<Layout, Code>
 }
 
 /// The layout of a kernel according to the image.
-fn from_image(image: &[u8], name: &str) -> Option<Layout> {
+pub(crate) fn from_image(image: &[u8], name: &str) -> Option<Layout> {
     match image::format(image) {
         Format::Text => ptx::layout(&String::from_utf8_lossy(image), name),
         Format::Elf => cubin::layout(image, name),
@@ -142,6 +142,24 @@ fn from_image(image: &[u8], name: &str) -> Option<Layout> {
         }
         Format::Wrapper => None,
     }
+}
+
+/// Checks what launches rely on, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn check(layout: &Layout) {
+    assert!(layout.parameters.len() <= MOST);
+    let mut size = 0;
+    for Parameter {
+        offset,
+        size: own,
+        role,
+    } in &layout.parameters
+    {
+        assert!(*own > 0 && offset + own <= LONGEST, "{layout:?}");
+        assert!(*role == Role::Value || *own == 8, "{layout:?}");
+        size = size.max(offset + own);
+    }
+    assert_eq!(layout.size, size);
 }
 
 /// Merges the layouts of a kernel in two parts. A kind that both contradict is unknown.

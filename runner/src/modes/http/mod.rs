@@ -23,6 +23,24 @@ use crate::process::Children;
 use crate::request::{Request, RequestHead};
 use crate::response::Response;
 
+/// Parses bytes as an upstream URL, for the fuzz targets.
+///
+/// # Panics
+///
+/// If the accepted authority has no host or is not a header value.
+#[cfg(feature = "fuzzing")]
+pub fn upstream_url(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(authority) = upstream::parse_url(text)
+    {
+        assert!(!authority.host().is_empty(), "{text}");
+        assert!(
+            http::HeaderValue::from_str(authority.as_str()).is_ok(),
+            "{text}"
+        );
+    }
+}
+
 /// Http mode.
 #[derive(Debug)]
 pub(super) struct Http {

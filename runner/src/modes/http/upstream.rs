@@ -158,7 +158,7 @@ fn repeated(request: &http::Request<RequestBody>) -> Option<http::Request<Reques
     Some(repeated)
 }
 
-fn parse_url(url: &str) -> Result<Authority, String> {
+pub(super) fn parse_url(url: &str) -> Result<Authority, String> {
     let quoted = gotext::quote(url);
     let uri: Uri = url
         .parse()

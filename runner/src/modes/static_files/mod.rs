@@ -5,6 +5,8 @@
 
 mod conditions;
 mod content;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod listing;
 mod mime;
 mod range;

@@ -7,6 +7,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
+
 /// Most bytes of all lines together.
 pub(super) const MAX_BYTES: usize = 64 * 1024;
 /// Most fields, the status included.

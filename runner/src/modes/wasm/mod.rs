@@ -15,6 +15,8 @@ mod contest;
 mod cpu_share;
 mod cuda;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod habit;
 mod head;
 mod job;

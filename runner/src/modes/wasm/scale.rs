@@ -65,7 +65,7 @@ pub(super) async fn update(pool: &'static Pool, logger: Logger, mut request: Req
 }
 
 /// The number behind the key `"replicas"`. As in the original scanner the rest need not be JSON.
-fn parse(body: &[u8]) -> Result<u64, String> {
+pub(super) fn parse(body: &[u8]) -> Result<u64, String> {
     const KEY: &[u8] = b"\"replicas\"";
     let at = body
         .windows(KEY.len())

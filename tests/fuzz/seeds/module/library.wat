@@ -1,0 +1,10 @@
+(module
+  (import "env" "nowhere" (func $nowhere (param f64) (result i32)))
+  (memory 1)
+  (global $vector (mut v128) (v128.const i64x2 1 2))
+  (global $number (mut i32) (i32.const 7))
+  (data (i32.const 8) "data")
+  (func (export "_initialize"))
+  (func (export "wizer.initialize") (global.set $number (call $nowhere (f64.const 1))))
+  (func (export "handle") (drop (i32.load (i32.const 8))))
+  (func (export "wizer.resume")))

@@ -1,0 +1,17 @@
+(module
+  (tag $e (param i32))
+  (memory $a 1 2)
+  (memory $b 1)
+  (table 2 externref)
+  (global $g i32 (i32.add (i32.const 3) (i32.const 4)))
+  (start $s)
+  (data (memory $b) (global.get $g) "b")
+  (func $s)
+  (func $f (export "_start") (local v128)
+    (block $h (result i32)
+      (try_table (catch $e $h) (throw $e (i32.const 1)))
+      (i32.const 0))
+    drop
+    (local.set 0 (i32x4.add (i32x4.splat (i32.const 1)) (f32x4.floor (local.get 0))))
+    (memory.copy $a $b (i32.const 0) (i32.const 0) (i32.const 1))
+    (return_call $s)))
