@@ -13,9 +13,9 @@ CARGO_FLAGS := --locked
 # The tool with only the Cranelift backend, for lints and unit tests, because linking LLVM takes minutes.
 QUICK := --no-default-features --features faas-wasm/cranelift
 
-TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
-TOOL := $(TARGET)/release/faas-wasm
-RUNNER := $(TARGET)/release/faas-wasm-runner
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+TOOL := $(TARGET_DIR)/release/faas-wasm
+RUNNER := $(TARGET_DIR)/release/faas-wasm-runner
 BUILD := $(abspath build)
 
 PACKAGES := faas-wasm libwild faas-wasm-artifact faas-wasm-runner faas-wasm-engine faas-wasm-wasi faas-wasm-cuda faas-wasm-tests faas-wasm-fake-cuda
@@ -59,7 +59,7 @@ fake-cuda: fixtures ## Build the stand-in CUDA driver for tests: build/fake-cuda
 	cargo build $(CARGO_FLAGS) -p faas-wasm-fake-cuda
 	@mkdir -p $(dir $(FAKE_CUDA))
 	@# Replace the file instead of overwriting it: a running program may have loaded the old one.
-	cp $(TARGET)/debug/libfake_cuda.so $(FAKE_CUDA).new && mv $(FAKE_CUDA).new $(FAKE_CUDA)
+	cp $(TARGET_DIR)/debug/libfake_cuda.so $(FAKE_CUDA).new && mv $(FAKE_CUDA).new $(FAKE_CUDA)
 	@$(MAKE) --no-print-directory $(CUDA_NATIVE)
 
 C_FIXTURES := $(patsubst fixtures/%.c,$(BUILD)/fixtures/%.wasm,$(wildcard fixtures/*.c))
@@ -204,7 +204,7 @@ check-engine:
 .PHONY: image
 image: check-engine build ## Build the images faas-wasm and faas-wasm-runner, and faas-wasm without the LLVM backend
 	@# Use a separate target directory, so that the two builds of the tool do not overwrite each other.
-	cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET)/cranelift
+	cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET_DIR)/cranelift
 	@$(MAKE) --no-print-directory image-runner image-tool image-tool-cranelift
 
 .PHONY: image-runner image-tool image-tool-cranelift
@@ -220,7 +220,7 @@ image-tool:
 
 image-tool-cranelift:
 	@mkdir -p $(BUILD)/image/tool-cranelift
-	cp $(TARGET)/cranelift/release/faas-wasm $(RUNNER) compiler/image/test-function LICENSE $(BUILD)/image/tool-cranelift/
+	cp $(TARGET_DIR)/cranelift/release/faas-wasm $(RUNNER) compiler/image/test-function LICENSE $(BUILD)/image/tool-cranelift/
 	$(DOCKER_BUILD) --build-arg LICENSES=Apache-2.0 -f compiler/Dockerfile -t faas-wasm:$(VERSION)-cranelift $(BUILD)/image/tool-cranelift
 
 # amd64 or arm64. Building for the other one needs no emulation.
@@ -241,7 +241,7 @@ runner-static: setup
 	@# Debian's gcc also has this name for the native architecture.
 	CARGO_TARGET_$(shell tr a-z- A-Z_ <<< $(STATIC_TARGET))_LINKER=$(firstword $(subst -, ,$(STATIC_TARGET)))-linux-gnu-gcc \
 	  RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
-	  cargo build $(CARGO_FLAGS) --release -p faas-wasm-runner --target $(STATIC_TARGET) --target-dir $(TARGET)/static
+	  cargo build $(CARGO_FLAGS) --release -p faas-wasm-runner --target $(STATIC_TARGET) --target-dir $(TARGET_DIR)/static
 
 image-runner-static:
 	@rm -rf $(STATIC_FILES)
@@ -249,7 +249,7 @@ image-runner-static:
 	@ln -s /fwatchdog $(STATIC_FILES)/usr/bin/fwatchdog
 	@echo 'app:x:10001:10001:app:/home/app:/sbin/nologin' > $(STATIC_FILES)/etc/passwd
 	@echo 'app:x:10001:' > $(STATIC_FILES)/etc/group
-	cp $(TARGET)/static/$(STATIC_TARGET)/release/faas-wasm-runner $(STATIC_FILES)/fwatchdog
+	cp $(TARGET_DIR)/static/$(STATIC_TARGET)/release/faas-wasm-runner $(STATIC_FILES)/fwatchdog
 	$(DOCKER) build --quiet --platform linux/$(ARCH) --build-arg VERSION=$(VERSION) \
 	  -f runner/Dockerfile.static -t $(STATIC_TAG) $(STATIC_FILES)
 
@@ -259,7 +259,7 @@ TEST_BASE := faas-wasm-test/debian:$(shell . /etc/os-release && echo $${VERSION_
 .PHONY: test-image
 test-image: build fixtures $(if $(ALL),fake-cuda runner-static) ## Build and run images with a container engine, which is started if none runs; ALL=1: test every template
 	@if [ -n "$(ALL)" ]; then \
-	  cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET)/cranelift; \
+	  cargo build $(CARGO_FLAGS) --release -p faas-wasm $(QUICK) --target-dir $(TARGET_DIR)/cranelift; \
 	fi
 	@# Use the client that the script found, whatever DOCKER was set to.
 	.ci/with-container-engine $(BUILD)/engine bash -c '$(MAKE) --no-print-directory test-image-inside DOCKER="$$DOCKER"'
@@ -361,7 +361,7 @@ test-random: build fixtures fake-cuda ## Run the tests with random input for ROU
 	  cargo nextest run $(CARGO_FLAGS) -p faas-wasm-tests --test damage --test cuda_random_calls
 
 # Outside of the workspace, as its versions must bind nothing else.
-DIFFERENTIAL := $(CARGO_FLAGS) --manifest-path tests/differential/Cargo.toml --target-dir $(TARGET)/differential
+DIFFERENTIAL := $(CARGO_FLAGS) --manifest-path tests/differential/Cargo.toml --target-dir $(TARGET_DIR)/differential
 
 .PHONY: fuzz-diff
 fuzz-diff: build ## Compare both backends with wasmtime: N=300 random modules from SEED=1 on, every instruction
@@ -398,7 +398,7 @@ $(CUDA_STUB): compiler/src/cuda_functions.tsv
 .PHONY: cust-rival
 cust-rival: setup $(CUDA_STUB) ## Build the native rival of the GPU benchmark, which uses the crate cust
 	cd tests/benches/cust && CUDA_LIBRARY_PATH=$(BUILD)/cuda-stub \
-	  cargo build $(CARGO_FLAGS) --quiet --release --target-dir $(TARGET)/cust
+	  cargo build $(CARGO_FLAGS) --quiet --release --target-dir $(TARGET_DIR)/cust
 
 .PHONY: bench-gpu
 bench-gpu: build fixtures fake-cuda cust-rival ## Measure calls, launches, copies and a product on a GPU, natively and as a guest; fails without one
@@ -407,7 +407,7 @@ bench-gpu: build fixtures fake-cuda cust-rival ## Measure calls, launches, copie
 	  { echo 'error: bench-gpu needs an NVIDIA driver and a device' >&2; \
 	    echo 'hint: CUDA_DRIVER=$(FAKE_CUDA) runs it over the stand-in for the driver' >&2; exit 1; }
 	$(TEST_ENVIRONMENT) FAAS_WASM_RESULTS=$(RESULTS) FAAS_WASM_CUDA_DRIVER=$(CUDA_DRIVER) \
-	  FAAS_WASM_CUDA_RIVAL=$(TARGET)/cust/release/faas-wasm-cust-rival \
+	  FAAS_WASM_CUDA_RIVAL=$(TARGET_DIR)/cust/release/faas-wasm-cust-rival \
 	  cargo bench $(CARGO_FLAGS) --quiet -p faas-wasm-tests --bench cuda
 
 .PHONY: bench-build
