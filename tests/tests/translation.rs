@@ -210,28 +210,32 @@ fn rounding_keeps_every_other_value() {
     pass(&list);
 }
 
+/// A vector of these bytes, computed from values that the compiler does not know.
+fn vector(bytes: &[u8]) -> String {
+    let half = |bytes: &[u8]| {
+        let bytes: Vec<_> = bytes
+            .iter()
+            .rev()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("(call $i64 (i64.const 0x{}))", bytes.concat())
+    };
+    format!(
+        "(i64x2.replace_lane 1 (i64x2.splat {}) {})",
+        half(&bytes[..8]),
+        half(&bytes[8..])
+    )
+}
+
+/// A check that a vector has these bytes.
+fn equal(value: &str, bytes: &[u8]) -> String {
+    format!("(i8x16.all_true (i8x16.eq {value} {}))", vector(bytes))
+}
+
 #[test]
 fn bytes_can_be_shuffled_at_every_level() {
     let left: Vec<u8> = (100..116).collect();
     let right: Vec<u8> = (200..216).collect();
-    let vector = |bytes: &[u8]| {
-        let half = |bytes: &[u8]| {
-            let bytes: Vec<_> = bytes
-                .iter()
-                .rev()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            format!("(call $i64 (i64.const 0x{}))", bytes.concat())
-        };
-        format!(
-            "(i64x2.replace_lane 1 (i64x2.splat {}) {})",
-            half(&bytes[..8]),
-            half(&bytes[8..])
-        )
-    };
-    let equal = |value: &str, bytes: &[u8]| {
-        format!("(i8x16.all_true (i8x16.eq {value} {}))", vector(bytes))
-    };
     let mut list = Vec::new();
     for lanes in [
         [0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31],
@@ -268,6 +272,25 @@ fn bytes_can_be_shuffled_at_every_level() {
         vector(&places)
     );
     list.push(equal(&relaxed, &[103; 16]));
+    pass(&list);
+}
+
+/// LLVM's translator rounded to nearest in these conversions.
+#[test]
+fn relaxed_conversions_truncate() {
+    let doubles = [1.75_f64, 2.75].map(f64::to_le_bytes).concat();
+    let singles = [1.75_f32, 2.5, 3.5, 0.75].map(f32::to_le_bytes).concat();
+    let integers = |lanes: [u32; 4]| lanes.map(u32::to_le_bytes).concat();
+    let mut list = Vec::new();
+    for sign in ["s", "u"] {
+        let of_doubles = format!(
+            "(i32x4.relaxed_trunc_f64x2_{sign}_zero {})",
+            vector(&doubles)
+        );
+        list.push(equal(&of_doubles, &integers([1, 2, 0, 0])));
+        let of_singles = format!("(i32x4.relaxed_trunc_f32x4_{sign} {})", vector(&singles));
+        list.push(equal(&of_singles, &integers([1, 2, 3, 0])));
+    }
     pass(&list);
 }
 

@@ -6,6 +6,8 @@
 //!   backend removes it, since it can be seen.
 //! - LLVM removes a vector's promotion and demotion that follow each other, which make a signaling NaN quiet.
 //! - Without SSSE3, Cranelift has no shuffles.
+//! - LLVM's translator selects lanes of 32 and 64 bits by bytes, and rounds to nearest where a relaxed conversion must
+//!   truncate. The strict counterparts are among the results that relaxed SIMD permits.
 
 use faas_wasm_artifact::{Backend, CpuFeature};
 use target_lexicon::Architecture;
@@ -30,6 +32,18 @@ fn rounding(operator: &Operator<'_>) -> Option<Shape> {
         O::F64Ceil | O::F64Floor | O::F64Trunc | O::F64Nearest => Some(Shape::F64),
         O::F32x4Ceil | O::F32x4Floor | O::F32x4Trunc | O::F32x4Nearest => Some(Shape::F32x4),
         O::F64x2Ceil | O::F64x2Floor | O::F64x2Trunc | O::F64x2Nearest => Some(Shape::F64x2),
+        _ => None,
+    }
+}
+
+/// The strict counterpart of a relaxed operator that LLVM's translator gets wrong.
+fn strict(operator: &Operator<'_>) -> Option<Operator<'static>> {
+    use Operator as O;
+    match operator {
+        O::I32x4RelaxedLaneselect | O::I64x2RelaxedLaneselect => Some(O::V128Bitselect),
+        O::I32x4RelaxedTruncF32x4U => Some(O::I32x4TruncSatF32x4U),
+        O::I32x4RelaxedTruncF64x2SZero => Some(O::I32x4TruncSatF64x2SZero),
+        O::I32x4RelaxedTruncF64x2UZero => Some(O::I32x4TruncSatF64x2UZero),
         _ => None,
     }
 }
@@ -79,6 +93,9 @@ impl Finder<'_, '_> {
                         Operator::LocalGet { local_index },
                     ];
                 }
+            }
+            if backend == Backend::Llvm {
+                instead = strict(&node.operator).map(|operator| vec![operator]);
             }
             match &node.operator {
                 Operator::F32x4DemoteF64x2Zero if promotes && backend == Backend::Llvm => {
