@@ -126,9 +126,9 @@ impl FramingTracker {
     pub(super) fn inspect(&mut self, data: &mut [u8], most_lines: Option<u32>) -> usize {
         let seen = self.follow(data, most_lines);
         if seen < data.len() && self.state != State::Opaque {
-            // What is left out begins with a request.
-            let line = seen + data[seen..].iter().take_while(|b| is_line_end(**b)).count();
-            self.request_line.reveal(&mut data[line..]);
+            // The bytes that are left out begin with a request, perhaps after empty lines.
+            let empty = empty_lines(&data[seen..]);
+            self.request_line.reveal(&mut data[seen + empty..]);
             self.request_line.take();
             self.state = State::Idle;
             self.line.clear();
@@ -252,8 +252,16 @@ fn spoil(data: &mut [u8]) {
     }
 }
 
-fn is_line_end(byte: u8) -> bool {
-    matches!(byte, b'\r' | b'\n')
+/// Length of the empty lines at the beginning. A carriage return alone is part of a line.
+fn empty_lines(data: &[u8]) -> usize {
+    let mut rest = data;
+    while let Some(next) = rest
+        .strip_prefix(b"\n")
+        .or_else(|| rest.strip_prefix(b"\r\n"))
+    {
+        rest = next;
+    }
+    data.len() - rest.len()
 }
 
 /// The state after a line, which is given without its newline.
@@ -451,7 +459,14 @@ mod tests {
         assert_eq!(tracker.take_disguises(), []);
 
         // What is left out is seen again later.
-        for (text, most) in [(odd, 0), (&odd[..30], 9), (&odd[..14], 9)] {
+        for (text, most) in [
+            (odd, 0),
+            (&odd[..30], 9),
+            (&odd[..14], 9),
+            // A carriage return alone is no empty line.
+            ("\rGET /<", 9),
+            ("\n\r\n\rGET /<a> HTTP/1.1", 9),
+        ] {
             let mut data = text.as_bytes().to_vec();
             assert_eq!(tracker.inspect(&mut data, Some(most)), 0, "{text:?}");
             assert_eq!(data, text.as_bytes());
