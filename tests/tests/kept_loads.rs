@@ -248,7 +248,7 @@ fn the_same_loads_inside_memory_do_not_trap() {
     }
 }
 
-/// Loads that LLVM removes and the tool does not detect, as documented in README.md. If one of them traps after a
+/// Loads that LLVM removes and the tool does not detect, as documented in docs/guide/correctness.md. If one of them traps after a
 /// change, move it to the cases above.
 #[test]
 fn llvm_removes_loads_that_only_it_can_prove_unused() {
