@@ -1,16 +1,17 @@
-// The CUDA driver API for WebAssembly guests of faas-wasm: what a program imports from module "env".
+// The CUDA driver API for WebAssembly guests of faas-wasm: the functions that a program imports from
+// module "env".
 //
-// Written from the public documentation of the interface; it declares what guests use, and is no
-// replacement for cuda.h, with which programs work as well. Names, values and layouts are those of
-// the driver. The same source compiles natively, against libcuda.
+// Written from the public documentation of the API. It declares what our guests use and does not
+// replace cuda.h, which programs can use as well. Names, values, and layouts are those of the driver.
+// The same source compiles natively against libcuda.
 //
 // Device pointers. By default CUdeviceptr has the size of a pointer: 4 bytes on wasm32, as with
-// cuda.h. Such a pointer is an address in the instance's own device address space, at most 4 GiB,
-// and the host translates it wherever the API sees it: in arguments and in kernel parameters. It
-// cannot translate pointers inside structures that are passed by value, or in device memory.
-// With FAAS_CUDA_DEVPTR64 defined before this file, CUdeviceptr has 8 bytes and is the device's own
-// address: pointers can be stored anywhere, and all of the device can be used. Prefer it for new
-// programs. All parts of a program must agree.
+// cuda.h. Such a pointer is an address in a device address space of the instance, which has at most
+// 4 GiB. The host translates it in arguments of calls and in kernel parameters. It cannot translate
+// pointers inside structures that are passed by value, or in device memory.
+// If FAAS_CUDA_DEVPTR64 is defined before this file is included, CUdeviceptr has 8 bytes and is the
+// address on the device: programs can store pointers anywhere and use all device memory. Prefer it
+// for new programs. All parts of a program must use the same setting.
 #ifndef FAAS_CUDA_H
 #define FAAS_CUDA_H
 
@@ -94,11 +95,11 @@ enum {
   CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES = 1,
 };
 
-// The special streams: the legacy default stream, and the thread's own.
+// The special streams: the legacy and the per-thread default stream.
 #define CU_STREAM_LEGACY ((CUstream)1)
 #define CU_STREAM_PER_THREAD ((CUstream)2)
 
-// Ends of the list `extra` of a launch, and its parts.
+// Terminator and keys of the list `extra` of a launch.
 #define CU_LAUNCH_PARAM_END ((void *)0)
 #define CU_LAUNCH_PARAM_BUFFER_POINTER ((void *)1)
 #define CU_LAUNCH_PARAM_BUFFER_SIZE ((void *)2)
@@ -248,7 +249,7 @@ FAAS_CUDA_API(cuMemsetD8Async)(CUdeviceptr to, unsigned char value, size_t count
 FAAS_CUDA_API(cuMemsetD16Async)(CUdeviceptr to, unsigned short value, size_t count, CUstream stream);
 FAAS_CUDA_API(cuMemsetD32Async)(CUdeviceptr to, unsigned int value, size_t count, CUstream stream);
 
-// Modules, libraries and functions.
+// Modules, libraries, and functions.
 FAAS_CUDA_API(cuModuleLoad)(CUmodule *module, const char *path);
 FAAS_CUDA_API(cuModuleLoadData)(CUmodule *module, const void *image);
 FAAS_CUDA_API(cuModuleLoadDataEx)(CUmodule *module, const void *image, unsigned int count, int *options, void **values);
@@ -302,7 +303,7 @@ FAAS_CUDA_API(cuGraphInstantiateWithFlags)(CUgraphExec *exec, CUgraph graph, uns
 FAAS_CUDA_API(cuGraphLaunch)(CUgraphExec exec, CUstream stream);
 FAAS_CUDA_API(cuGraphExecDestroy)(CUgraphExec exec);
 
-// The names without versions, as programs write them.
+// The names without versions, which programs use.
 #define cuDeviceTotalMem cuDeviceTotalMem_v2
 #define cuDeviceGetUuid cuDeviceGetUuid_v2
 #define cuCtxCreate cuCtxCreate_v2

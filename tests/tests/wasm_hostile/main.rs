@@ -60,7 +60,7 @@ const ENDS: [End; 41] = [
     Trap(STACK, "calling"),
     Trap(STACK, "throwing"),
     Trap("uncaught exception", "throw"),
-    Trap("uncaught exception", "act"),
+    Trap("null exception reference", "act"),
     Fine,
     Fine,
     Deadline,
